@@ -1,0 +1,147 @@
+"""Augmentations of fine-tuning, on whole batches, on any device.
+
+Every draw comes from the given generator. A generator on the CPU serves a batch on
+any device (a few numbers per clip are copied) and makes the draws independent of it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def _uniform(size: tuple[int, ...], generator: torch.Generator, like: Tensor) -> Tensor:
+    """Draw from U[0, 1) on the generator's device, float32, and move to `like`'s."""
+    draws = torch.rand(size, generator=generator, device=generator.device)
+    return draws.to(like.device, non_blocking=True)
+
+
+def roll_and_gain(wav: Tensor, lengths: Tensor, generator: torch.Generator) -> Tensor:
+    """Roll each clip circularly by a random shift, then scale it.
+
+    The shift is a uniform integer within the clip's own length, the gain is
+    Beta(10, 10) + 0.5, i.e. between 0.5 and 1.5. Padding stays zero.
+
+    Parameters
+    ----------
+    wav : Tensor
+        `[B, S]`, zero padded.
+    lengths : Tensor
+        `[B]` int64, samples of each clip.
+    generator : torch.Generator
+        Source of all draws.
+
+    Returns
+    -------
+    Tensor
+        `[B, S]`.
+    """
+    batch, samples = wav.shape
+    shift = (_uniform((batch,), generator, wav) * lengths).long()
+    # The 10th smallest of 19 uniforms is exactly Beta(10, 10).
+    uniforms = _uniform((batch, 19), generator, wav)
+    gain = uniforms.sort(dim=1).values[:, 9] + 0.5
+
+    position = torch.arange(samples, device=wav.device)  # [S]
+    source = (position - shift[:, None]) % lengths[:, None]  # [B, S]
+    rolled = wav.gather(1, source) * gain[:, None].to(wav.dtype)
+    return rolled.masked_fill(position >= lengths[:, None], 0.0)
+
+
+def mix_with_flipped(spec: Tensor, labels: Tensor, lam: float) -> tuple[Tensor, Tensor]:
+    """Mix each clip with its partner, the clip at the mirrored place in the batch.
+
+    Parameters
+    ----------
+    spec : Tensor
+        `[B, T, F]` (or any shape that begins with B).
+    labels : Tensor
+        `[B, C]` float.
+    lam : float
+        Share of the clip itself; its partner has 1 - `lam`. In an odd batch the clip
+        in the middle is its own partner.
+
+    Returns
+    -------
+    tuple of Tensor
+        Mixed `spec` and `labels`.
+    """
+    return (
+        lam * spec + (1.0 - lam) * spec.flip(0),
+        lam * labels + (1.0 - lam) * labels.flip(0),
+    )
+
+
+def mixup(
+    spec: Tensor,
+    labels: Tensor,
+    alpha: float,
+    probability: float,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    """Mix a batch with itself, with one lambda ~ Beta(alpha, alpha) for all clips.
+
+    Parameters
+    ----------
+    spec : Tensor
+        `[B, T, F]`.
+    labels : Tensor
+        `[B, C]` float.
+    alpha : float
+        Parameter of the Beta distribution; 0 turns mixing off.
+    probability : float
+        Probability that this batch is mixed at all.
+    generator : torch.Generator
+        Source of all draws.
+
+    Returns
+    -------
+    tuple of Tensor
+        `spec` and `labels`, mixed or as they came.
+    """
+    device = generator.device
+    draw = torch.rand((), generator=generator, device=device).item()
+    if alpha == 0 or draw >= probability:
+        return spec, labels
+    # torch draws no Beta from a generator, NumPy does: hand a seed over.
+    seed = torch.randint(2**62, (), generator=generator, device=device).item()
+    lam = np.random.default_rng(int(seed)).beta(alpha, alpha)
+    return mix_with_flipped(spec, labels, float(lam))
+
+
+def _mask_along(
+    size: int, max_width: float, spec: Tensor, generator: torch.Generator
+) -> Tensor:
+    """Draw one masked interval per clip along an axis: `[B, size]` bool."""
+    width = _uniform((len(spec), 1), generator, spec) * max_width
+    start = (_uniform((len(spec), 1), generator, spec) * (size - width)).long()
+    position = torch.arange(size, device=spec.device)
+    return (position >= start) & (position < start + width.long())
+
+
+def spec_augment(spec: Tensor, ratio: float, generator: torch.Generator) -> Tensor:
+    """Blank one random band of mel bins and one random stretch of frames per clip.
+
+    As `torchaudio.functional.mask_along_axis_iid`, frequency first, then time: a width
+    uniform in [0, size * ratio), a start uniform in [0, size - width), both cut to
+    whole bins. Always applied; blanked values are 0, the mean of the normalised scale.
+
+    Parameters
+    ----------
+    spec : Tensor
+        `[B, T, F]` normalised log-mel.
+    ratio : float
+        Largest blanked share of each axis, in [0, 1].
+    generator : torch.Generator
+        Source of all draws.
+
+    Returns
+    -------
+    Tensor
+        `[B, T, F]`.
+    """
+    _, frames, bins = spec.shape
+    band = _mask_along(bins, bins * ratio, spec, generator)
+    stretch = _mask_along(frames, frames * ratio, spec, generator)
+    return spec.masked_fill(band[:, None, :] | stretch[:, :, None], 0.0)

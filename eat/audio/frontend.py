@@ -1,0 +1,108 @@
+"""Waveform to normalised log-mel spectrogram, batched and on any device.
+
+The numbers are those of ``torchaudio.compliance.kaldi.fbank`` as EAT calls it: 128
+bands of 20-8000 Hz, 25 ms Hann windows every 10 ms at 16 kHz, pre-emphasis 0.97, no
+dither.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchaudio.compliance.kaldi import get_mel_banks
+
+SAMPLE_RATE = 16_000
+WINDOW = 400  # samples, 25 ms
+HOP = 160  # samples, 10 ms
+FFT = 512
+NUM_MELS = 128
+PREEMPHASIS = 0.97
+FLOOR = torch.finfo(torch.float32).eps
+
+
+def num_frames_of(num_samples: Tensor | int) -> Tensor | int:
+    """Frames in so many samples: whole windows only."""
+    frames = (num_samples - WINDOW) // HOP + 1
+    if isinstance(frames, Tensor):
+        return frames.clamp(min=0)
+    return max(frames, 0)
+
+
+class LogMel(nn.Module):
+    """Kaldi-compatible log-mel of a ragged batch, padded and normalised as in EAT.
+
+    Each clip loses its own mean first. Frames past its end hold *raw* zeros, which
+    are then normalised like the others: the official code pads so, and a model's
+    numbers depend on it.
+
+    Parameters
+    ----------
+    mean, std
+        Normalisation of the corpus: ``(x - mean) / (2 * std)``. AudioSet: -4.268 and
+        4.569.
+    num_frames
+        Length T of the output: shorter clips are padded, longer ones cut.
+    """
+
+    def __init__(self, mean: float, std: float, num_frames: int) -> None:
+        super().__init__()
+        self.config = {"mean": mean, "std": std, "num_frames": num_frames}
+        self.mean = mean
+        self.std = std
+        self.num_frames = num_frames
+        window = torch.hann_window(WINDOW, periodic=False)
+        banks, _ = get_mel_banks(NUM_MELS, FFT, SAMPLE_RATE, 20.0, 0.0, 100, -500, 1.0)
+        # Kaldi leaves the Nyquist bin out.
+        banks = F.pad(banks, (0, 1)).T
+        self.register_buffer("window", window, persistent=False)
+        self.register_buffer("mel_banks", banks.contiguous(), persistent=False)
+
+    @torch.no_grad()
+    def forward(self, wav: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Normalised log-mel of a batch.
+
+        Parameters
+        ----------
+        wav
+            Waveforms at 16 kHz in [-1, 1], `[B, S]`, zero-padded at the end.
+        lengths
+            True lengths in samples `[B]`; by default all clips fill the batch.
+
+        Returns
+        -------
+        Tensor
+            `[B, num_frames, 128]` in fp32.
+        """
+        if lengths is None:
+            lengths = torch.full((len(wav),), wav.shape[1], device=wav.device)
+        with torch.autocast(wav.device.type, enabled=False):
+            raw = self._log_mel(self._remove_mean(wav.float(), lengths))
+        frames = torch.arange(raw.shape[1], device=wav.device)
+        beyond = frames >= num_frames_of(lengths)[:, None]
+        raw = raw.masked_fill(beyond[..., None], 0.0)
+        raw = F.pad(raw, (0, 0, 0, self.num_frames - raw.shape[1]))
+        return (raw - self.mean) / (2 * self.std)
+
+    def _remove_mean(self, wav: Tensor, lengths: Tensor) -> Tensor:
+        """Subtract each clip's mean over its own length and cut to what is used.
+
+        Clip by clip on purpose: weak bands of a loud clip amplify the last bit of the
+        mean to 1e-3, and only the same order of summation gives the official bits.
+        """
+        used = (self.num_frames - 1) * HOP + WINDOW
+        centred = wav.new_zeros(len(wav), max(min(used, wav.shape[1]), WINDOW))
+        for row, clip, length in zip(centred, wav, lengths.tolist(), strict=True):
+            clip = clip[:length]
+            row[: min(length, used)] = (clip - clip.mean())[:used]
+        return centred
+
+    def _log_mel(self, wav: Tensor) -> Tensor:
+        """Raw log-mel `[B, t, F]` of all whole windows in `[B, S]`."""
+        frames = wav.unfold(1, WINDOW, HOP)
+        frames = frames - frames.mean(dim=2, keepdim=True)
+        previous = F.pad(frames[..., :-1], (1, 0))
+        previous[..., 0] = frames[..., 0]
+        frames = (frames - PREEMPHASIS * previous) * self.window
+        power = torch.fft.rfft(frames, FFT).abs().square()
+        return (power @ self.mel_banks).clamp(min=FLOOR).log()

@@ -1,0 +1,1 @@
+"""Corpora at any scale: manifests, datasets, samplers."""

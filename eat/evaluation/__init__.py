@@ -1,0 +1,1 @@
+"""How good a model is, and whether its training is sound: metrics, probes, signs."""

@@ -1,0 +1,1 @@
+"""Checkpoints: our folder format, and those of the official code."""

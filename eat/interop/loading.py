@@ -1,0 +1,133 @@
+"""Build models from checkpoints, ours or official."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from eat.interop.official import read_official
+from eat.interop.weights import CheckpointError, load_strictly, read_model
+from eat.model.classifier import EATClassifier
+from eat.model.decoder import CNNDecoder
+from eat.model.encoder import EATEncoder
+from eat.pretraining.method import EATPretraining
+from eat.pretraining.student import EATStudent
+from eat.pretraining.teacher import EMATeacher
+
+
+def load_encoder(path: str | Path, weights: str = "student") -> EATEncoder:
+    """Load an encoder from a checkpoint, pre-trained or fine-tuned.
+
+    Parameters
+    ----------
+    path
+        A model folder of ours, or an official fairseq ``.pt`` file.
+    weights
+        ``student`` (what the paper fine-tunes) or ``teacher``; a fine-tuned
+        checkpoint has only one encoder, its ``student``.
+
+    Returns
+    -------
+    EATEncoder
+        In evaluation mode.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is missing, damaged or has no such weights.
+    """
+    config, state = read_checkpoint(path)
+    prefix = "encoder."
+    if config["kind"] == "pretraining":
+        prefix = f"{weights}.encoder."
+    elif weights != "student":
+        raise CheckpointError(f"{path}: a {config['kind']} has no {weights} weights")
+    encoder = EATEncoder(**config["encoder"])
+    load_strictly(encoder, _below(prefix, state, path), path)
+    return encoder.eval()
+
+
+def initialise_encoder(encoder: EATEncoder, path: str | Path) -> None:
+    """Give an encoder the student's weights of a checkpoint, as fine-tuning does.
+
+    Raises
+    ------
+    CheckpointError
+        If the checkpoint's encoder has another size or options than this one.
+    """
+    loaded = load_encoder(path)
+    for option, value in encoder.config.items():
+        # The length of the fixed table of positions may differ.
+        if option != "max_frames" and loaded.config[option] != value:
+            raise CheckpointError(
+                f"{path}: its encoder has {option} {loaded.config[option]}, the YAML "
+                f"file {value} (use the settings it was pre-trained with)"
+            )
+    load_strictly(encoder, loaded.state_dict(), path)
+
+
+def load_classifier(path: str | Path) -> EATClassifier:
+    """Load a fine-tuned classifier, in evaluation mode: ``clf(spec)`` gives logits.
+
+    Raises
+    ------
+    CheckpointError
+        If the checkpoint is missing, damaged or not a classifier.
+    """
+    config, state = _read_kind(path, "classifier")
+    encoder = EATEncoder(**config["encoder"])
+    classifier = EATClassifier(encoder, config["num_classes"], config["pooling"])
+    load_strictly(classifier, state, path)
+    return classifier.eval()
+
+
+def load_pretraining(path: str | Path) -> EATPretraining:
+    """Load student, decoder and teacher of a pre-training checkpoint.
+
+    Raises
+    ------
+    CheckpointError
+        If the checkpoint is missing, damaged or not a pre-trained model.
+    """
+    config, state = _read_kind(path, "pretraining")
+    encoder = EATEncoder(**config["encoder"])
+    student = EATStudent(encoder, CNNDecoder(**config["decoder"]))
+    teacher = EMATeacher(encoder, **config.get("teacher", {}))
+    model = EATPretraining(student, teacher, config["utterance_weight"])
+    load_strictly(model, state, path)
+    return model
+
+
+def read_checkpoint(path: str | Path) -> tuple[dict, dict[str, Tensor]]:
+    """Config and state of a model folder or an official file.
+
+    Raises
+    ------
+    CheckpointError
+        If it is neither.
+    """
+    if Path(path).is_dir():
+        return read_model(path)
+    return read_official(path)
+
+
+def _read_kind(path: str | Path, kind: str) -> tuple[dict, dict[str, Tensor]]:
+    config, state = read_checkpoint(path)
+    if config["kind"] != kind:
+        raise CheckpointError(f"{path}: holds a {config['kind']} model, not a {kind} one")
+    return config, state
+
+
+def _below(
+    prefix: str, state: Mapping[str, Tensor], path: str | Path
+) -> dict[str, Tensor]:
+    found = {
+        name.removeprefix(prefix): tensor
+        for name, tensor in state.items()
+        if name.startswith(prefix)
+    }
+    if not found:
+        raise CheckpointError(f"{path}: no weights under '{prefix}'")
+    return found

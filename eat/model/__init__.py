@@ -1,0 +1,1 @@
+"""The network: patches, post-norm transformer, encoder, CNN decoder, classifier."""

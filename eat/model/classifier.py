@@ -1,0 +1,74 @@
+"""EAT with a classification head, as fine-tuned in the paper (section 4.2)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from eat.model.encoder import EATEncoder, EncoderOutput
+from eat.model.transformer import NORM_EPS
+
+POOLINGS = ("cls", "mean", "linear_softmax")
+
+
+class EATClassifier(nn.Module):
+    """Encoder, pooling, layer norm and one linear layer.
+
+    Parameters
+    ----------
+    encoder
+        The encoder to fine-tune.
+    num_classes
+        Number of classes C.
+    pooling
+        ``cls``: the CLS token (the paper's choice). ``mean``: the mean of the patch
+        tokens. ``linear_softmax``: see :func:`linear_softmax`.
+    """
+
+    def __init__(
+        self, encoder: EATEncoder, num_classes: int, pooling: str = "cls"
+    ) -> None:
+        super().__init__()
+        if pooling not in POOLINGS:
+            raise ValueError(f"pooling '{pooling}': choose from {list(POOLINGS)}")
+        self.config = {
+            "encoder": encoder.config,
+            "num_classes": num_classes,
+            "pooling": pooling,
+        }
+        self.encoder = encoder
+        self.pooling = pooling
+        self.norm = nn.LayerNorm(encoder.dim, eps=NORM_EPS)
+        self.head = nn.Linear(encoder.dim, num_classes)
+        nn.init.trunc_normal_(self.head.weight, std=0.02)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, spec: Tensor) -> Tensor:
+        """Classify normalised log-mel `[B, T, F]`: logits `[B, C]`."""
+        return self.classify(self.encoder(spec))
+
+    def classify(self, encoded: EncoderOutput) -> Tensor:
+        """Pool and classify encoder output: logits `[B, C]`."""
+        return self.head(self.norm(self.pool(encoded)))
+
+    def pool(self, encoded: EncoderOutput) -> Tensor:
+        """One vector a clip, `[B, D]`."""
+        if self.pooling == "cls":
+            return encoded.cls
+        if self.pooling == "mean":
+            return encoded.patches.mean(dim=1)
+        return linear_softmax(encoded.patches)
+
+
+def linear_softmax(patches: Tensor) -> Tensor:
+    """Pool `[B, N, D]` to `[B, D]`, each channel weighted by its own sigmoid.
+
+    The pooled value is the logit of ``sum(p^2) / sum(p)`` with ``p = sigmoid(patches)``
+    (Wang et al. 2019); the small constant is the official code's and keeps the
+    probability below 1.
+    """
+    log_p = F.logsigmoid(patches.float())
+    pooled = torch.logsumexp(2 * log_p, dim=1) - torch.logsumexp(log_p + 1e-6, dim=1)
+    pooled = pooled - torch.log(-torch.expm1(pooled))
+    return pooled.to(patches.dtype)

@@ -1,0 +1,51 @@
+"""The light 2-D CNN decoder that fills the removed patches (paper section 3.3)."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+NORM_EPS = 1e-5  # torch's default; the transformer's norms use 1e-6
+
+
+class CNNDecoder(nn.Module):
+    """Grouped 3 x 3 convolutions over the patch grid, each with a residual.
+
+    Tensors stay in channels-last memory throughout, so that the layer norms work on
+    the last axis and nothing is transposed.
+
+    Parameters
+    ----------
+    dim
+        Width D, kept by every layer.
+    depth
+        Number of convolutions.
+    kernel
+        Kernel side, odd.
+    groups
+        Convolution groups, a divisor of D.
+    """
+
+    def __init__(
+        self, dim: int = 768, depth: int = 6, kernel: int = 3, groups: int = 16
+    ) -> None:
+        super().__init__()
+        self.config = {"dim": dim, "depth": depth, "kernel": kernel, "groups": groups}
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(dim, dim, kernel, padding=kernel // 2, groups=groups)
+            for _ in range(depth)
+        )
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, grid: Tensor) -> Tensor:
+        """Refine a patch grid `[B, H, W, D]` (time, frequency) to features `[B, H, W, D]`.
+
+        The caller projects the cells it needs with :attr:`proj`: only removed cells
+        enter the loss, and the projection of the others would be wasted.
+        """
+        x = grid
+        for convolution in self.convolutions:
+            # A permuted view of (B,H,W,D) memory *is* channels-last NCHW.
+            y = convolution(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+            x = x + F.gelu(F.layer_norm(y, y.shape[-1:], eps=NORM_EPS))
+        return x

@@ -1,0 +1,147 @@
+"""The EAT encoder: patches, CLS token, a norm, then post-norm blocks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from eat.model.patching import PATCH, PatchEmbedding, sincos_positions
+from eat.model.transformer import NORM_EPS, PostNormBlock, init_bert_weights
+
+# Width, depth and heads. Base and large are the paper's; tiny trains in minutes on
+# two CPU cores, small is a ViT-S.
+PRESETS = {
+    "tiny": {"dim": 128, "depth": 4, "num_heads": 2},
+    "small": {"dim": 384, "depth": 12, "num_heads": 6},
+    "base": {"dim": 768, "depth": 12, "num_heads": 12},
+    "large": {"dim": 1024, "depth": 24, "num_heads": 16},
+}
+
+
+@dataclass
+class EncoderOutput:
+    """What the encoder returns.
+
+    Attributes
+    ----------
+    cls
+        CLS token of the last block `[B, D]`.
+    patches
+        Patch tokens of the last block `[B, N, D]` (`[B, V, D]` if only some were
+        encoded).
+    layers
+        On request, each block's output `[B, N+1, D]`, CLS first.
+    ffn_outputs
+        On request, each block's feed-forward output `[B, N+1, D]`, CLS first.
+    """
+
+    cls: Tensor
+    patches: Tensor
+    layers: list[Tensor] = field(default_factory=list)
+    ffn_outputs: list[Tensor] = field(default_factory=list)
+
+
+class EATEncoder(nn.Module):
+    """Vision-transformer encoder over log-mel patches (paper section 3.1).
+
+    Parameters
+    ----------
+    dim, depth, num_heads
+        Width D, number of blocks, heads per block.
+    drop_path
+        Stochastic-depth rate of the last block; grows linearly from 0 at the first.
+    max_frames
+        Longest input in frames; positions exist for this many.
+    num_mels
+        Mel bins F.
+    position_scale
+        Factor on the fixed positions. 1 is EAT; small runs need less, since strong
+        positions let a small student predict targets from position alone.
+    """
+
+    def __init__(
+        self,
+        dim: int = 768,
+        depth: int = 12,
+        num_heads: int = 12,
+        drop_path: float = 0.0,
+        max_frames: int = 12288,
+        num_mels: int = 128,
+        position_scale: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.config = {
+            "dim": dim,
+            "depth": depth,
+            "num_heads": num_heads,
+            "max_frames": max_frames,
+            "num_mels": num_mels,
+            "position_scale": position_scale,
+        }
+        self.dim = dim
+        self.patch_embedding = PatchEmbedding(dim)
+        positions = sincos_positions(dim, (max_frames // PATCH, num_mels // PATCH))
+        # Recomputed, never trained: not worth the space in a checkpoint.
+        self.register_buffer("positions", positions * position_scale, persistent=False)
+        self.cls_token = nn.Parameter(torch.randn(1, 1, dim))
+        self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
+        rates = torch.linspace(0, drop_path, depth).tolist()
+        self.blocks = nn.ModuleList(
+            PostNormBlock(dim, num_heads, rate) for rate in rates
+        )
+        self.blocks.apply(init_bert_weights)
+
+    @classmethod
+    def from_preset(cls, preset: str, **options: float) -> EATEncoder:
+        """Build a named size: tiny, small, base or large.
+
+        Raises
+        ------
+        ValueError
+            If there is no such preset.
+        """
+        if preset not in PRESETS:
+            raise ValueError(f"encoder preset '{preset}': choose from {list(PRESETS)}")
+        return cls(**PRESETS[preset], **options)
+
+    def forward(
+        self, spec: Tensor, return_layers: bool = False, return_ffn: bool = False
+    ) -> EncoderOutput:
+        """Encode whole clips.
+
+        Parameters
+        ----------
+        spec
+            Normalised log-mel `[B, T, F]`, T a multiple of 16.
+        return_layers, return_ffn
+            Also return every block's output / feed-forward output.
+        """
+        return self.encode(self.embed(spec), return_layers, return_ffn)
+
+    def embed(self, spec: Tensor) -> Tensor:
+        """Patch tokens with positions: `[B, T, F]` to `[B, N, D]`."""
+        patches = self.patch_embedding(spec)
+        num_patches = patches.shape[1]
+        if num_patches > len(self.positions):
+            raise ValueError(
+                f"spectrogram of {spec.shape[1]} frames: the encoder has positions for "
+                f"{self.config['max_frames']} (cut the clip or raise max_frames)"
+            )
+        return patches + self.positions[:num_patches]
+
+    def encode(
+        self, patches: Tensor, return_layers: bool = False, return_ffn: bool = False
+    ) -> EncoderOutput:
+        """Run CLS and the given patch tokens `[B, V, D]` through norm and blocks."""
+        cls_token = self.cls_token.expand(len(patches), -1, -1)
+        x = self.norm(torch.cat([cls_token.to(patches.dtype), patches], dim=1))
+        layers, ffn_outputs = [], []
+        for block in self.blocks:
+            x, ffn_output = block(x)
+            if return_layers:
+                layers.append(x)
+            if return_ffn:
+                ffn_outputs.append(ffn_output)
+        return EncoderOutput(x[:, 0], x[:, 1:], layers, ffn_outputs)

@@ -1,0 +1,134 @@
+"""The post-norm transformer block of EAT (that of data2vec 2.0) and its parts."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+NORM_EPS = 1e-6
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention.
+
+    Parameters
+    ----------
+    dim
+        Width D.
+    num_heads
+        Number of heads, a divisor of D.
+    """
+
+    def __init__(self, dim: int, num_heads: int) -> None:
+        super().__init__()
+        if dim % num_heads:
+            raise ValueError(f"width {dim} is not a multiple of {num_heads} heads")
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Attend among the tokens of `[B, N, D]`."""
+        batch, tokens, dim = x.shape
+        qkv = self.qkv(x).view(batch, tokens, 3, self.num_heads, -1)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)
+        if x.is_cuda:
+            mixed = F.scaled_dot_product_attention(query, key, value)
+        else:
+            mixed = explicit_attention(query, key, value)
+        return self.proj(mixed.transpose(1, 2).reshape(batch, tokens, dim))
+
+
+def explicit_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Softmax attention written out, `[B, heads, N, D/heads]` each.
+
+    On the CPU in bf16 this is quicker than the fused kernel at EAT's lengths.
+    The softmax is computed in fp32 as in the official code.
+    """
+    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
+    return scores.softmax(-1, dtype=torch.float32).to(value.dtype) @ value
+
+
+class FeedForward(nn.Module):
+    """Two linear layers around a GELU (the exact, erf form).
+
+    Parameters
+    ----------
+    dim
+        Width D.
+    ratio
+        Hidden width over D.
+    """
+
+    def __init__(self, dim: int, ratio: float = 4.0) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, int(dim * ratio))
+        self.fc2 = nn.Linear(int(dim * ratio), dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Transform each token of `[..., D]`."""
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class DropPath(nn.Module):
+    """Drop a residual branch for whole samples while training (stochastic depth).
+
+    Parameters
+    ----------
+    rate
+        Probability of dropping; the kept branches are scaled by ``1 / (1 - rate)``.
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Drop whole rows of `[B, N, D]`."""
+        if not self.training or self.rate == 0.0:
+            return x
+        keep = 1.0 - self.rate
+        kept = x.new_empty(x.shape[0], 1, 1).bernoulli_(keep)
+        return x * (kept / keep)
+
+
+class PostNormBlock(nn.Module):
+    """Transformer block with the norms after the residual sums.
+
+    Besides its output it returns that of its feed-forward branch, before the
+    residual sum: the layer output which EAT's teacher averages into targets.
+
+    Parameters
+    ----------
+    dim
+        Width D.
+    num_heads
+        Attention heads.
+    drop_path
+        Stochastic-depth rate of both branches.
+    """
+
+    def __init__(self, dim: int, num_heads: int, drop_path: float = 0.0) -> None:
+        super().__init__()
+        self.attn = Attention(dim, num_heads)
+        self.norm1 = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.mlp = FeedForward(dim)
+        self.norm2 = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Map `[B, N, D]` to the block's output and its feed-forward output."""
+        x = self.norm1(x + self.drop_path(self.attn(x)))
+        ffn_output = self.mlp(x)
+        return self.norm2(x + self.drop_path(ffn_output)), ffn_output
+
+
+def init_bert_weights(module: nn.Module) -> None:
+    """Initialise as the official run does: linear layers N(0, 0.02), biases 0.
+
+    Use as ``model.apply(init_bert_weights)``; norms keep torch's ones and zeros.
+    """
+    if isinstance(module, nn.Linear):
+        nn.init.normal_(module.weight, std=0.02)
+        nn.init.zeros_(module.bias)

@@ -1,0 +1,1 @@
+"""What EAT adds to the network: masks, targets, objective, teacher, student."""

@@ -1,0 +1,109 @@
+"""The one trainable module of pre-training: clone, mask, encode, decode."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from eat.model.decoder import CNNDecoder
+from eat.model.encoder import EATEncoder
+from eat.model.patching import grid_of
+from eat.pretraining.masking import Masks
+
+
+@dataclass
+class StudentOutput:
+    """What the student predicts.
+
+    Attributes
+    ----------
+    cls
+        CLS token of each clone `[B*K, D]`, the prediction of the utterance.
+    predictions
+        Predictions at the removed patches `[B*K, N-V, D]`, ordered as
+        ``masks.hidden``.
+    """
+
+    cls: Tensor
+    predictions: Tensor
+
+
+class EATStudent(nn.Module):
+    """Encoder and decoder in a single forward pass, which DDP and compile wrap.
+
+    Parameters
+    ----------
+    encoder
+        Encodes the visible patches.
+    decoder
+        Fills the grid.
+    mask_noise_std
+        Standard deviation of the noise that stands at the removed patches.
+    """
+
+    def __init__(
+        self, encoder: EATEncoder, decoder: CNNDecoder, mask_noise_std: float = 0.01
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.decoder = decoder
+        self.mask_noise_std = mask_noise_std
+
+    def forward(
+        self,
+        spec: Tensor,
+        masks: Masks,
+        noise: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> StudentOutput:
+        """Predict the targets of removed patches and of the utterance.
+
+        Parameters
+        ----------
+        spec
+            Normalised log-mel `[B, T, F]`.
+        masks
+            Masks of the B*K clones.
+        noise
+            What stands at removed patches, `[B*K, N, D]`; drawn if not given.
+        generator
+            Source of the noise if that is drawn.
+        """
+        visible = self.mask(self.encoder.embed(spec), masks)
+        encoded = self.encoder.encode(visible)
+        if noise is None:
+            noise = self.draw_noise(masks, encoded.patches, generator)
+        grid = self.fill(encoded.patches, masks, noise)
+        decoded = self.decoder(grid.unflatten(1, grid_of(*spec.shape[1:])))
+        predictions = self.decoder.proj(take(decoded.flatten(1, 2), masks.hidden))
+        return StudentOutput(encoded.cls, predictions)
+
+    def mask(self, patches: Tensor, masks: Masks) -> Tensor:
+        """Clone `[B, N, D]` K times and keep each clone's visible `[B*K, V, D]`."""
+        batch, _, dim = patches.shape
+        kept = masks.kept.view(batch, -1, masks.kept.shape[1], 1)
+        clones = patches[:, None].expand(-1, kept.shape[1], -1, -1)
+        return clones.gather(2, kept.expand(-1, -1, -1, dim)).flatten(0, 1)
+
+    def draw_noise(
+        self, masks: Masks, like: Tensor, generator: torch.Generator | None
+    ) -> Tensor:
+        """Fresh noise for the whole grid `[B*K, N, D]`."""
+        shape = (*masks.removed.shape, like.shape[-1])
+        noise = torch.randn(
+            shape, generator=generator, device=like.device, dtype=like.dtype
+        )
+        return noise * self.mask_noise_std
+
+    @staticmethod
+    def fill(visible: Tensor, masks: Masks, noise: Tensor) -> Tensor:
+        """Put visible tokens `[B*K, V, D]` in their places on the grid `[B*K, N, D]`."""
+        index = masks.kept[..., None].expand(-1, -1, visible.shape[-1])
+        return noise.to(visible.dtype).scatter(1, index, visible)
+
+
+def take(tokens: Tensor, index: Tensor) -> Tensor:
+    """Pick tokens `[B, I, D]` of `[B, N, D]` at the indices `[B, I]`."""
+    return tokens.gather(1, index[..., None].expand(-1, -1, tokens.shape[-1]))

@@ -1,0 +1,97 @@
+"""The EMA teacher: a slow copy of the student's encoder that makes the targets."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from eat.model.encoder import EATEncoder
+from eat.pretraining.ufo import average_layers, normalise_targets
+
+
+def ema_decay(
+    step: int, start: float = 0.9998, end: float = 0.99999, anneal_steps: int = 100_000
+) -> float:
+    """Decay of the update that follows optimiser step `step` (the first is 1).
+
+    Linear from `start` to `end` over `anneal_steps`, then constant.
+    """
+    if step >= anneal_steps:
+        return end
+    return end - (end - start) * (1 - step / anneal_steps)
+
+
+class EMATeacher(nn.Module):
+    """Frozen exponential moving average of an encoder, in fp32 and always evaluating.
+
+    Make it after the student has its weights, or call :meth:`reset` once it does.
+
+    Parameters
+    ----------
+    encoder
+        The student's encoder to copy.
+    centre_momentum
+        If given, the targets' running mean over clips at each position is subtracted
+        before the last norm, and follows the batches with this momentum. Not part of
+        EAT: it keeps small runs from predicting position alone. None is EAT.
+    num_patches
+        Grid size N, needed for centring.
+    """
+
+    def __init__(
+        self,
+        encoder: EATEncoder,
+        centre_momentum: float | None = None,
+        num_patches: int | None = None,
+    ) -> None:
+        super().__init__()
+        if centre_momentum is not None and num_patches is None:
+            raise ValueError("centre_momentum is set: give num_patches as well")
+        self.encoder = copy.deepcopy(encoder).float().eval().requires_grad_(False)
+        self.centre_momentum = centre_momentum
+        self.config = {"centre_momentum": centre_momentum, "num_patches": num_patches}
+        if centre_momentum is not None:
+            self.register_buffer("centre", torch.zeros(num_patches, encoder.dim))
+
+    def train(self, mode: bool = True) -> EMATeacher:
+        """Stay in evaluation mode, whatever a training loop asks for."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def forward(self, spec: Tensor, update_centre: bool = False) -> Tensor:
+        """Targets `[B, N, D]` of whole clips, normalised log-mel `[B, T, F]`.
+
+        With `update_centre` the running mean, if there is one, takes in this batch.
+        """
+        ffn_outputs = self.encoder(spec, return_ffn=True).ffn_outputs
+        average = average_layers([output[:, 1:] for output in ffn_outputs])
+        if self.centre_momentum is None:
+            return normalise_targets(average)
+        targets = normalise_targets(average - self.centre)
+        if update_centre:
+            self._move_centre(average.mean(dim=0))
+        return targets
+
+    def _move_centre(self, batch_mean: Tensor) -> None:
+        if torch.distributed.is_initialized():
+            torch.distributed.all_reduce(batch_mean)
+            batch_mean /= torch.distributed.get_world_size()
+        self.centre.lerp_(batch_mean, 1 - self.centre_momentum)
+
+    @torch.no_grad()
+    def update(self, encoder: EATEncoder, decay: float) -> None:
+        """Move towards the student: ``teacher = decay * teacher + (1-decay) * student``.
+
+        Call after the optimiser step with ``decay = ema_decay(step)``.
+        """
+        own = list(self.encoder.parameters())
+        theirs = [parameter.float() for parameter in encoder.parameters()]
+        torch._foreach_mul_(own, decay)
+        torch._foreach_add_(own, theirs, alpha=1 - decay)
+
+    @torch.no_grad()
+    def reset(self, encoder: EATEncoder) -> None:
+        """Become a copy of the student's encoder."""
+        self.update(encoder, decay=0.0)

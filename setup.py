@@ -1,0 +1,34 @@
+"""Install the EAT toolkit: ``pip install -e .`` (add ``[test]`` for the tests)."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+VERSION = "0.1.0"
+
+setup(
+    name="eat-toolkit",
+    version=VERSION,
+    description="Pre-train, fine-tune and use EAT, the Efficient Audio Transformer",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(include=["eat", "eat.*"]),
+    install_requires=[
+        "torch>=2.6",
+        "torchaudio>=2.6",
+        "speechbrain>=1.1.2,<2",
+        "hyperpyyaml>=1.2.2",
+        "sentencepiece>=0.1.99",
+        "pandas>=2",
+        "tqdm>=4.66",
+        "numpy",
+        "soundfile>=0.12",
+        "safetensors>=0.4",
+        # Probes (logistic regression, kNN) and the pictures of the reports.
+        "scikit-learn>=1.3",
+        "matplotlib>=3.7",
+    ],
+    extras_require={"test": ["pytest>=8", "ruff>=0.8"]},
+)

@@ -1,0 +1,147 @@
+import pickle
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from speechbrain.dataio.dataloader import SaveableDataLoader
+
+from eat.audio.io import AudioError, read_audio
+from eat.data.dataset import Batch, audio_dataset, collate
+from eat.data.manifest import LabelSet, ManifestError, ManifestRow, write_manifest
+
+RATE = 16000
+LABELS = LabelSet(("/m/1", "/m/2", "/m/3"), ("A", "B", "C"))
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    """Three clips of 0.5, 1 and 2 s, the last at 44.1 kHz and stereo."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "audio").mkdir()
+    clips = [("a", 8000, RATE, 1), ("b", 16000, RATE, 1), ("c", 88200, 44100, 2)]
+    for name, samples, rate, channels in clips:
+        wav = rng.uniform(-0.5, 0.5, (samples, channels))
+        soundfile.write(tmp_path / "audio" / f"{name}.wav", wav, rate)
+    rows = [
+        ManifestRow("a", 0.5, "audio/a.wav", ("/m/3", "/m/1")),
+        ManifestRow("b", 1.0, "audio/b.wav"),
+        ManifestRow("c", 2.0, "audio/c.wav", ("/m/2",)),
+    ]
+    write_manifest(tmp_path / "m.csv", rows)
+    return tmp_path
+
+
+def test_items_hold_the_waveform_cut_and_the_target(corpus):
+    dataset = audio_dataset(corpus / "m.csv", corpus, LABELS, max_seconds=1.5)
+    items = [dataset[index] for index in range(len(dataset))]
+    assert [item["id"] for item in items] == ["a", "b", "c"]
+    assert [len(item["sig"]) for item in items] == [8000, 16000, 24000]
+    whole = read_audio(corpus / "audio" / "c.wav")
+    torch.testing.assert_close(items[2]["sig"], whole[:24000])
+    targets = [item["target"].tolist() for item in items]
+    assert targets == [[1, 0, 1], [0, 0, 0], [0, 1, 0]]
+
+
+def test_without_labels_there_is_no_target(corpus):
+    dataset = audio_dataset(corpus / "m.csv", corpus, None, max_seconds=10)
+    assert set(dataset[0]) == {"id", "sig"}
+    assert collate([dataset[0]]).target is None
+
+
+def test_collate_pads_with_zeros_and_keeps_exact_lengths(corpus):
+    dataset = audio_dataset(corpus / "m.csv", corpus, LABELS, max_seconds=10)
+    batch = collate([dataset[0], dataset[2]])
+    assert batch.ids == ["a", "c"]
+    assert batch.wav.shape == (2, 32000)
+    assert batch.lengths.tolist() == [8000, 32000]
+    assert batch.lengths.dtype == torch.int64
+    assert torch.equal(batch.wav[0, :8000], dataset[0]["sig"])
+    assert not batch.wav[0, 8000:].any()
+    assert batch.target.tolist() == [[1, 0, 1], [0, 1, 0]]
+
+
+def test_a_batch_moves_as_a_whole():
+    batch = Batch(["a"], torch.ones(1, 4), torch.tensor([4]), torch.ones(1, 2))
+    moved = batch.to("meta")
+    assert moved.ids == ["a"]
+    for tensor in (moved.wav, moved.lengths, moved.target):
+        assert tensor.device.type == "meta"
+    unlabelled = Batch(["a"], torch.ones(1, 4), torch.tensor([4]))
+    assert unlabelled.to("cpu").target is None
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="pinning needs a GPU")
+def test_a_loader_pins_batches(corpus):
+    dataset = audio_dataset(corpus / "m.csv", corpus, LABELS, max_seconds=1)
+    loader = torch.utils.data.DataLoader(
+        dataset, batch_size=3, collate_fn=collate, pin_memory=True
+    )
+    batch = next(iter(loader))
+    assert batch.wav.is_pinned()
+    assert batch.lengths.is_pinned()
+    assert batch.target.is_pinned()
+
+
+def test_speechbrain_loader_with_workers_gives_our_batches(corpus):
+    dataset = audio_dataset(corpus / "m.csv", corpus, LABELS, max_seconds=1)
+    pickle.loads(pickle.dumps(dataset))  # what workers started by spawning do
+    loader = SaveableDataLoader(
+        dataset, batch_size=2, collate_fn=collate, num_workers=1
+    )
+    batches = list(loader)
+    assert [batch.ids for batch in batches] == [["a", "b"], ["c"]]
+    assert isinstance(batches[0], Batch)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "ID,duration,wav,labels\n",
+        "name,file\na,b\n",
+        "ID,wav\na,$data_root/a.wav\n",
+    ],
+)
+def test_an_empty_or_foreign_manifest_is_one_clear_line(tmp_path, content):
+    path = tmp_path / "m.csv"
+    path.write_text(content)
+    with pytest.raises(ManifestError, match="prepare script") as error:
+        audio_dataset(path, tmp_path, None, max_seconds=1)
+    assert str(error.value).startswith(f"{path}: no clips")
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_manifest_is_one_clear_line(tmp_path):
+    with pytest.raises(ManifestError, match="m.csv: cannot be read"):
+        audio_dataset(tmp_path / "m.csv", tmp_path, None, max_seconds=1)
+
+
+@pytest.mark.parametrize(
+    ("rows", "fault"),
+    [
+        ("a,1.0,$data_root/a.wav,\na,1.0,$data_root/b.wav,\n", "Duplicate id: a"),
+        ("a,long,$data_root/a.wav,\n", "long"),
+        ("a,1.0\n", "m.csv: "),
+        ("a,1.0,$elsewhere/a.wav,\n", "elsewhere"),
+    ],
+)
+def test_a_malformed_manifest_is_named(tmp_path, rows, fault):
+    (tmp_path / "m.csv").write_text("ID,duration,wav,labels\n" + rows)
+    with pytest.raises(ManifestError, match=fault) as error:
+        audio_dataset(tmp_path / "m.csv", tmp_path, None, max_seconds=1)
+    assert "\n" not in str(error.value)
+
+
+def test_unreadable_audio_is_named(corpus):
+    (corpus / "audio" / "b.wav").write_text("no audio")
+    dataset = audio_dataset(corpus / "m.csv", corpus, LABELS, max_seconds=1)
+    with pytest.raises(AudioError, match="audio/b.wav: not readable"):
+        dataset[1]
+
+
+def test_a_label_outside_the_list_names_the_file(corpus):
+    few = LabelSet(("/m/1", "/m/3"), ("A", "C"))
+    dataset = audio_dataset(corpus / "m.csv", corpus, few, max_seconds=1)
+    with pytest.raises(ManifestError, match="audio/c.wav: label '/m/2'"):
+        dataset[2]

@@ -1,0 +1,100 @@
+import pytest
+import torch
+from speechbrain.dataio.dataio import load_data_csv
+
+from eat.data.manifest import (
+    LabelSet,
+    ManifestError,
+    ManifestRow,
+    read_labels,
+    write_manifest,
+)
+
+ROWS = [
+    ManifestRow("a", 10.0, "audio/a.wav", ("/m/1", "/t/2")),
+    ManifestRow("-b, c", 0.5, 'audio/x "y"/b.wav'),
+]
+
+
+def test_speechbrain_reads_what_we_write(tmp_path):
+    write_manifest(tmp_path / "m.csv", ROWS)
+    assert load_data_csv(tmp_path / "m.csv", {"data_root": "/corpus"}) == {
+        "a": {"duration": 10.0, "wav": "/corpus/audio/a.wav", "labels": "/m/1;/t/2"},
+        "-b, c": {"duration": 0.5, "wav": '/corpus/audio/x "y"/b.wav', "labels": ""},
+    }
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    def failing_rows():
+        yield ROWS[0]
+        raise RuntimeError("stopped")
+
+    write_manifest(tmp_path / "m.csv", ROWS)
+    before = (tmp_path / "m.csv").read_bytes()
+    with pytest.raises(RuntimeError, match="stopped"):
+        write_manifest(tmp_path / "m.csv", failing_rows())
+    assert (tmp_path / "m.csv").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["m.csv"]
+
+
+def label_file(tmp_path, text):
+    path = tmp_path / "class_labels_indices.csv"
+    path.write_text(text)
+    return path
+
+
+def test_official_label_list_is_read(tmp_path):
+    labels = read_labels(
+        label_file(
+            tmp_path,
+            'index,mid,display_name\n0,/m/09x0r,"Speech"\n'
+            '1,/m/05zppz,"Male speech, man speaking"\n',
+        )
+    )
+    assert labels == LabelSet(
+        ("/m/09x0r", "/m/05zppz"), ("Speech", "Male speech, man speaking")
+    )
+    assert len(labels) == 2
+    assert labels.index("/m/05zppz") == 1
+    assert "/m/09x0r" in labels
+    assert "/m/0" not in labels
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("", "not a label list"),
+        ("index,mid,display_name\n", "not a label list"),
+        ("id,start,end\n0,/m/1,Speech\n", "not a label list"),
+        (
+            "index,mid,display_name\n0,/m/1,A\n2,/m/2,B\n",
+            r"line 3 is .* \(expected index 1",
+        ),
+        ("index,mid,display_name\n0,/m/1\n", "line 2"),
+        ("index,mid,display_name\n0,/m/1,A\n1,/m/1,B\n", "stands twice"),
+    ],
+)
+def test_a_bad_label_list_is_one_clear_line(tmp_path, text, fault):
+    path = label_file(tmp_path, text)
+    with pytest.raises(ManifestError, match=fault) as error:
+        read_labels(path)
+    assert str(error.value).startswith(f"{path}: ")
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_label_list_is_one_clear_line(tmp_path):
+    with pytest.raises(ManifestError, match="No such file"):
+        read_labels(tmp_path / "labels.csv")
+
+
+def test_labels_become_multi_hot():
+    labels = LabelSet(("x", "y", "z"), ("X", "Y", "Z"))
+    assert labels.encode("z;x").tolist() == [1.0, 0.0, 1.0]
+    assert labels.encode("").tolist() == [0.0, 0.0, 0.0]
+    assert labels.encode("y").dtype == torch.float32
+
+
+def test_a_label_outside_the_list_names_the_clip():
+    labels = LabelSet(("x", "y"), ("X", "Y"))
+    with pytest.raises(ManifestError, match="^clip7.wav: label 'w' .* 2 labels"):
+        labels.encode("x;w", "clip7.wav")
