@@ -1,0 +1,1 @@
+"""SpeechBrain mechanics: the Brains' common ground, schedules, checkpoints, runs."""

@@ -1,0 +1,263 @@
+"""What every Brain here needs beyond SpeechBrain's: the parts that go wrong silently.
+
+Groups with their own rates, clipping over all of them, bad batches left out and
+counted, randomness and rates as functions of the step, a log that a program can read.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import speechbrain as sb
+import torch
+from speechbrain.utils.distributed import if_main_process
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from eat.training.optim import clip_gradients, set_learning_rates
+from eat.training.results import write_results
+from eat.training.seeding import step_generator, step_seed
+
+logger = logging.getLogger(__name__)
+
+
+class EATBrain(sb.Brain):
+    """Common ground of pre-training and fine-tuning.
+
+    A subclass sets :attr:`trained` to the key of its one trainable module and
+    implements :meth:`parameter_groups`, ``compute_forward`` and
+    ``compute_objectives``.
+
+    The YAML file must have: ``seed``, ``output_folder``, ``lr``, ``min_lr``,
+    ``scale_min_lr``, ``warmup_steps``, ``total_steps``, ``batch_size``,
+    ``log_interval``.
+    """
+
+    trained: str
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.rank = getattr(self, "rank", 0)
+        self.world_size = (
+            torch.distributed.get_world_size() if self.distributed_launch else 1
+        )
+        self.skipped_batches = 0
+        self.last: dict[str, float] | None = None  # figures of the newest epoch
+        self.grad_norm = math.nan
+        self.meter = IntervalMeter()
+        if self.checkpointer is not None:
+            self.checkpointer.add_recoverable("meter", self.meter)
+        if self.ckpt_interval_steps % self.grad_accumulation_factor:
+            raise ValueError(
+                f"ckpt_interval_steps {self.ckpt_interval_steps}: must be a multiple of "
+                f"grad_accumulation_factor {self.grad_accumulation_factor}, or a resumed "
+                "run would lose the gradients accumulated so far"
+            )
+
+    @property
+    def bare(self) -> nn.Module:
+        """The trainable module without its DDP or compile wrapper."""
+        module = self.modules[self.trained]
+        module = getattr(module, "module", module)
+        return getattr(module, "_orig_mod", module)
+
+    def parameter_groups(self) -> list[dict]:
+        """Optimiser groups, see :func:`eat.training.optim.parameter_groups`."""
+        raise NotImplementedError
+
+    @property
+    def clips_a_step(self) -> int:
+        """Clips in one optimiser step, over all processes."""
+        accumulated = self.hparams.batch_size * self.grad_accumulation_factor
+        return accumulated * self.world_size
+
+    # -- SpeechBrain's hooks, in the order in which they run ------------------------
+
+    def init_optimizers(self) -> None:
+        """Build the optimiser over the module's own groups."""
+        self.optimizer = self.opt_class(self.parameter_groups())
+        self.optimizers_dict = {"optimizer": self.optimizer}
+        if self.checkpointer is not None:
+            self.checkpointer.add_recoverable("optimizer", self.optimizer)
+
+    def on_fit_start(self) -> None:
+        """Start or resume, and say which."""
+        super().on_fit_start()
+        if self.optimizer_step:
+            logger.info("Resumed after optimiser step %d", self.optimizer_step)
+
+    def on_stage_start(self, stage: sb.Stage, epoch: int | None = None) -> None:
+        """Remember the epoch, of which every draw is a function."""
+        self.epoch = epoch or 0
+
+    def on_fit_batch_start(self, batch: Any, should_step: bool) -> None:
+        """Seed this step's draws and set its learning rate."""
+        position = (self.hparams.seed, self.epoch, self.step, self.rank)
+        self.generator = step_generator(*position, device=self.device)
+        torch.manual_seed(step_seed(*position))  # drop path draws from the global one
+        self.lr = set_learning_rates(
+            self.optimizer,
+            self.optimizer_step,
+            self.hparams.lr,
+            self.hparams.warmup_steps,
+            self.hparams.total_steps,
+            self.hparams.min_lr,
+            self.hparams.scale_min_lr,
+        )
+
+    def optimizers_step(self) -> None:
+        """Clip over all groups and step; a batch that is not finite is left out.
+
+        SpeechBrain clips the first group only. A skipped batch still counts as a
+        step, so that schedules and draws stay functions of the step.
+        """
+        parameters = [p for g in self.optimizer.param_groups for p in g["params"]]
+        self.scaler.unscale_(self.optimizer)
+        self.grad_norm = float(clip_gradients(parameters, self.max_grad_norm))
+        if math.isfinite(self.grad_norm):
+            self.scaler.step(self.optimizer)
+        else:
+            self.skipped_batches += 1
+            logger.warning(
+                "Step %d: gradient norm %s, batch left out (%d so far)",
+                self.optimizer_step + 1,
+                self.grad_norm,
+                self.skipped_batches,
+            )
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer_step += 1
+
+    def on_fit_batch_end(
+        self, batch: Any, outputs: Any, loss: Tensor, should_step: bool
+    ) -> None:
+        """Collect this batch's figures, and log them every ``log_interval`` steps."""
+        self.meter.add(self.batch_figures(loss), clips=len(batch.ids))
+        if should_step and self.optimizer_step % self.hparams.log_interval == 0:
+            record = {
+                **self.meter.means(),
+                **self.interval_figures(batch, outputs),
+                "grad_norm": self.grad_norm,
+                "lr": self.lr,
+                "skipped_batches": self.skipped_batches,
+            }
+            self.log("step", record)
+            self.meter.reset()
+
+    def batch_figures(self, loss: Tensor) -> dict[str, Tensor]:
+        """Scalars to average over an interval."""
+        return {"loss": loss.detach()}
+
+    def interval_figures(self, batch: Any, outputs: Any) -> dict[str, float]:
+        """Figures worth computing once an interval, of its last batch."""
+        return {}
+
+    def make_dataloader(
+        self, dataset: Dataset, stage: sb.Stage, *args: Any, **kwargs: Any
+    ) -> torch.utils.data.DataLoader:
+        """Make a loader, and keep the sampler of training so that epochs reach it.
+
+        SpeechBrain calls ``set_epoch`` only on samplers that it made itself.
+        """
+        loader = super().make_dataloader(dataset, stage, *args, **kwargs)
+        if stage == sb.Stage.TRAIN:
+            self.train_sampler = loader.sampler
+        return loader
+
+    def save_epoch(self, meta: dict, **keep: Any) -> None:
+        """Checkpoint at the end of an epoch.
+
+        SpeechBrain resets the step counter after the hooks of a stage, so that
+        without a validation stage the checkpoint would say "step N" of an epoch that
+        has not begun.
+        """
+        self.step, self.avg_train_loss = 0, 0.0
+        if self.checkpointer is not None:
+            self.checkpointer.save_and_keep_only(meta=meta, **keep)
+
+    def write_results(self, **results: Any) -> None:
+        """Write ``results.json``; nothing if the run was complete before."""
+        if self.last is None:
+            logger.info("Nothing left to do: the run was complete")
+            return
+        write_results(
+            self.hparams.output_folder,
+            seed=self.hparams.seed,
+            steps=self.optimizer_step,
+            clips_seen=self.optimizer_step * self.clips_a_step,
+            skipped_batches=self.skipped_batches,
+            last=self.last,
+            **results,
+        )
+
+    # -- logging ---------------------------------------------------------------------
+
+    def log(self, kind: str, record: dict[str, float]) -> None:
+        """Append a record to ``metrics.jsonl`` and show it on the console."""
+        if not if_main_process():
+            return
+        record = {key: _plain(value) for key, value in record.items()}
+        where = {"kind": kind, "epoch": self.epoch, "step": self.optimizer_step}
+        with open(
+            Path(self.hparams.output_folder) / "metrics.jsonl", "a", encoding="utf-8"
+        ) as file:
+            file.write(json.dumps({**where, **record}) + "\n")
+        shown = "  ".join(
+            f"{key} {value:.4g}" for key, value in record.items() if value is not None
+        )
+        logger.info("%s %d  %s", kind, self.optimizer_step, shown)
+
+
+@sb.utils.checkpoints.register_checkpoint_hooks
+class IntervalMeter:
+    """Running means since the last log line; part of the checkpoint."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin a new interval."""
+        self.sums: dict[str, Tensor | float] = {}
+        self.batches = 0
+        self.clips = 0
+        self.started = time.perf_counter()
+
+    def add(self, figures: dict[str, Tensor], clips: int) -> None:
+        """Add one batch; scalars stay on their device, so nothing waits for them."""
+        for key, value in figures.items():
+            self.sums[key] = self.sums.get(key, 0.0) + value
+        self.batches += 1
+        self.clips += clips
+
+    def means(self) -> dict[str, float]:
+        """Means over the interval, and clips per second of this process."""
+        seconds = time.perf_counter() - self.started
+        means = {key: float(value) / self.batches for key, value in self.sums.items()}
+        return {**means, "clips_per_second": self.clips / seconds}
+
+    @sb.utils.checkpoints.mark_as_saver
+    def _save(self, path: Path) -> None:
+        sums = {key: float(value) for key, value in self.sums.items()}
+        state = {"sums": sums, "batches": self.batches, "clips": self.clips}
+        Path(path).write_text(json.dumps(state), encoding="utf-8")
+
+    @sb.utils.checkpoints.mark_as_loader
+    def _load(self, path: Path, end_of_epoch: bool) -> None:
+        state = json.loads(Path(path).read_text(encoding="utf-8"))
+        self.reset()
+        self.sums, self.batches = state["sums"], state["batches"]
+        # Clips seen before the interruption would not fit this process's clock.
+
+
+def _plain(value: Any) -> float | str | None:
+    """A JSON value; not-a-number becomes null."""
+    if isinstance(value, Tensor):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,149 @@
+"""From a command line to a run: settings, experiment folder, errors in one line."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from io import StringIO
+from pathlib import Path
+
+import speechbrain as sb
+import yaml
+from hyperpyyaml import load_hyperpyyaml, resolve_references
+from speechbrain.utils.distributed import ddp_init_group
+
+from eat.audio.io import AudioError
+from eat.data.manifest import ManifestError
+from eat.evaluation.diagnostics import CollapseError
+from eat.interop.weights import CheckpointError
+
+SETTINGS = "hyperparams.yaml"
+
+# Settings that may change between the parts of one run without changing its numbers.
+FREE_SETTINGS = {"data_folder", "manifest_folder", "num_workers", "log_interval"}
+
+
+class ExperimentError(ValueError):
+    """A run that cannot begin as asked."""
+
+
+def start_experiment(argv: Sequence[str]) -> tuple[dict, dict]:
+    """Read the settings of a run and prepare its folder.
+
+    Parameters
+    ----------
+    argv
+        Arguments after the program's name: a YAML file, then SpeechBrain's run options
+        and overrides of YAML keys.
+
+    Returns
+    -------
+    tuple of dict
+        The instantiated settings, and SpeechBrain's run options for the Brain.
+
+    Raises
+    ------
+    ExperimentError
+        If a setting is unknown or missing, or the folder belongs to another run.
+    """
+    path, run_opts, overrides = sb.parse_arguments(list(argv))
+    if not Path(path).is_file():
+        raise ExperimentError(f"{path}: no such YAML file (see hparams/)")
+    ddp_init_group(run_opts)
+    text = Path(path).read_text(encoding="utf-8")
+    settings = _resolve(path, text, overrides)
+    _check_folder(Path(settings["output_folder"]), settings)
+    hparams = load_hyperpyyaml(text, overrides)
+    # Never hparams.update(run_opts): it would put SpeechBrain's defaults in place of
+    # the YAML's precision, clipping and accumulation. The Brain merges them rightly.
+    sb.create_experiment_directory(
+        experiment_directory=settings["output_folder"],
+        hyperparams_to_save=path,
+        overrides=overrides,
+    )
+    return hparams, run_opts
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Turn expected errors into one line on the console and exit status 1."""
+    expected = (
+        ExperimentError,
+        AudioError,
+        ManifestError,
+        CheckpointError,
+        CollapseError,
+    )
+    try:
+        yield
+    except expected as error:
+        sys.exit(f"error: {error}")
+
+
+def _resolve(path: str, text: str, overrides: str) -> dict:
+    """The settings as plain values, references followed, nothing instantiated."""
+    try:
+        resolved = resolve_references(StringIO(text), overrides)
+    except KeyError as error:
+        raise ExperimentError(_unknown_setting(path, text, overrides)) from error
+    except ValueError as error:
+        if "PLACEHOLDER" not in str(error):
+            raise
+        name = str(error).split("'")[1]
+        raise ExperimentError(f"{path}: {name} not given (add --{name} ...)") from error
+    return yaml.load(resolved.read(), Loader=_PlainLoader)
+
+
+def _unknown_setting(path: str, text: str, overrides: str) -> str:
+    known = [line.split(":")[0] for line in text.splitlines() if line[:1].isalpha()]
+    names = yaml.safe_load(overrides).keys()
+    name = next(name for name in names if name not in known)
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean --{close[0]}?" if close else "the file lists them all"
+    return f"{path}: no setting --{name} ({hint})"
+
+
+def _check_folder(folder: Path, settings: dict) -> None:
+    """Refuse a folder that cannot be written or holds a run with other settings."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ExperimentError(
+            f"{folder}: cannot write there ({error.strerror}; choose another "
+            "--output_folder)"
+        ) from error
+    if not (folder / SETTINGS).is_file():
+        return
+    earlier = yaml.load((folder / SETTINGS).read_text(), Loader=_PlainLoader)
+    keys = (earlier.keys() | settings.keys()) - FREE_SETTINGS
+    differing = sorted(k for k in keys if earlier.get(k) != settings.get(k))
+    # Nested objects repeat the plain settings that they refer to.
+    plain = [k for k in differing if not isinstance(settings.get(k), dict | list)]
+    if differing:
+        shown = ", ".join(
+            f"{k} was {earlier.get(k)}, now {settings.get(k)}" for k in (plain or differing)[:3]
+        )
+        raise ExperimentError(
+            f"{folder}: holds a run with other settings ({shown}); give a new "
+            "--output_folder, or repeat the first command to resume"
+        )
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """Reads HyperPyYAML as plain data: a tag becomes a key beside its arguments."""
+
+
+def _plain_tag(loader: yaml.SafeLoader, suffix: str, node: yaml.Node) -> object:
+    if isinstance(node, yaml.MappingNode):
+        return {"!": suffix, **loader.construct_mapping(node, deep=True)}
+    if isinstance(node, yaml.SequenceNode):
+        return {"!": suffix, "": loader.construct_sequence(node, deep=True)}
+    return f"!{suffix}" + (f" {node.value}" if node.value else "")
+
+
+_PlainLoader.add_multi_constructor("!", _plain_tag)

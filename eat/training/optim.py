@@ -1,0 +1,116 @@
+"""Parameter groups, layer-wise decay and the learning rate as a function of the step."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import torch
+from torch import nn
+
+BLOCK = re.compile(r"(?:^|\.)blocks\.(\d+)\.")
+
+
+def warmup_cosine(
+    step: int, peak: float, warmup: int, total: int, floor: float = 0.0
+) -> float:
+    """Learning rate of optimiser step `step` (the first is 0).
+
+    Linear from `floor` to `peak` over `warmup` steps, then a half cosine back to
+    `floor` at `total`, where it stays (the official schedule restarts there).
+    """
+    if step < warmup:
+        return floor + (peak - floor) * step / warmup
+    progress = min(1.0, (step - warmup) / max(1, total - warmup))
+    return floor + 0.5 * (peak - floor) * (1 + math.cos(math.pi * progress))
+
+
+def layer_scale(name: str, depth: int, layer_decay: float) -> float:
+    """Learning-rate factor of a parameter: ``layer_decay^(depth - i)`` in block i.
+
+    Everything else, the patch embedding and CLS token included, has 1: the official
+    choice, unlike BEiT's.
+    """
+    block = BLOCK.search(name)
+    return layer_decay ** (depth - int(block.group(1))) if block else 1.0
+
+
+def parameter_groups(
+    model: nn.Module,
+    weight_decay: float,
+    decay_vectors: bool = True,
+    layer_decay: float = 1.0,
+    depth: int = 0,
+) -> list[dict]:
+    """Optimiser groups of the trainable parameters, one per (lr scale, decay).
+
+    Parameters
+    ----------
+    model
+        The module to train.
+    weight_decay
+        Weight decay of matrices.
+    decay_vectors
+        Whether biases, norms and the CLS token decay as well. They do in the
+        official run, by an oversight in its optimiser.
+    layer_decay
+        Factor per block from the top; 1 is none.
+    depth
+        Number of blocks, needed with `layer_decay`.
+
+    Returns
+    -------
+    list of dict
+        With the extra key ``lr_scale``.
+    """
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        is_vector = parameter.numel() == max(parameter.shape, default=1)
+        decay = weight_decay if decay_vectors or not is_vector else 0.0
+        key = (layer_scale(name, depth, layer_decay), decay)
+        groups.setdefault(key, []).append(parameter)
+    return [
+        {"params": parameters, "lr_scale": scale, "weight_decay": decay}
+        for (scale, decay), parameters in sorted(groups.items())
+    ]
+
+
+def set_learning_rates(
+    optimiser: torch.optim.Optimizer,
+    step: int,
+    peak: float,
+    warmup: int,
+    total: int,
+    floor: float,
+    scale_floor: bool = False,
+) -> float:
+    """Set every group's rate for a step; returns that of an unscaled group.
+
+    Parameters
+    ----------
+    optimiser
+        Whose groups carry ``lr_scale``.
+    step, peak, warmup, total, floor
+        As in :func:`warmup_cosine`.
+    scale_floor
+        Scale the floor with the group. The official code does not: a low block whose
+        peak lies under the floor keeps that rate from beginning to end.
+    """
+    for group in optimiser.param_groups:
+        scale = group["lr_scale"]
+        group_floor = floor * scale if scale_floor else min(floor, peak * scale)
+        group["lr"] = warmup_cosine(step, peak * scale, warmup, total, group_floor)
+    return warmup_cosine(step, peak, warmup, total, floor)
+
+
+def clip_gradients(
+    parameters: list[nn.Parameter], max_norm: float | None
+) -> torch.Tensor:
+    """Clip by the global norm over all parameters; returns the norm before.
+
+    No limit, or one that is not positive, only measures.
+    """
+    limit = max_norm if max_norm and max_norm > 0 else math.inf
+    return torch.nn.utils.clip_grad_norm_(parameters, limit)

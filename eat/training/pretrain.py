@@ -1,0 +1,180 @@
+"""The pre-training Brain: EAT's self-supervised step on any corpus."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import speechbrain as sb
+import torch
+from speechbrain.dataio.dataset import DynamicItemDataset
+from speechbrain.utils.distributed import run_on_main
+from torch import Tensor
+from tqdm import tqdm
+
+from eat.data.dataset import Batch, collate
+from eat.evaluation.diagnostics import content, deviation, effective_rank
+from eat.evaluation.probing import knn_probe
+from eat.interop.weights import save_model
+from eat.model.patching import grid_of
+from eat.pretraining.masking import Masks
+from eat.pretraining.method import EATPretraining
+from eat.pretraining.student import StudentOutput
+from eat.pretraining.teacher import ema_decay
+from eat.pretraining.ufo import UFOLoss, utterance_frame_objective
+from eat.training.brain import EATBrain
+from eat.training.optim import parameter_groups
+from eat.training.seeding import step_generator
+
+logger = logging.getLogger(__name__)
+
+
+class PretrainBrain(EATBrain):
+    """Pre-train an EAT: ``modules`` holds ``frontend``, ``student`` and ``teacher``.
+
+    Besides the keys of :class:`EATBrain` the YAML file must have: ``mask_sampler``,
+    ``clones``, ``utterance_weight``, ``weight_decay``, ``decay_vectors``,
+    ``ema_start``, ``ema_end``, ``ema_anneal_steps``, ``collapse_monitor``,
+    ``number_of_epochs``, ``keep_checkpoints``.
+
+    Attributes
+    ----------
+    probe_sets
+        Labelled clips (remembered, queried) for the kNN score of every epoch; None
+        where there are no labels.
+    """
+
+    trained = "student"
+    probe_sets: tuple[DynamicItemDataset, DynamicItemDataset] | None = None
+
+    def parameter_groups(self) -> list[dict]:
+        """Groups of encoder and decoder."""
+        return parameter_groups(
+            self.bare, self.hparams.weight_decay, self.hparams.decay_vectors
+        )
+
+    def compute_forward(
+        self, batch: Batch, stage: sb.Stage
+    ) -> tuple[StudentOutput, Tensor, Masks]:
+        """Spectrograms, masks, the student's predictions, the teacher's targets."""
+        batch = batch.to(self.device)
+        training = stage == sb.Stage.TRAIN
+        # Validation sees the same masks every epoch: its loss is then comparable.
+        generator = (
+            self.generator
+            if training
+            else step_generator(self.hparams.seed, 0, self.step, device=self.device)
+        )
+        spec = self.modules.frontend(batch.wav, batch.lengths)
+        masks = self.hparams.mask_sampler(
+            len(spec), self.hparams.clones, grid_of(*spec.shape[1:]), generator
+        )
+        predicted = self.modules.student(spec, masks, generator=generator)
+        targets = self.modules.teacher(spec, update_centre=training)
+        return predicted, targets, masks
+
+    def compute_objectives(
+        self,
+        predictions: tuple[StudentOutput, Tensor, Masks],
+        batch: Batch,
+        stage: sb.Stage,
+    ) -> Tensor:
+        """The utterance-frame objective."""
+        predicted, targets, masks = predictions
+        self.losses: UFOLoss = utterance_frame_objective(
+            predicted.cls,
+            predicted.predictions,
+            targets,
+            masks,
+            self.hparams.utterance_weight,
+        )
+        return self.losses.loss
+
+    def on_fit_batch_end(
+        self, batch: Batch, outputs: Any, loss: Tensor, should_step: bool
+    ) -> None:
+        """Move the teacher after every optimiser step, then log."""
+        if should_step:
+            self.ema_decay = ema_decay(
+                self.optimizer_step,
+                self.hparams.ema_start,
+                self.hparams.ema_end,
+                self.hparams.ema_anneal_steps,
+            )
+            self.modules.teacher.update(self.bare.encoder, self.ema_decay)
+        super().on_fit_batch_end(batch, outputs, loss, should_step)
+
+    def batch_figures(self, loss: Tensor) -> dict[str, Tensor]:
+        """Total, frame and utterance loss."""
+        return {
+            "loss": loss.detach(),
+            "frame_loss": self.losses.frame_loss.detach(),
+            "utterance_loss": self.losses.utterance_loss.detach(),
+        }
+
+    def interval_figures(self, batch: Batch, outputs: Any) -> dict[str, float]:
+        """Signs of collapse, of the interval's last batch."""
+        predicted, targets, _ = outputs
+        tokens = targets.flatten(0, 1)
+        figures = {
+            "prediction_deviation": deviation(predicted.predictions.detach().flatten(0, 1)),
+            "target_deviation": deviation(tokens),
+            "content": content(targets),
+            "effective_rank": effective_rank(tokens),
+            "ema_decay": self.ema_decay,
+        }
+        for warning in self.hparams.collapse_monitor.check(self.optimizer_step, figures):
+            logger.warning(warning)
+        return figures
+
+    def on_stage_end(
+        self, stage: sb.Stage, stage_loss: float, epoch: int | None = None
+    ) -> None:
+        """After validation: kNN score, log, checkpoint, model folder."""
+        if stage != sb.Stage.VALID:
+            return
+        record = {"valid_loss": float(stage_loss)}
+        if self.probe_sets is not None:
+            record["knn_mAP"] = self.knn_score()
+        self.last = record
+        self.log("epoch", record)
+        self.hparams.train_logger.log_stats(
+            {"epoch": epoch, "step": self.optimizer_step}, valid_stats=record
+        )
+        self.save_epoch(record, num_to_keep=self.hparams.keep_checkpoints)
+        run_on_main(self.write_model)
+
+    def knn_score(self) -> float:
+        """MAP of nearest neighbours in the student's mean patch features."""
+        remembered, queried = (self.embed(dataset) for dataset in self.probe_sets)
+        return knn_probe(*remembered, *queried)
+
+    @torch.no_grad()
+    def embed(self, dataset: DynamicItemDataset) -> tuple[Tensor, Tensor]:
+        """Mean patch features `[M, D]` and labels `[M, C]` of labelled clips."""
+        encoder = self.bare.encoder
+        loader = torch.utils.data.DataLoader(dataset, batch_size=32, collate_fn=collate)
+        features, labels = [], []
+        for batch in tqdm(loader, "kNN features", leave=False, dynamic_ncols=True):
+            batch = batch.to(self.device)
+            with self.evaluation_ctx:
+                encoded = encoder(self.modules.frontend(batch.wav, batch.lengths))
+            features.append(encoded.patches.float().mean(dim=1))
+            labels.append(batch.target)
+        return torch.cat(features), torch.cat(labels)
+
+    def write_model(self) -> None:
+        """Write the student, its decoder and the teacher as a model folder."""
+        student, teacher = self.bare, self.modules.teacher
+        config = {
+            "kind": "pretraining",
+            "encoder": student.encoder.config,
+            "decoder": student.decoder.config,
+            "teacher": teacher.config,
+            "utterance_weight": self.hparams.utterance_weight,
+            "frontend": self.modules.frontend.config,
+            "step": self.optimizer_step,
+        }
+        model = EATPretraining(student, teacher, self.hparams.utterance_weight)
+        save_model(Path(self.hparams.output_folder) / "model", config, model)

@@ -1,0 +1,303 @@
+import csv
+import importlib.util
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from eat.data.dataset import audio_dataset
+from eat.data.manifest import ManifestError, read_labels
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "recipes" / "AudioSet" / "audioset_prepare.py"
+spec = importlib.util.spec_from_file_location("audioset_prepare", SCRIPT)
+prepare = importlib.util.module_from_spec(spec)
+sys.modules["audioset_prepare"] = prepare
+spec.loader.exec_module(prepare)
+
+COMMENTS = "# Segments csv\n# num_ytids=5\n# YTID, start_seconds, end_seconds, labels\n"
+LABELS = 'index,mid,display_name\n0,/m/1,"Speech"\n1,/m/2,"Dog, bark"\n'
+
+
+def write_wav(path, samples=16000, rate=16000, channels=1, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    wav = np.random.default_rng(0).uniform(-0.5, 0.5, (samples, channels))
+    soundfile.write(path, wav, rate, **options)
+
+
+def write_list(path, clips):
+    rows = [f'{id_}, 0.000, 10.000, "{labels}"\n' for id_, labels in clips.items()]
+    path.write_text(COMMENTS + "".join(rows))
+
+
+def read_csv(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def ids(path):
+    return [row["ID"] for row in read_csv(path)]
+
+
+def summary(save):
+    return json.loads((save / "summary.json").read_text())
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    """An AudioSet in which everything that goes wrong goes wrong once."""
+    data = tmp_path / "data"
+    audio = data / "audio"
+    write_wav(audio / "train" / "-good1.wav")
+    write_wav(audio / "train" / "stereo44.wav", 441000, 44100, channels=2)
+    write_wav(audio / "train" / "eightbit.wav", subtype="PCM_U8")
+    write_wav(audio / "deep" / "er" / "bal1.wav", 32000, 32000)
+    write_wav(audio / "eval" / "ev1.wav")
+    write_wav(audio / "eval" / "limit.wav", 10000)
+    write_wav(audio / "eval" / "short.wav", 9999)
+    write_wav(audio / "eval" / "none.wav", 0)
+    write_wav(audio / "eval" / "foreign.wav")
+    write_wav(audio / "train" / "cut.wav")
+    content = (audio / "train" / "cut.wav").read_bytes()
+    (audio / "train" / "cut.wav").write_bytes(content[:9000])
+    (audio / "train" / "text.wav").write_text("a web page that says no")
+    write_wav(audio / "unlisted.wav")
+    write_wav(audio / "zzz" / "ev1.wav", 20000)  # a second ev1, not used
+    write_list(
+        data / "unbalanced_train_segments.csv",
+        {
+            "-good1": "/m/1,/m/2",
+            "stereo44": "/m/2",
+            "cut": "/m/1",
+            "text": "/m/1",
+            "gone": "/m/1",
+        },
+    )
+    write_list(
+        data / "balanced_train_segments.csv", {"bal1": "/m/1", "eightbit": "/m/2"}
+    )
+    write_list(
+        data / "eval_segments.csv",
+        {
+            "ev1": "/m/1",
+            "limit": "/m/2",
+            "short": "/m/1",
+            "none": "/m/1",
+            "foreign": "/m/1,/m/999",
+        },
+    )
+    (data / "class_labels_indices.csv").write_text(LABELS)
+    return data
+
+
+def test_manifests_hold_the_usable_clips(corpus, tmp_path):
+    save = tmp_path / "new" / "save"
+    prepare.prepare_audioset(corpus, save)
+    assert ids(save / "unbalanced_train.csv") == ["-good1", "stereo44"]
+    assert ids(save / "balanced_train.csv") == ["bal1", "eightbit"]
+    assert ids(save / "eval.csv") == ["ev1", "limit"]
+    assert ids(save / "pretrain.csv") == ["-good1", "stereo44", "bal1", "eightbit"]
+    assert read_csv(save / "unbalanced_train.csv")[0] == {
+        "ID": "-good1",
+        "duration": "1.0000",
+        "wav": "$data_root/audio/train/-good1.wav",
+        "labels": "/m/1;/m/2",
+    }
+    assert (save / "labels.csv").read_text() == LABELS
+
+
+def test_the_dataset_reads_each_manifest(corpus, tmp_path):
+    prepare.prepare_audioset(corpus, tmp_path)
+    labels = read_labels(tmp_path / "labels.csv")
+    for name in ("pretrain", "unbalanced_train", "balanced_train", "eval"):
+        dataset = audio_dataset(tmp_path / f"{name}.csv", corpus, labels, 10.0)
+        for index in range(len(dataset)):
+            assert dataset[index]["target"].sum() > 0
+
+
+def test_each_skipped_clip_is_listed_with_its_reason(corpus, tmp_path):
+    prepare.prepare_audioset(corpus, tmp_path)
+    skipped = {row["id"]: row for row in read_csv(tmp_path / "skipped.csv")}
+    reasons = {
+        "cut": "unreadable: truncated",
+        "text": "unreadable: not readable as audio",
+        "gone": "missing",
+        "short": "too short: 9999 samples, 10000 needed",
+        "none": "unreadable: 0 samples",
+        "foreign": "label not in class_labels_indices.csv: /m/999",
+    }
+    assert skipped.keys() == reasons.keys()
+    for id_, reason in reasons.items():
+        assert skipped[id_]["reason"].startswith(reason)
+    assert skipped["short"]["file"] == "audio/eval/short.wav"
+    assert skipped["short"]["subset"] == "eval"
+    assert skipped["gone"]["file"] == ""
+
+
+def test_the_summary_counts(corpus, tmp_path):
+    prepare.prepare_audioset(corpus, tmp_path)
+    assert summary(tmp_path)["subsets"]["unbalanced_train"] == {
+        "listed": 5,
+        "found": 4,
+        "missing": 1,
+        "skipped": 2,
+        "used": 2,
+        "used_in_paper": None,
+        "hours": 0.003,
+        "sample_rates": {"16000": 1, "44100": 1},
+        "channels": {"1": 1, "2": 1},
+    }
+    pretrain = summary(tmp_path)["subsets"]["pretrain"]
+    assert (pretrain["used"], pretrain["used_in_paper"]) == (4, 1_912_134)
+    assert summary(tmp_path)["inputs"]["audio"]["duplicates"] == 1
+
+
+def test_of_two_files_with_one_name_the_first_counts(corpus, tmp_path):
+    prepare.prepare_audioset(corpus, tmp_path)
+    assert read_csv(tmp_path / "eval.csv")[0]["wav"].endswith("audio/eval/ev1.wav")
+
+
+def test_a_second_run_has_nothing_to_do(corpus, tmp_path, caplog, monkeypatch):
+    prepare.prepare_audioset(corpus, tmp_path)
+    with monkeypatch.context() as patch, caplog.at_level(logging.INFO):
+        patch.setattr(prepare, "inspect_many", None)  # calling it would fail
+        prepare.prepare_audioset(corpus, tmp_path)
+    assert caplog.messages[-1] == f"{tmp_path}: the manifests are up to date"
+
+
+@pytest.mark.parametrize("change", ["list", "audio", "min_samples", "result"])
+def test_a_change_is_noticed(corpus, tmp_path, change):
+    prepare.prepare_audioset(corpus, tmp_path)
+    min_samples = 10000
+    if change == "list":
+        write_list(corpus / "eval_segments.csv", {"ev1": "/m/1"})
+    elif change == "audio":
+        write_wav(corpus / "audio" / "train" / "gone.wav")
+    elif change == "min_samples":
+        min_samples = 9999
+    else:
+        (tmp_path / "eval.csv").unlink()
+    before = summary(tmp_path)
+    prepare.prepare_audioset(corpus, tmp_path, min_samples)
+    assert (tmp_path / "eval.csv").exists()
+    assert (summary(tmp_path) == before) == (change == "result")
+
+
+def test_absent_lists_are_left_out(corpus, tmp_path):
+    prepare.prepare_audioset(corpus, tmp_path)
+    (corpus / "unbalanced_train_segments.csv").unlink()
+    prepare.prepare_audioset(corpus, tmp_path)
+    assert not (tmp_path / "unbalanced_train.csv").exists()
+    assert ids(tmp_path / "pretrain.csv") == ["bal1", "eightbit"]
+    (corpus / "balanced_train_segments.csv").unlink()
+    prepare.prepare_audioset(corpus, tmp_path)
+    assert not (tmp_path / "pretrain.csv").exists()
+    assert list(summary(tmp_path)["subsets"]) == ["eval"]
+
+
+def no_corpus(data):
+    shutil.rmtree(data)
+
+
+def empty_corpus(data):
+    shutil.rmtree(data)
+    data.mkdir()
+
+
+def no_label_list(data):
+    (data / "class_labels_indices.csv").unlink()
+
+
+def no_lists(data):
+    for path in data.glob("*_segments.csv"):
+        path.unlink()
+
+
+def no_audio(data):
+    shutil.rmtree(data / "audio")
+
+
+def empty_audio(data):
+    shutil.rmtree(data / "audio")
+    (data / "audio").mkdir()
+
+
+def other_names(data):
+    empty_audio(data)
+    write_wav(data / "audio" / "Y-good1_0_10.wav")
+
+
+def torn_list(data):
+    with open(data / "eval_segments.csv", "a") as file:
+        file.write("ev9, 0.000\n")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "fault"),
+    [
+        (no_corpus, "data: no such folder"),
+        (empty_corpus, "data: the official CSV files are not in it"),
+        (no_label_list, "data: the official CSV files are not in it"),
+        (no_lists, "data: the official CSV files are not in it"),
+        (no_audio, "data/audio: missing"),
+        (empty_audio, "no .wav file in it"),
+        (other_names, "holds 0 listed clips"),
+        (torn_list, "eval_segments.csv: line 9 has 2 fields"),
+    ],
+)
+def test_a_bad_corpus_is_one_clear_line(corpus, tmp_path, spoil, fault):
+    spoil(corpus)
+    with pytest.raises(ManifestError, match=fault) as error:
+        prepare.prepare_audioset(corpus, tmp_path / "save")
+    assert "\n" not in str(error.value)
+    assert not list((tmp_path / "save").glob("*"))
+
+
+def test_a_file_in_place_of_the_save_folder_is_one_clear_line(corpus, tmp_path):
+    (tmp_path / "save").touch()
+    with pytest.raises(ManifestError, match="save: cannot be written, File exists"):
+        prepare.prepare_audioset(corpus, tmp_path / "save")
+    with pytest.raises(ManifestError, match="cannot be written, Not a directory"):
+        prepare.prepare_audioset(corpus, tmp_path / "save" / "below")
+
+
+def test_a_read_only_save_folder_is_found_before_any_work(
+    corpus, tmp_path, monkeypatch
+):
+    def refuse(dir):
+        raise PermissionError(13, "Permission denied", str(dir))
+
+    # Permissions do not bind root, who may run the tests.
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    monkeypatch.setattr(prepare, "inspect_many", None)
+    with pytest.raises(ManifestError, match="cannot be written, Permission denied"):
+        prepare.prepare_audioset(corpus, tmp_path / "save")
+
+
+def test_the_command_line_says_a_line_per_subset(corpus, tmp_path):
+    run = subprocess.run(
+        [sys.executable, SCRIPT, corpus, tmp_path / "save"],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    line = "eval: 5 clips listed, 0 missing, 3 skipped, 2 used (0.0"
+    assert line in run.stderr
+    assert len(run.stderr.splitlines()) == 4
+
+
+def test_the_command_line_ends_with_one_line_of_error(tmp_path, monkeypatch):
+    arguments = ["audioset_prepare.py", str(tmp_path / "no"), str(tmp_path / "save")]
+    monkeypatch.setattr(sys, "argv", arguments)
+    with pytest.raises(SystemExit, match="^error: .*no: no such folder") as error:
+        prepare.main()
+    assert "\n" not in error.value.code
