@@ -101,8 +101,9 @@ class LogMel(nn.Module):
         """Raw log-mel `[B, t, F]` of all whole windows in `[B, S]`."""
         frames = wav.unfold(1, WINDOW, HOP)
         frames = frames - frames.mean(dim=2, keepdim=True)
-        previous = F.pad(frames[..., :-1], (1, 0))
-        previous[..., 0] = frames[..., 0]
-        frames = (frames - PREEMPHASIS * previous) * self.window
-        power = torch.fft.rfft(frames, FFT).abs().square()
-        return (power @ self.mel_banks).clamp(min=FLOOR).log()
+        emphasised = frames.clone()
+        emphasised[..., 1:] -= PREEMPHASIS * frames[..., :-1]
+        emphasised[..., 0] -= PREEMPHASIS * frames[..., 0]
+        spectrum = torch.fft.rfft(emphasised.mul_(self.window), FFT)
+        power = spectrum.real.square() + spectrum.imag.square()
+        return (power @ self.mel_banks).clamp_(min=FLOOR).log_()

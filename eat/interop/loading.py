@@ -116,7 +116,9 @@ def read_checkpoint(path: str | Path) -> tuple[dict, dict[str, Tensor]]:
 def _read_kind(path: str | Path, kind: str) -> tuple[dict, dict[str, Tensor]]:
     config, state = read_checkpoint(path)
     if config["kind"] != kind:
-        raise CheckpointError(f"{path}: holds a {config['kind']} model, not a {kind} one")
+        raise CheckpointError(
+            f"{path}: holds a {config['kind']} model, not a {kind} one"
+        )
     return config, state
 
 

@@ -33,7 +33,9 @@ def save_model(folder: str | Path, config: Mapping, model: nn.Module) -> None:
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    state = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
+    state = {
+        name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()
+    }
     partial = folder / f".{WEIGHTS}.partial"
     save_file(state, partial, metadata={"format": "pt"})
     os.replace(partial, folder / WEIGHTS)
@@ -59,9 +61,12 @@ def read_model(folder: str | Path) -> tuple[dict, dict[str, Tensor]]:
             )
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        return config, load_file(folder / WEIGHTS)
-    except (json.JSONDecodeError, SafetensorError) as error:
+        state = load_file(folder / WEIGHTS)
+    except (ValueError, SafetensorError) as error:
         raise CheckpointError(f"{folder}: damaged model folder ({error})") from error
+    if not isinstance(config, dict) or "kind" not in config:
+        raise CheckpointError(f"{folder}: {CONFIG} names no kind of model of ours")
+    return config, state
 
 
 def load_strictly(

@@ -38,7 +38,7 @@ class CNNDecoder(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, grid: Tensor) -> Tensor:
-        """Refine a patch grid `[B, H, W, D]` (time, frequency) to features `[B, H, W, D]`.
+        """Refine a grid of patches (time, frequency) `[B, H, W, D]`, keeping its shape.
 
         The caller projects the cells it needs with :attr:`proj`: only removed cells
         enter the loss, and the projection of the others would be wasted.

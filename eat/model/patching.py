@@ -69,6 +69,6 @@ class PatchEmbedding(nn.Module):
         nn.init.xavier_uniform_(self.proj.weight.view(dim, -1))
 
     def forward(self, spec: Tensor) -> Tensor:
-        """Embed `[B, T, F]` log-mel to `[B, N, D]`, token = time * (F/16) + frequency."""
+        """Embed `[B, T, F]` log-mel to `[B, N, D]`, token = time * F/16 + frequency."""
         grid_of(spec.shape[1], spec.shape[2])
         return self.proj(spec[:, None]).flatten(2).transpose(1, 2)

@@ -70,7 +70,7 @@ class MaskSampler(Protocol):
 
 
 def num_kept(num_patches: int, mask_ratio: float) -> int:
-    """Patches a mask leaves: 102 of 512 at ratio 0.8, by float truncation as official."""
+    """Patches a mask leaves: 102 of 512 at ratio 0.8, truncated as officially."""
     return int(num_patches * (1 - mask_ratio))
 
 

@@ -99,7 +99,7 @@ class EATStudent(nn.Module):
 
     @staticmethod
     def fill(visible: Tensor, masks: Masks, noise: Tensor) -> Tensor:
-        """Put visible tokens `[B*K, V, D]` in their places on the grid `[B*K, N, D]`."""
+        """Put visible tokens `[B*K, V, D]` in their places of a `[B*K, N, D]` grid."""
         index = masks.kept[..., None].expand(-1, -1, visible.shape[-1])
         return noise.to(visible.dtype).scatter(1, index, visible)
 

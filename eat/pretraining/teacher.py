@@ -82,7 +82,7 @@ class EMATeacher(nn.Module):
 
     @torch.no_grad()
     def update(self, encoder: EATEncoder, decay: float) -> None:
-        """Move towards the student: ``teacher = decay * teacher + (1-decay) * student``.
+        """Move towards the student: ``decay * teacher + (1 - decay) * student``.
 
         Call after the optimiser step with ``decay = ema_decay(step)``.
         """

@@ -15,10 +15,11 @@ from typing import Any
 
 import speechbrain as sb
 import torch
-from speechbrain.utils.distributed import if_main_process
+from speechbrain.utils.distributed import if_main_process, main_process_only
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from eat.training.experiment import ExperimentError
 from eat.training.optim import clip_gradients, set_learning_rates
 from eat.training.results import write_results
 from eat.training.seeding import step_generator, step_seed
@@ -46,17 +47,16 @@ class EATBrain(sb.Brain):
         self.world_size = (
             torch.distributed.get_world_size() if self.distributed_launch else 1
         )
-        self.skipped_batches = 0
         self.last: dict[str, float] | None = None  # figures of the newest epoch
         self.grad_norm = math.nan
         self.meter = IntervalMeter()
         if self.checkpointer is not None:
             self.checkpointer.add_recoverable("meter", self.meter)
         if self.ckpt_interval_steps % self.grad_accumulation_factor:
-            raise ValueError(
-                f"ckpt_interval_steps {self.ckpt_interval_steps}: must be a multiple of "
-                f"grad_accumulation_factor {self.grad_accumulation_factor}, or a resumed "
-                "run would lose the gradients accumulated so far"
+            raise ExperimentError(
+                f"ckpt_interval_steps {self.ckpt_interval_steps}: must be a multiple "
+                f"of grad_accumulation_factor {self.grad_accumulation_factor}, or a "
+                "resumed run would lose the gradients accumulated so far"
             )
 
     @property
@@ -110,6 +110,17 @@ class EATBrain(sb.Brain):
             self.hparams.scale_min_lr,
         )
 
+    def check_loss_isfinite(self, loss: Tensor) -> None:
+        """Count losses that are not finite, and stop in one line if they go on."""
+        try:
+            super().check_loss_isfinite(loss)
+        except ValueError as error:
+            raise ExperimentError(
+                f"step {self.optimizer_step + 1}: the loss was not finite for more "
+                f"than {self.nonfinite_patience} batches of this epoch (try a lower "
+                "--lr or --precision fp32; --nonfinite_patience bears more)"
+            ) from error
+
     def optimizers_step(self) -> None:
         """Clip over all groups and step; a batch that is not finite is left out.
 
@@ -122,12 +133,12 @@ class EATBrain(sb.Brain):
         if math.isfinite(self.grad_norm):
             self.scaler.step(self.optimizer)
         else:
-            self.skipped_batches += 1
+            self.meter.skipped += 1
             logger.warning(
                 "Step %d: gradient norm %s, batch left out (%d so far)",
                 self.optimizer_step + 1,
                 self.grad_norm,
-                self.skipped_batches,
+                self.meter.skipped,
             )
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
@@ -144,7 +155,7 @@ class EATBrain(sb.Brain):
                 **self.interval_figures(batch, outputs),
                 "grad_norm": self.grad_norm,
                 "lr": self.lr,
-                "skipped_batches": self.skipped_batches,
+                "skipped_batches": self.meter.skipped,
             }
             self.log("step", record)
             self.meter.reset()
@@ -169,6 +180,14 @@ class EATBrain(sb.Brain):
             self.train_sampler = loader.sampler
         return loader
 
+    def _should_save_intra_epoch_ckpt(self, *args: Any) -> bool:
+        """Save between accumulation windows only, whatever the clock says.
+
+        A checkpoint within one would lose the gradients accumulated so far.
+        """
+        complete = self.step % self.grad_accumulation_factor == 0
+        return complete and super()._should_save_intra_epoch_ckpt(*args)
+
     def save_epoch(self, meta: dict, **keep: Any) -> None:
         """Checkpoint at the end of an epoch.
 
@@ -190,7 +209,7 @@ class EATBrain(sb.Brain):
             seed=self.hparams.seed,
             steps=self.optimizer_step,
             clips_seen=self.optimizer_step * self.clips_a_step,
-            skipped_batches=self.skipped_batches,
+            skipped_batches=self.meter.skipped,
             last=self.last,
             **results,
         )
@@ -215,9 +234,13 @@ class EATBrain(sb.Brain):
 
 @sb.utils.checkpoints.register_checkpoint_hooks
 class IntervalMeter:
-    """Running means since the last log line; part of the checkpoint."""
+    """Running means since the last log line, and the batches left out so far.
+
+    Part of the checkpoint.
+    """
 
     def __init__(self) -> None:
+        self.skipped = 0
         self.reset()
 
     def reset(self) -> None:
@@ -241,9 +264,10 @@ class IntervalMeter:
         return {**means, "clips_per_second": self.clips / seconds}
 
     @sb.utils.checkpoints.mark_as_saver
+    @main_process_only
     def _save(self, path: Path) -> None:
         sums = {key: float(value) for key, value in self.sums.items()}
-        state = {"sums": sums, "batches": self.batches, "clips": self.clips}
+        state = {"sums": sums, "batches": self.batches, "skipped": self.skipped}
         Path(path).write_text(json.dumps(state), encoding="utf-8")
 
     @sb.utils.checkpoints.mark_as_loader
@@ -251,6 +275,7 @@ class IntervalMeter:
         state = json.loads(Path(path).read_text(encoding="utf-8"))
         self.reset()
         self.sums, self.batches = state["sums"], state["batches"]
+        self.skipped = state["skipped"]
         # Clips seen before the interruption would not fit this process's clock.
 
 

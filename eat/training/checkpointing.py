@@ -9,8 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from speechbrain.utils.checkpoints import Checkpoint, Checkpointer, ckpt_recency
+from speechbrain.utils.checkpoints import Checkpoint, Checkpointer
 from speechbrain.utils.distributed import ddp_barrier, if_main_process
+
+logger = logging.getLogger(__name__)
 
 PARTIAL = ".partial-"
 
@@ -33,12 +35,14 @@ class AtomicCheckpointer(Checkpointer):
         """Save as SpeechBrain does; the folder appears when it is complete."""
         if if_main_process():
             self._remove_partials()
-        saved = super().save_checkpoint(meta or {}, end_of_epoch, name, verbosity)
+        # SpeechBrain would announce the folder by its passing name.
+        saved = super().save_checkpoint(meta or {}, end_of_epoch, name, logging.DEBUG)
         ddp_barrier()  # other ranks may write into the folder as well
         if saved is None:
             return None
         final = saved.path.with_name(saved.path.name.removeprefix(PARTIAL))
         os.rename(saved.path, final)
+        logger.log(verbosity, "Saved checkpoint %s", final)
         files = {key: final / Path(p).name for key, p in saved.paramfiles.items()}
         return Checkpoint(final, saved.meta, files)
 
@@ -64,11 +68,6 @@ class AtomicCheckpointer(Checkpointer):
     def _remove_partials(self) -> None:
         for folder in Path(self.checkpoints_dir).glob(f"{PARTIAL}*"):
             shutil.rmtree(folder)
-
-
-def newest(checkpointer: Checkpointer) -> Checkpoint | None:
-    """The most recent complete checkpoint, if there is any."""
-    return checkpointer.find_checkpoint(importance_key=ckpt_recency)
 
 
 def _aside(path: Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +13,9 @@ from pathlib import Path
 import speechbrain as sb
 import yaml
 from hyperpyyaml import load_hyperpyyaml, resolve_references
-from speechbrain.utils.distributed import ddp_init_group
+from speechbrain.utils.distributed import ddp_init_group, run_on_main
+from speechbrain.utils.run_opts import RunOptions
+from speechbrain.utils.seed import seed_everything
 
 from eat.audio.io import AudioError
 from eat.data.manifest import ManifestError
@@ -22,11 +25,19 @@ from eat.interop.weights import CheckpointError
 SETTINGS = "hyperparams.yaml"
 
 # Settings that may change between the parts of one run without changing its numbers.
-FREE_SETTINGS = {"data_folder", "manifest_folder", "num_workers", "log_interval"}
+FREE_SETTINGS = {
+    "data_folder",
+    "manifest_folder",
+    "num_workers",
+    "log_interval",
+    "ckpt_interval_minutes",
+    "ckpt_interval_steps",
+    "keep_checkpoints",
+}
 
 
 class ExperimentError(ValueError):
-    """A run that cannot begin as asked."""
+    """A run that cannot begin, or go on, as asked."""
 
 
 def start_experiment(argv: Sequence[str]) -> tuple[dict, dict]:
@@ -53,8 +64,11 @@ def start_experiment(argv: Sequence[str]) -> tuple[dict, dict]:
         raise ExperimentError(f"{path}: no such YAML file (see hparams/)")
     ddp_init_group(run_opts)
     text = Path(path).read_text(encoding="utf-8")
+    overrides = _with_run_options(text, overrides, run_opts)
     settings = _resolve(path, text, overrides)
-    _check_folder(Path(settings["output_folder"]), settings)
+    run_on_main(_check_folder, args=[Path(settings["output_folder"]), settings])
+    # Before the networks are built: the same weights in every process and every run.
+    seed_everything(settings["seed"], verbose=False)
     hparams = load_hyperpyyaml(text, overrides)
     # Never hparams.update(run_opts): it would put SpeechBrain's defaults in place of
     # the YAML's precision, clipping and accumulation. The Brain merges them rightly.
@@ -82,22 +96,37 @@ def one_line_errors() -> Iterator[None]:
         sys.exit(f"error: {error}")
 
 
+def _with_run_options(text: str, overrides: str, run_opts: RunOptions) -> str:
+    """The overrides and the run options that the YAML file sets as well.
+
+    SpeechBrain lets them win over the file without a trace in what it records.
+    """
+    given = run_opts.overridden_args & set(_setting_names(text))
+    return f"{overrides}\n" + "".join(f"{k}: {run_opts[k]}\n" for k in sorted(given))
+
+
+def _setting_names(text: str) -> list[str]:
+    return [line.split(":")[0] for line in text.splitlines() if line[:1].isalpha()]
+
+
 def _resolve(path: str, text: str, overrides: str) -> dict:
     """The settings as plain values, references followed, nothing instantiated."""
     try:
-        resolved = resolve_references(StringIO(text), overrides)
+        resolved = resolve_references(
+            StringIO(text), overrides, overrides_must_match=True
+        )
     except KeyError as error:
         raise ExperimentError(_unknown_setting(path, text, overrides)) from error
     except ValueError as error:
         if "PLACEHOLDER" not in str(error):
-            raise
+            raise ExperimentError(f"{path}: {error}") from error
         name = str(error).split("'")[1]
         raise ExperimentError(f"{path}: {name} not given (add --{name} ...)") from error
     return yaml.load(resolved.read(), Loader=_PlainLoader)
 
 
 def _unknown_setting(path: str, text: str, overrides: str) -> str:
-    known = [line.split(":")[0] for line in text.splitlines() if line[:1].isalpha()]
+    known = _setting_names(text)
     names = yaml.safe_load(overrides).keys()
     name = next(name for name in names if name not in known)
     close = difflib.get_close_matches(name, known, n=1)
@@ -120,18 +149,34 @@ def _check_folder(folder: Path, settings: dict) -> None:
     if not (folder / SETTINGS).is_file():
         return
     earlier = yaml.load((folder / SETTINGS).read_text(), Loader=_PlainLoader)
+    # The folder may have moved since, or be spelled differently.
+    earlier = _relative(earlier, earlier["output_folder"])
+    settings = _relative(settings, settings["output_folder"])
     keys = (earlier.keys() | settings.keys()) - FREE_SETTINGS
     differing = sorted(k for k in keys if earlier.get(k) != settings.get(k))
     # Nested objects repeat the plain settings that they refer to.
     plain = [k for k in differing if not isinstance(settings.get(k), dict | list)]
     if differing:
         shown = ", ".join(
-            f"{k} was {earlier.get(k)}, now {settings.get(k)}" for k in (plain or differing)[:3]
+            f"{k} was {earlier.get(k)}, now {settings.get(k)}"
+            for k in (plain or differing)[:3]
         )
         raise ExperimentError(
             f"{folder}: holds a run with other settings ({shown}); give a new "
             "--output_folder, or repeat the first command to resume"
         )
+
+
+def _relative(value: object, folder: str) -> object:
+    """A copy of plain settings in which paths below the folder begin with a dot."""
+    if isinstance(value, dict):
+        return {key: _relative(item, folder) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_relative(item, folder) for item in value]
+    folder = folder.rstrip("/")
+    if isinstance(value, str) and f"{value}/".startswith(f"{folder}/"):
+        return os.path.normpath(f"./{value.removeprefix(folder)}")
+    return value
 
 
 class _PlainLoader(yaml.SafeLoader):

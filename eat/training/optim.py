@@ -1,4 +1,4 @@
-"""Parameter groups, layer-wise decay and the learning rate as a function of the step."""
+"""Parameter groups, layer-wise decay and the learning rate of a step."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from pathlib import Path
 from typing import Any
 
@@ -115,16 +116,22 @@ class PretrainBrain(EATBrain):
 
     def interval_figures(self, batch: Batch, outputs: Any) -> dict[str, float]:
         """Signs of collapse, of the interval's last batch."""
+        if not math.isfinite(self.grad_norm):  # a batch left out tells nothing
+            return {"ema_decay": self.ema_decay}
         predicted, targets, _ = outputs
         tokens = targets.flatten(0, 1)
         figures = {
-            "prediction_deviation": deviation(predicted.predictions.detach().flatten(0, 1)),
+            "prediction_deviation": deviation(
+                predicted.predictions.detach().flatten(0, 1)
+            ),
             "target_deviation": deviation(tokens),
             "content": content(targets),
             "effective_rank": effective_rank(tokens),
             "ema_decay": self.ema_decay,
         }
-        for warning in self.hparams.collapse_monitor.check(self.optimizer_step, figures):
+        for warning in self.hparams.collapse_monitor.check(
+            self.optimizer_step, figures
+        ):
             logger.warning(warning)
         return figures
 

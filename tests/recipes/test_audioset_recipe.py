@@ -1,0 +1,221 @@
+"""The AudioSet recipe as a user runs it, on a mini corpus of a few clips."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import eat
+from eat.data.bank import load_bank
+from eat.data.mini_audioset import LABELS, AudioSetSizes, write_audioset
+
+ROOT = Path(__file__).parents[2]
+RECIPE = ROOT / "recipes" / "AudioSet"
+SHORT = (
+    "--number_of_epochs 1 --steps_per_epoch 4 --batch_size 4 --log_interval 2 "
+    "--device cpu --noprogressbar"
+).split()
+ALWAYS = {
+    "hyperparams.yaml",
+    "env.log",
+    "log.txt",
+    "train_log.txt",
+    "metrics.jsonl",
+    "results.json",
+    "save",
+    "model",
+}
+# What SpeechBrain writes anew, with dates, whenever a run is started.
+REWRITTEN = {"hyperparams.yaml", "env.log", "log.txt", "experiment.py", "train.py"}
+
+slow = pytest.mark.slow
+
+
+def train(name, data, run, *options):
+    """Call train.py, as on a command line; returns status and both outputs."""
+    settings = RECIPE / "hparams" / f"{name}.yaml"
+    folders = ["--data_folder", data, "--output_folder", run]
+    return subprocess.run(
+        [sys.executable, RECIPE / "train.py", settings, *folders, *SHORT, *options],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+
+
+def succeed(*args):
+    finished = train(*args)
+    assert finished.returncode == 0, finished.stderr
+    return finished
+
+
+def complaint(*args):
+    """The one line on stderr with which a run refuses its input."""
+    finished = train(*args)
+    assert finished.returncode == 1, finished.stderr
+    assert "Traceback" not in finished.stderr
+    lines = [x for x in finished.stderr.splitlines() if "torchvision" not in x]
+    assert len(lines) == 1 and lines[0].startswith("error: "), finished.stderr
+    return lines[0]
+
+
+def contents(run):
+    """All files of a run that only training may change."""
+    files = [path for path in run.rglob("*") if path.is_file()]
+    return {p: p.read_bytes() for p in files if p.name not in REWRITTEN}
+
+
+def records(run):
+    return [json.loads(line) for line in (run / "metrics.jsonl").open()]
+
+
+def results(run):
+    return json.loads((run / "results.json").read_text())
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory):
+    """24 balanced, 12 unbalanced and 12 evaluation clips; one is not sound."""
+    folder = tmp_path_factory.mktemp("mini") / "AudioSet"
+    folder.mkdir()
+    bank = load_bank(ROOT / "tools" / "bank")
+    write_audioset(bank, folder, seed=0, sizes=AudioSetSizes(24, 12, 12), workers=2)
+    broken(folder).write_text("a page that says: no such video")
+    return folder
+
+
+def broken(corpus):
+    return min((corpus / "audio" / "unbalanced_train").iterdir())
+
+
+@pytest.fixture(scope="session")
+def pretrained(corpus, tmp_path_factory):
+    run = tmp_path_factory.mktemp("runs") / "pretrain"
+    succeed("pretrain_mini", corpus, run)
+    return run
+
+
+@pytest.fixture(scope="session")
+def finetuned(corpus, pretrained, tmp_path_factory):
+    run = tmp_path_factory.mktemp("runs") / "finetune"
+    model = pretrained / "model"
+    succeed("finetune_mini", corpus, run, "--pretrained", model)
+    return run
+
+
+def test_pretraining(pretrained, corpus):
+    assert {path.name for path in pretrained.iterdir()} >= ALWAYS
+    steps = [record for record in records(pretrained) if record["kind"] == "step"]
+    assert [record["step"] for record in steps] == [2, 4]
+    assert all(record["loss"] > 0 and record["grad_norm"] > 0 for record in steps)
+    assert results(pretrained)["clips_seen"] == 16
+    model = eat.load_pretraining(pretrained / "model")
+    spec = torch.zeros(1, 256, 128)
+    assert model.student.encoder(spec).patches.isfinite().all()
+    # The clip that is not sound is left out and listed.
+    bad = broken(corpus).stem
+    assert bad in (pretrained / "manifests" / "skipped.csv").read_text()
+    assert bad not in (pretrained / "manifests" / "pretrain.csv").read_text()
+
+
+def run_sh(folder, *options):
+    """Call run.sh with a Python that only says how it was called."""
+    python = folder / "python"
+    python.write_text('#!/usr/bin/env bash\necho "$@"\n')
+    python.chmod(0o755)
+    return subprocess.run(
+        ["bash", RECIPE / "run.sh", *options],
+        env={**os.environ, "PYTHON": str(python)},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_run_sh_calls(tmp_path):
+    folders = ["--data_folder", "in", "--output_folder", "out"]
+    said = run_sh(tmp_path, *folders, "--stop_stage", "3", "--ngpu", "2").stdout
+    assert f"{RECIPE}/audioset_prepare.py in out/manifests\n" in said
+    assert "--nproc_per_node=2" in said and "--grad_accumulation_factor 2" in said
+    assert "finetune_as20k.yaml" in said and "--pretrained out/pretrain/model" in said
+    only = ["--stage", "2", "--stop_stage", "2", "--mini", "true"]
+    said = run_sh(tmp_path, *folders, *only).stdout
+    assert "pretrain_mini.yaml" in said and "accumulation" not in said
+    assert "prepare" not in said and "finetune" not in said
+
+
+@pytest.mark.parametrize(
+    "options", ["--nonsense 1", "--data_folder", "--ngpu 3", "--stage 5", "--mini 1"]
+)
+def test_run_sh_refuses(options, tmp_path):
+    folders = ["--data_folder", "in", "--output_folder", "out"]
+    refused = run_sh(tmp_path, *folders, *options.split())
+    assert refused.returncode == 2 and "--data_folder DIR" in refused.stderr
+    assert refused.stdout == ""
+
+
+@slow
+def test_finetuning(finetuned):
+    assert {path.name for path in finetuned.iterdir()} >= ALWAYS | {"class_ap.txt"}
+    found = results(finetuned)
+    assert 0 < found["best"]["mAP"] <= 1 and found["steps"] == 4
+    table = (finetuned / "class_ap.txt").read_text().splitlines()
+    assert sorted(line.split("\t")[1] for line in table) == sorted(LABELS)
+    classifier = eat.load_classifier(finetuned / "model")
+    assert classifier(torch.zeros(1, 256, 128)).shape == (1, len(LABELS))
+
+
+@slow
+def test_finetuning_starts_from_the_pretrained_student(corpus, pretrained, tmp_path):
+    still = ["--lr", "0", "--min_lr", "0"]  # what it starts from is what it writes
+    model = pretrained / "model"
+    succeed("finetune_mini", corpus, tmp_path / "a", "--pretrained", model, *still)
+    succeed("finetune_mini", corpus, tmp_path / "b", "--pretrained", "none", *still)
+    student = eat.load_encoder(model).state_dict()
+    started = eat.load_classifier(tmp_path / "a" / "model").encoder.state_dict()
+    scratch = eat.load_classifier(tmp_path / "b" / "model").encoder.state_dict()
+    assert student.keys() == started.keys() == scratch.keys()
+    assert all(torch.equal(student[key], started[key]) for key in student)
+    weight = "blocks.0.attn.qkv.weight"
+    assert not torch.equal(student[weight], scratch[weight])
+
+
+@slow
+def test_repeating_a_finished_command_changes_nothing(corpus, pretrained, finetuned):
+    before = contents(pretrained), contents(finetuned)
+    succeed("pretrain_mini", corpus, pretrained)
+    model = pretrained / "model"
+    repeated = succeed("finetune_mini", corpus, finetuned, "--pretrained", model)
+    assert "Nothing left to do" in repeated.stdout + repeated.stderr
+    assert (contents(pretrained), contents(finetuned)) == before
+
+
+@slow
+def test_bad_folders(tmp_path):
+    missing, empty, run = tmp_path / "missing", tmp_path / "empty", tmp_path / "run"
+    empty.mkdir()
+    assert str(missing) in complaint("pretrain_mini", missing, run)
+    assert str(empty) in complaint("pretrain_mini", empty, run)
+
+
+@slow
+def test_bad_settings(corpus, pretrained, finetuned, tmp_path):
+    none = ("--pretrained", "none")
+    run = tmp_path / "run"
+    told = complaint("finetune_mini", corpus, run, *none, "--layer_decai", "1")
+    assert "layer_decai" in told and "layer_decay" in told
+    assert "pretrained" in complaint("finetune_mini", corpus, run)
+    absent = tmp_path / "absent.pt"
+    assert str(absent) in complaint(
+        "finetune_mini", corpus, run, "--pretrained", absent
+    )
+    model = pretrained / "model"  # of width 128
+    other = tmp_path / "other"
+    told = complaint("finetune_as20k", corpus, other, "--pretrained", model)
+    assert str(model) in told and "128" in told and "768" in told
+    told = complaint("finetune_mini", corpus, finetuned, *none)
+    assert str(finetuned) in told and "other settings" in told

@@ -1,0 +1,391 @@
+"""Checkpoints come back as they were, or are refused in one line that says why."""
+
+import json
+import os
+import pickle
+import shutil
+
+import pytest
+import torch
+from torch import nn
+
+import eat
+from eat.interop.loading import initialise_encoder, read_checkpoint
+from eat.interop.weights import CheckpointError, load_strictly, save_model
+from eat.model.classifier import EATClassifier
+from eat.model.decoder import CNNDecoder
+from eat.model.encoder import EATEncoder
+from eat.pretraining.method import EATPretraining
+from eat.pretraining.student import EATStudent
+from eat.pretraining.teacher import EMATeacher
+
+ENCODER = {"dim": 8, "depth": 2, "num_heads": 2, "max_frames": 32}
+
+
+def make_encoder(**options):
+    return EATEncoder(**{**ENCODER, **options})
+
+
+def make_classifier(**options):
+    return EATClassifier(make_encoder(**options), num_classes=3, pooling="mean")
+
+
+def make_pretraining(**teacher):
+    student = EATStudent(make_encoder(), CNNDecoder(dim=8, depth=1, kernel=3, groups=2))
+    return EATPretraining(student, EMATeacher(make_encoder(), **teacher), 5.0)
+
+
+def save_classifier(folder, **options):
+    classifier = make_classifier(**options)
+    save_model(folder, {"kind": "classifier", **classifier.config}, classifier)
+    return classifier
+
+
+def save_pretraining(folder, **teacher):
+    model = make_pretraining(**teacher)
+    config = {
+        "kind": "pretraining",
+        "encoder": model.student.encoder.config,
+        "decoder": model.student.decoder.config,
+        "teacher": model.teacher.config,
+        "utterance_weight": model.utterance_weight,
+    }
+    save_model(folder, config, model)
+    return model
+
+
+def equal(module, other):
+    ours, theirs = module.state_dict(), other.state_dict()
+    same = ours.keys() == theirs.keys()
+    return same and all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+def refusal(load, *arguments):
+    """The one line with which a checkpoint is refused, without its path."""
+    with pytest.raises(CheckpointError) as caught:
+        load(*arguments)
+    message = str(caught.value)
+    assert "\n" not in message
+    path = str(arguments[-1])
+    assert message.startswith(f"{path}: ")
+    return message.removeprefix(f"{path}: ")
+
+
+@pytest.fixture
+def official(parity_folder):
+    return parity_folder / "official_pretrain.pt"
+
+
+@pytest.fixture
+def official_finetuned(parity_folder):
+    return parity_folder / "official_finetuned.pt"
+
+
+# -- our folder -----------------------------------------------------------------------
+
+
+def test_classifier_round_trip(tmp_path):
+    saved = save_classifier(tmp_path, position_scale=0.2)
+    loaded = eat.load_classifier(tmp_path)
+    assert equal(saved, loaded) and not loaded.training
+    assert loaded.config == saved.config
+    spec = torch.randn(2, 32, 128)
+    assert torch.equal(loaded(spec), saved.eval()(spec))
+    encoder = eat.load_encoder(tmp_path)
+    assert equal(encoder, saved.encoder) and not encoder.training
+
+
+@pytest.mark.parametrize(
+    "teacher", [{}, {"centre_momentum": 0.9, "num_patches": 16}], ids=["EAT", "centred"]
+)
+def test_pretraining_round_trip(tmp_path, teacher):
+    saved = save_pretraining(tmp_path, **teacher)
+    if teacher:
+        saved.teacher.centre.normal_()
+        save_model(tmp_path, read_checkpoint(tmp_path)[0], saved)
+    loaded = eat.load_pretraining(tmp_path)
+    assert equal(saved, loaded) and loaded.utterance_weight == 5.0
+    spec = torch.randn(2, 32, 128)
+    removed = (torch.arange(16) < 12).expand(4, 16)
+    noise = torch.zeros(4, 16, 8)
+    losses = [model(spec, removed, noise).loss for model in (saved, loaded)]
+    assert torch.equal(*losses)
+
+
+def test_encoder_of_a_pretraining_is_student_or_teacher(tmp_path):
+    saved = save_pretraining(tmp_path)
+    student, teacher = (eat.load_encoder(tmp_path, w) for w in ("student", "teacher"))
+    assert equal(student, saved.student.encoder) and not student.training
+    assert equal(teacher, saved.teacher.encoder)
+    assert not equal(student, teacher)
+
+
+def test_saving_again_replaces(tmp_path):
+    save_classifier(tmp_path)
+    newer = save_classifier(tmp_path)
+    assert equal(eat.load_classifier(tmp_path), newer)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "config.json",
+        "model.safetensors",
+    ]
+
+
+# -- the official code's files --------------------------------------------------------
+
+
+def test_official_pretraining(official):
+    model = eat.load_pretraining(official)
+    # lambda 1, 12 clips, 4 clones in this tiny configuration.
+    assert model.utterance_weight == 48.0
+    raw = torch.load(official, weights_only=True)["model"]
+    ours = model.student.encoder.state_dict()
+    assert torch.equal(
+        ours["blocks.1.attn.qkv.weight"], raw["blocks.1.attn.qkv.weight"]
+    )
+    theirs = raw["_ema"]["blocks.1.attn.qkv.weight"]
+    assert torch.equal(
+        model.teacher.encoder.state_dict()["blocks.1.attn.qkv.weight"], theirs
+    )
+
+
+def test_official_student_and_teacher_differ(official):
+    student, teacher = (eat.load_encoder(official, w) for w in ("student", "teacher"))
+    for (name, ours), theirs in zip(
+        student.named_parameters(), teacher.parameters(), strict=True
+    ):
+        assert not torch.equal(ours, theirs), name
+
+
+def test_official_classifier_round_trip(official_finetuned, tmp_path):
+    classifier = eat.load_classifier(official_finetuned)
+    config, _ = read_checkpoint(official_finetuned)
+    save_model(tmp_path, config, classifier)
+    assert equal(eat.load_classifier(tmp_path), classifier)
+    assert equal(eat.load_encoder(official_finetuned), classifier.encoder)
+
+
+def test_official_pretraining_round_trip(official, tmp_path):
+    model = eat.load_pretraining(official)
+    save_model(tmp_path, read_checkpoint(official)[0], model)
+    assert equal(eat.load_pretraining(tmp_path), model)
+
+
+def altered(official, path, alter):
+    """A copy of an official file with its content altered in place."""
+    checkpoint = torch.load(official, weights_only=True)
+    alter(checkpoint)
+    torch.save(checkpoint, path)
+    return path
+
+
+POSITIONS = "modality_encoders.IMAGE.fixed_positional_encoder.positions"
+
+
+def test_other_positions_are_refused(official, tmp_path):
+    def alter(checkpoint):
+        checkpoint["model"][POSITIONS][0, 3, 5] += 0.01
+
+    path = altered(official, tmp_path / "x.pt", alter)
+    message = refusal(eat.load_encoder, path)
+    assert "positions are not EAT's fixed sine-cosine ones" in message
+
+
+def test_half_precision_positions_are_accepted(official, tmp_path):
+    def alter(checkpoint):
+        model = checkpoint["model"]
+        model |= {key: model[key].half() for key in model if key != "_ema"}
+
+    encoder = eat.load_encoder(altered(official, tmp_path / "x.pt", alter))
+    assert encoder.cls_token.dtype == torch.float32
+
+
+@pytest.mark.parametrize("missing", ["_ema", POSITIONS, "blocks.1.attn.qkv.weight"])
+def test_official_file_without_a_part_is_refused(official, tmp_path, missing):
+    path = altered(official, tmp_path / "x.pt", lambda c: c["model"].pop(missing))
+    message = refusal(eat.load_pretraining, path)
+    assert missing in message
+
+
+def test_other_fairseq_model_is_refused(official, tmp_path):
+    def alter(checkpoint):
+        checkpoint["model"] = {"encoder.weight": torch.zeros(2)}
+
+    message = refusal(eat.load_encoder, altered(official, tmp_path / "x.pt", alter))
+    assert "not an EAT model's" in message
+
+
+def test_plain_state_dict_is_refused(tmp_path):
+    torch.save(make_encoder().state_dict(), tmp_path / "x.pt")
+    message = refusal(eat.load_encoder, tmp_path / "x.pt")
+    assert message == "no 'model' and 'cfg' entries (not a fairseq file)"
+    torch.save([1, 2], tmp_path / "x.pt")
+    assert refusal(eat.load_encoder, tmp_path / "x.pt") == "holds list, not a mapping"
+
+
+# -- missing and damaged --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "load", [eat.load_encoder, eat.load_classifier, eat.load_pretraining]
+)
+def test_missing_file_and_empty_folder(load, tmp_path):
+    assert refusal(load, tmp_path / "none.pt") == "no such file"
+    (tmp_path / "empty").mkdir()
+    message = refusal(load, tmp_path / "empty")
+    assert message.startswith("no config.json in it (give a model folder")
+
+
+def test_folder_without_weights(tmp_path):
+    save_classifier(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    assert refusal(eat.load_encoder, tmp_path).startswith("no model.safetensors in it")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])
+def test_truncated_weights(tmp_path, share):
+    save_classifier(tmp_path)
+    path = tmp_path / "model.safetensors"
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    assert refusal(eat.load_encoder, tmp_path).startswith("damaged model folder (")
+
+
+@pytest.mark.parametrize("content", [b"", b'{"kind": ', b"\xff\xfe"])
+def test_damaged_config(tmp_path, content):
+    save_classifier(tmp_path)
+    (tmp_path / "config.json").write_bytes(content)
+    assert refusal(eat.load_encoder, tmp_path).startswith("damaged model folder (")
+
+
+@pytest.mark.parametrize("content", [{"model_type": "eat"}, [1]])
+def test_config_of_something_else(tmp_path, content):
+    save_classifier(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    message = refusal(eat.load_encoder, tmp_path)
+    assert message == "config.json names no kind of model of ours"
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])
+def test_truncated_official_file(official, tmp_path, share):
+    content = official.read_bytes()
+    (tmp_path / "x.pt").write_bytes(content[: int(share * len(content))])
+    message = refusal(eat.load_encoder, tmp_path / "x.pt")
+    assert message.startswith("cannot be read as plain tensors (")
+
+
+@pytest.mark.parametrize(
+    "content", [b"hello world", b"{}", b"PK\x03\x04", b"\x80\x02}q"]
+)
+def test_file_of_another_kind(tmp_path, content):
+    (tmp_path / "x.pt").write_bytes(content)
+    message = refusal(eat.load_encoder, tmp_path / "x.pt")
+    assert message.startswith("cannot be read as plain tensors (")
+
+
+def test_corrupted_pickle(official, tmp_path):
+    content = bytearray(official.read_bytes())
+    content[content.index(b"modality_encoders")] ^= 0xFF  # no longer UTF-8
+    (tmp_path / "x.pt").write_bytes(content)
+    message = refusal(eat.load_encoder, tmp_path / "x.pt")
+    assert message.startswith("cannot be read as plain tensors (")
+
+
+class Attack:
+    """Makes a folder when unpickled."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.folder),)
+
+
+def test_pickled_object_is_never_executed(official, tmp_path):
+    attack = Attack(tmp_path / "executed")
+    path = altered(official, tmp_path / "x.pt", lambda c: c.update(args=attack))
+    message = refusal(eat.load_encoder, path)
+    assert "pickled objects, which are never loaded here" in message
+    path.write_bytes(pickle.dumps({"model": attack}))
+    refusal(eat.load_encoder, path)
+    assert not (tmp_path / "executed").exists()
+    pickle.loads(path.read_bytes())  # the attack itself is real
+    assert (tmp_path / "executed").exists()
+
+
+# -- another model --------------------------------------------------------------------
+
+
+def test_wrong_kind(tmp_path, official, official_finetuned):
+    message = "holds a pretraining model, not a classifier one"
+    assert refusal(eat.load_classifier, official) == message
+    message = "holds a classifier model, not a pretraining one"
+    assert refusal(eat.load_pretraining, official_finetuned) == message
+    save_classifier(tmp_path)
+    assert refusal(eat.load_pretraining, tmp_path) == message
+
+
+def test_classifier_has_no_teacher(official_finetuned):
+    with pytest.raises(CheckpointError, match="a classifier has no teacher weights"):
+        eat.load_encoder(official_finetuned, weights="teacher")
+
+
+def test_unknown_weights(official):
+    with pytest.raises(CheckpointError, match="no weights under 'nobody.encoder.'"):
+        eat.load_encoder(official, weights="nobody")
+
+
+def test_weights_of_another_size_name_the_shape(tmp_path):
+    save_classifier(tmp_path / "small")
+    save_classifier(tmp_path / "wide", dim=16)
+    shutil.copy(tmp_path / "small" / "config.json", tmp_path / "wide")
+    message = refusal(eat.load_classifier, tmp_path / "wide")
+    assert "encoder.cls_token is [1, 1, 16], the model's [1, 1, 8]" in message
+    assert "more (use the same preset and options" in message
+
+
+def test_state_without_any_key_is_refused():
+    state = {f"other.{i}": torch.zeros(1) for i in range(4)}
+    module = nn.Linear(1, 1)
+    with pytest.raises(CheckpointError) as caught:
+        load_strictly(module, state, "x.pt")
+    message = str(caught.value)
+    assert "weight missing; bias missing; other.0 unexpected and 3 more" in message
+
+
+def test_a_refused_state_changes_nothing():
+    module = nn.Linear(2, 2)
+    before = module.weight.detach().clone()
+    with pytest.raises(CheckpointError, match="bias missing"):
+        load_strictly(module, {"weight": torch.zeros(2, 2)}, "x.pt")
+    assert torch.equal(module.weight, before)
+
+
+def test_initialise_encoder_takes_the_student(tmp_path, official):
+    saved = save_pretraining(tmp_path)
+    encoder = make_encoder(drop_path=0.1, max_frames=64)
+    initialise_encoder(encoder, tmp_path)
+    for name, parameter in encoder.named_parameters():
+        assert torch.equal(parameter, saved.student.encoder.get_parameter(name))
+    assert len(encoder.positions) == 64 // 2  # its own length
+    assert encoder.training
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "theirs"),
+    [
+        ("position_scale", 0.2, 1.0),
+        ("num_heads", 4, 2),
+        ("dim", 16, 8),
+        ("depth", 3, 2),
+        ("num_mels", 64, 128),
+    ],
+)
+def test_initialise_encoder_refuses_other_options(tmp_path, option, value, theirs):
+    save_pretraining(tmp_path)
+    encoder = make_encoder(**{option: value})
+    before = encoder.cls_token.detach().clone()
+    message = refusal(initialise_encoder, encoder, tmp_path)
+    assert message.startswith(
+        f"its encoder has {option} {theirs}, the YAML file {value} (use the settings"
+    )
+    assert torch.equal(encoder.cls_token, before)

@@ -1,0 +1,305 @@
+"""What SpeechBrain gets wrong silently, the common Brain gets right."""
+
+import json
+from functools import partial
+from types import SimpleNamespace
+
+import pytest
+import speechbrain as sb
+import torch
+from speechbrain.utils.epoch_loop import EpochCounter
+from torch import nn
+
+from eat.data.dataset import collate
+from eat.data.sampling import EpochSampler
+from eat.training.brain import EATBrain
+from eat.training.checkpointing import AtomicCheckpointer
+from eat.training.experiment import ExperimentError
+from eat.training.optim import warmup_cosine
+
+SETTINGS = {
+    "seed": 3,
+    "lr": 0.1,
+    "min_lr": 0.01,
+    "scale_min_lr": False,
+    "warmup_steps": 3,
+    "total_steps": 12,
+    "batch_size": 2,
+    "log_interval": 2,
+}
+CPU = {"device": "cpu", "noprogressbar": True}
+CLIPS = torch.randn(24, 4, generator=torch.Generator().manual_seed(0))
+
+
+class ToyModel(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.hidden = nn.Linear(4, 6)
+        self.dropout = nn.Dropout(0.5)
+        self.out = nn.Linear(6, 4)
+        generator = torch.Generator().manual_seed(1)
+        for parameter in self.parameters():
+            parameter.data = torch.randn(parameter.shape, generator=generator)
+
+    def forward(self, x):
+        return self.out(self.dropout(self.hidden(x)))
+
+
+class ToyBrain(EATBrain):
+    """Denoises its clips: draws from the step's generator and from the global one."""
+
+    trained = "model"
+    stop_at = None  # (epoch, step) at which the power fails
+    factors = (1.0, 1.0)  # of the loss's two parts
+
+    def parameter_groups(self):
+        parts = (self.bare.hidden, self.bare.out)
+        return [
+            {"params": list(part.parameters()), "lr_scale": 1.0, "weight_decay": 0.0}
+            for part in parts
+        ]
+
+    def on_fit_batch_start(self, batch, should_step):
+        if (self.epoch, self.step) == self.stop_at:
+            raise KeyboardInterrupt
+        super().on_fit_batch_start(batch, should_step)
+        rates = {group["lr"] for group in self.optimizer.param_groups}
+        self.seen.append((self.epoch, self.step, batch.ids, self.optimizer_step, rates))
+
+    def on_fit_start(self):
+        super().on_fit_start()
+        self.seen = []
+
+    def compute_forward(self, batch, stage):
+        noise = torch.randn(batch.wav.shape, generator=self.generator)
+        return self.modules.model(batch.wav + noise)
+
+    def compute_objectives(self, predictions, batch, stage):
+        return (predictions - batch.wav).square().mean()
+
+    def on_stage_end(self, stage, stage_loss, epoch=None):
+        self.last = {"loss": stage_loss}
+        self.save_epoch({"epoch": epoch})
+
+
+def clips(tensor=CLIPS):
+    return [{"id": str(i), "sig": clip} for i, clip in enumerate(tensor)]
+
+
+def make_brain(folder, brain_class=ToyBrain, epochs=2, optimiser=None, **run_opts):
+    folder.mkdir(exist_ok=True)
+    model, counter = ToyModel(), EpochCounter(epochs)
+    checkpointer = AtomicCheckpointer(
+        folder / "save", {"model": model, "epoch_counter": counter}
+    )
+    brain = brain_class(
+        modules={"model": model},
+        opt_class=optimiser or torch.optim.AdamW,
+        hparams={**SETTINGS, "output_folder": str(folder), "epoch_counter": counter},
+        run_opts={**CPU, **run_opts},
+        checkpointer=checkpointer,
+    )
+    return brain
+
+
+def fit(brain, data=None, epoch_size=12):
+    data = data or clips()
+    sampler = EpochSampler(len(data), epoch_size, seed=3)
+    loader = {"batch_size": 2, "sampler": sampler, "collate_fn": collate}
+    brain.fit(brain.hparams.epoch_counter, data, train_loader_kwargs=loader)
+    return brain
+
+
+def weights(brain):
+    return torch.cat([p.detach().flatten() for p in brain.bare.parameters()])
+
+
+def records(folder):
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+sgd = partial(torch.optim.SGD, momentum=0.0)
+
+
+def one_step(brain, first, second):
+    """Take a step with constant gradients; returns how far each part moved."""
+    brain.init_optimizers()
+    parts = [list(g["params"]) for g in brain.optimizer.param_groups]
+    before = weights(brain).clone()
+    for parameters, value in zip(parts, (first, second), strict=True):
+        for parameter in parameters:
+            parameter.grad = torch.full_like(parameter, value)
+    for group in brain.optimizer.param_groups:
+        group["lr"] = 1.0
+    brain.optimizers_step()
+    sizes = [sum(p.numel() for p in parameters) for parameters in parts]
+    return (before - weights(brain)).split(sizes)
+
+
+def test_clipping_is_global_over_groups(tmp_path):
+    brain = make_brain(tmp_path, optimiser=sgd, max_grad_norm=5.0)
+    first, second = one_step(brain, 1.0, 1000.0)
+    moved = torch.cat([first, second])
+    assert moved.norm().item() == pytest.approx(5.0, rel=1e-5)
+    assert (second[0] / first[0]).item() == pytest.approx(1000.0, rel=1e-4)
+    assert brain.grad_norm == pytest.approx((30 * 1 + 28 * 1e6) ** 0.5, rel=1e-5)
+
+
+@pytest.mark.parametrize("limit", [0, -1])
+def test_no_clipping_descends_by_the_gradient(tmp_path, limit):
+    brain = make_brain(tmp_path, optimiser=sgd, max_grad_norm=limit)
+    first, second = one_step(brain, 1.0, 1000.0)
+    assert torch.allclose(first, torch.tensor(1.0), atol=1e-6)
+    assert torch.allclose(second, torch.tensor(1000.0), rtol=1e-6)
+
+
+def test_bad_batch_is_left_out_and_counted(tmp_path):
+    data = CLIPS.clone()
+    data[7] = torch.nan
+    trace = {}
+
+    class Watched(ToyBrain):
+        def optimizers_step(self):
+            before = weights(self).clone()
+            super().optimizers_step()
+            trace[self.optimizer_step] = not torch.equal(before, weights(self))
+
+    brain = fit(make_brain(tmp_path, Watched, epochs=1), clips(data), epoch_size=24)
+    [bad] = [step for _, step, ids, _, _ in brain.seen if "7" in ids]
+    assert 2 < bad < 11  # it has neighbours on both sides
+    # Step 1 has a rate of min_lr, so it moves as well.
+    assert trace == {step: step != bad for step in range(1, 13)}
+    assert brain.optimizer_step == 12
+    assert weights(brain).isfinite().all()
+    counts = {r["step"]: r["skipped_batches"] for r in records(tmp_path)}
+    assert counts == {s: int(s >= bad) for s in range(2, 13, 2)}
+    brain.write_results()
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["skipped_batches"] == 1 and results["clips_seen"] == 24
+
+
+def test_endless_bad_batches_stop_in_one_line(tmp_path):
+    brain = make_brain(tmp_path, nonfinite_patience=1)
+    with pytest.raises(ExperimentError, match=r"^step 2: .*--nonfinite_patience") as e:
+        fit(brain, clips(CLIPS * torch.nan))
+    assert "\n" not in str(e.value)
+
+
+def test_rank_epoch_and_step_enter_the_draws(tmp_path):
+    draws = set()
+    brain = make_brain(tmp_path)
+    brain.on_fit_start()
+    for rank, epoch, step in [(0, 1, 1), (1, 1, 1), (0, 2, 1), (0, 1, 2)]:
+        brain.rank, brain.epoch, brain.step = rank, epoch, step
+        brain.on_fit_batch_start(SimpleNamespace(ids=[]), True)
+        own = torch.rand(1, generator=brain.generator).item()
+        draws |= {("own", own), ("global", torch.rand(1).item())}
+    assert len(draws) == 8
+
+
+def test_epoch_checkpoint_begins_the_next_epoch_at_its_first_step(tmp_path):
+    brain = make_brain(tmp_path)
+    brain.stop_at = (2, 1)
+    with pytest.raises(KeyboardInterrupt):
+        fit(brain)
+    resumed = fit(make_brain(tmp_path))
+    assert [(epoch, step) for epoch, step, *_ in resumed.seen] == [
+        (2, step) for step in range(1, 7)
+    ]
+    assert resumed.optimizer_step == 12
+
+
+def test_checkpoint_interval_must_fit_the_accumulation(tmp_path):
+    with pytest.raises(ExperimentError, match="ckpt_interval_steps 3: must be a mult"):
+        make_brain(tmp_path, ckpt_interval_steps=3, grad_accumulation_factor=2)
+
+
+def test_timed_checkpoints_wait_for_the_accumulation(tmp_path):
+    saved = []
+
+    class Watched(ToyBrain):
+        def _save_intra_epoch_ckpt(self):
+            saved.append((self.epoch, self.step))
+
+    run_opts = {"ckpt_interval_minutes": 1e-9, "grad_accumulation_factor": 3}
+    fit(make_brain(tmp_path, Watched, **run_opts))
+    assert saved == [(1, 3), (1, 6), (2, 3), (2, 6)]
+
+
+def test_every_epoch_reaches_the_sampler(tmp_path):
+    brain = fit(make_brain(tmp_path))
+    first, second = ([i for e, _, i, *_ in brain.seen if e == n] for n in (1, 2))
+    assert isinstance(brain.train_sampler, EpochSampler)
+    # Two halves of one shuffle of the 24 clips.
+    assert sorted(int(i) for ids in first + second for i in ids) == list(range(24))
+
+
+def test_rate_is_a_function_of_the_optimiser_step(tmp_path):
+    brain = fit(make_brain(tmp_path, grad_accumulation_factor=2))
+    assert len(brain.seen) == 12 and brain.optimizer_step == 6
+    for _, _, _, optimizer_step, rates in brain.seen:
+        assert rates == {warmup_cosine(optimizer_step, 0.1, 3, 12, 0.01)}
+    logged = {r["step"]: r["lr"] for r in records(tmp_path)}
+    # Logged is the rate with which the step was taken.
+    assert logged == {s: warmup_cosine(s - 1, 0.1, 3, 12, 0.01) for s in (2, 4, 6)}
+
+
+@pytest.mark.parametrize("stop_at", [(1, 4), (1, 6), (2, 1), (2, 6)])
+def test_killed_run_resumes_exactly(tmp_path, stop_at):
+    run_opts = {"ckpt_interval_steps": 2, "grad_accumulation_factor": 2}
+    whole = fit(make_brain(tmp_path / "whole", **run_opts))
+    killed = make_brain(tmp_path / "parts", **run_opts)
+    killed.stop_at = stop_at
+    with pytest.raises(KeyboardInterrupt):
+        fit(killed)
+    torch.manual_seed(99)  # another process has another global state
+    resumed = fit(make_brain(tmp_path / "parts", **run_opts))
+    # It went on from the last checkpoint, not from the beginning.
+    assert len(resumed.seen) == 12 - 6 * (stop_at[0] - 1) - (stop_at[1] - 1) // 2 * 2
+    assert torch.equal(weights(whole), weights(resumed))
+    for ours, theirs in zip(
+        whole.optimizer.state_dict()["state"].values(),
+        resumed.optimizer.state_dict()["state"].values(),
+        strict=True,
+    ):
+        assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+    assert resumed.last == whole.last
+
+
+def test_log_goes_on_where_it_was(tmp_path):
+    run_opts = {"ckpt_interval_steps": 3}
+    data = CLIPS.clone()
+    data[0] = torch.nan  # left out before the checkpoint, and still counted after
+    whole = fit(make_brain(tmp_path / "whole", **run_opts), clips(data))
+    killed = make_brain(tmp_path / "parts", **run_opts)
+    killed.stop_at = (2, 4)  # one step into an interval of two
+    with pytest.raises(KeyboardInterrupt):
+        fit(killed, clips(data))
+    fit(make_brain(tmp_path / "parts", **run_opts), clips(data))
+
+    def figures(folder):
+        kept = {r["step"]: r for r in records(folder)}
+        for record in kept.values():
+            del record["clips_per_second"]
+        return kept
+
+    assert figures(tmp_path / "parts") == figures(tmp_path / "whole")
+    assert figures(tmp_path / "whole")[12]["skipped_batches"] == 1
+    assert whole.meter.skipped == 1
+
+
+def test_complete_run_has_nothing_left_to_do(tmp_path):
+    fit(make_brain(tmp_path)).write_results()
+    before = (tmp_path / "results.json").read_text()
+    again = fit(make_brain(tmp_path))
+    again.write_results()
+    assert again.seen == [] and (tmp_path / "results.json").read_text() == before
+
+
+def test_not_a_number_is_logged_as_null(tmp_path):
+    brain = make_brain(tmp_path)
+    brain.on_stage_start(sb.Stage.TRAIN, 1)
+    brain.log("step", {"loss": float("nan"), "other": torch.tensor(2.0)})
+    [record] = records(tmp_path)
+    assert record == {"kind": "step", "epoch": 1, "step": 0, "loss": None, "other": 2.0}

@@ -1,0 +1,139 @@
+"""A checkpoint is there whole or not at all."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from eat.training.checkpointing import AtomicCheckpointer
+
+
+class Bomb:
+    """A recoverable, the last to be saved, that can interrupt the save."""
+
+    def __init__(self):
+        self.explode = None
+
+    def save(self, path):
+        Path(path).write_text("partly written")
+        if self.explode:
+            self.explode()
+
+    def load(self, path, end_of_epoch):
+        assert Path(path).read_text() == "partly written"
+
+
+@pytest.fixture
+def bomb():
+    return Bomb()
+
+
+@pytest.fixture
+def model():
+    return nn.Linear(1, 1, bias=False)
+
+
+@pytest.fixture
+def checkpointer(tmp_path, model, bomb):
+    checkpointer = AtomicCheckpointer(tmp_path / "save", {"model": model})
+    checkpointer.add_recoverable("zzz", bomb, Bomb.load, Bomb.save)
+    return checkpointer
+
+
+def set_weight(model, value):
+    with torch.no_grad():
+        model.weight.fill_(value)
+
+
+def raise_interrupt():
+    raise KeyboardInterrupt
+
+
+def partials(checkpointer):
+    return list(checkpointer.checkpoints_dir.glob(".partial-*"))
+
+
+def test_saved_checkpoint_is_found_and_loads(checkpointer, model):
+    set_weight(model, 1.0)
+    saved = checkpointer.save_checkpoint(meta={"mAP": 0.5}, name="first")
+    assert saved.path.name == "CKPT+first"
+    assert all(path.is_file() for path in saved.paramfiles.values())
+    assert not partials(checkpointer)
+    set_weight(model, 9.0)
+    found = checkpointer.recover_if_possible()
+    assert found.path == saved.path and found.meta["mAP"] == 0.5
+    assert model.weight.item() == 1.0
+
+
+def test_interrupted_save_leaves_the_previous_one_newest(checkpointer, model, bomb):
+    set_weight(model, 1.0)
+    complete = checkpointer.save_checkpoint()
+    set_weight(model, 2.0)
+    bomb.explode = raise_interrupt
+    with pytest.raises(KeyboardInterrupt):
+        checkpointer.save_checkpoint()
+    assert len(partials(checkpointer)) == 1
+    assert [c.path for c in checkpointer.list_checkpoints()] == [complete.path]
+    assert checkpointer.recover_if_possible().path == complete.path
+    assert model.weight.item() == 1.0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_killed_process_leaves_the_previous_one_newest(checkpointer, model, bomb):
+    complete = checkpointer.save_checkpoint()
+    child = os.fork()
+    if not child:  # killed while it saves: no handler runs, nothing is flushed
+        bomb.explode = lambda: os._exit(9)
+        checkpointer.save_checkpoint()
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    assert len(partials(checkpointer)) == 1
+    assert checkpointer.recover_if_possible().path == complete.path
+
+
+def test_leftovers_vanish_with_the_next_save(checkpointer, model, bomb):
+    bomb.explode = raise_interrupt
+    with pytest.raises(KeyboardInterrupt):
+        checkpointer.save_checkpoint()
+    bomb.explode = None
+    set_weight(model, 3.0)
+    checkpointer.save_and_keep_only()
+    assert not partials(checkpointer)
+    set_weight(model, 0.0)
+    checkpointer.recover_if_possible()
+    assert model.weight.item() == 3.0
+
+
+def test_best_and_newest_are_kept(checkpointer):
+    for score in (0.1, 0.9, 0.3, 0.2):
+        checkpointer.save_and_keep_only(meta={"mAP": score}, max_keys=["mAP"])
+    kept = sorted(c.meta["mAP"] for c in checkpointer.list_checkpoints())
+    assert kept == [0.2, 0.9]
+    assert checkpointer.find_checkpoint(max_key="mAP").meta["mAP"] == 0.9
+    assert checkpointer.find_checkpoint().meta["mAP"] == 0.2
+
+
+def test_default_keys_do_not_grow(checkpointer, monkeypatch):
+    counts = []
+    delete = AtomicCheckpointer.delete_checkpoints
+
+    def spy(self, **kwargs):
+        counts.append(len(kwargs["importance_keys"]))
+        delete(self, **kwargs)
+
+    monkeypatch.setattr(AtomicCheckpointer, "delete_checkpoints", spy)
+    for _ in range(3):
+        checkpointer.save_and_keep_only()
+    assert counts == [1, 1, 1]  # recency; SpeechBrain's own default gives 1, 2, 3
+    assert len(checkpointer.list_checkpoints()) == 1
+
+
+def test_given_keys_are_not_changed(checkpointer):
+    keys = [lambda checkpoint: checkpoint.meta["score"]]
+    for score in (3, 1, 2):
+        checkpointer.save_and_keep_only(meta={"score": score}, importance_keys=keys)
+    assert len(keys) == 1
+    kept = sorted(c.meta["score"] for c in checkpointer.list_checkpoints())
+    assert kept == [2, 3]

@@ -1,0 +1,289 @@
+"""The pre-training Brain: EMA, logs, model folder, exact resume, collapse."""
+
+import json
+
+import pytest
+import torch
+from speechbrain.utils.epoch_loop import EpochCounter
+from speechbrain.utils.train_logger import FileTrainLogger
+
+import eat
+from eat.audio.frontend import LogMel
+from eat.data.dataset import collate
+from eat.data.sampling import EpochSampler
+from eat.evaluation.diagnostics import CollapseError, CollapseMonitor
+from eat.model.decoder import CNNDecoder
+from eat.model.encoder import EATEncoder
+from eat.pretraining.masking import InverseBlockMasking
+from eat.pretraining.student import EATStudent
+from eat.pretraining.teacher import EMATeacher, ema_decay
+from eat.training.checkpointing import AtomicCheckpointer
+from eat.training.experiment import one_line_errors
+from eat.training.pretrain import PretrainBrain
+
+FRAMES, DIM = 64, 16
+EMA = {"ema_start": 0.9, "ema_end": 0.99, "ema_anneal_steps": 4}
+FIGURES = {
+    "loss",
+    "frame_loss",
+    "utterance_loss",
+    "prediction_deviation",
+    "target_deviation",
+    "content",
+    "effective_rank",
+    "grad_norm",
+    "lr",
+    "ema_decay",
+    "clips_per_second",
+    "skipped_batches",
+}
+
+
+class Killed(PretrainBrain):
+    stop_at = None
+
+    def on_fit_batch_start(self, batch, should_step):
+        if (self.epoch, self.step) == self.stop_at:
+            raise KeyboardInterrupt
+        super().on_fit_batch_start(batch, should_step)
+
+
+@pytest.fixture(scope="module")
+def clips():
+    generator = torch.Generator().manual_seed(0)
+    classes = torch.eye(2)
+    return [
+        {
+            "id": str(i),
+            "sig": torch.randn(9000 + 300 * i, generator=generator) * 0.1 * (i + 1),
+            "target": classes[i % 2],
+        }
+        for i in range(6)
+    ]
+
+
+def settings(folder, monitor):
+    return {
+        "seed": 1,
+        "output_folder": str(folder),
+        "lr": 0.01,
+        "min_lr": 0.0,
+        "scale_min_lr": False,
+        "warmup_steps": 1,
+        "total_steps": 6,
+        "batch_size": 2,
+        "log_interval": 2,
+        "weight_decay": 0.05,
+        "decay_vectors": True,
+        "clones": 3,
+        "utterance_weight": 6.0,
+        **EMA,
+        "mask_sampler": InverseBlockMasking(0.8, 0.07, (2, 2)),
+        "collapse_monitor": monitor or CollapseMonitor(0.0, 0.0),
+        "keep_checkpoints": 1,
+        "train_logger": FileTrainLogger(str(folder / "train_log.txt")),
+    }
+
+
+def make_brain(
+    folder, clips, brain_class=Killed, monitor=None, centre_momentum=0.9, **run_opts
+):
+    folder.mkdir(exist_ok=True)
+    torch.manual_seed(1)
+    encoder = EATEncoder(dim=DIM, depth=2, num_heads=2, max_frames=FRAMES)
+    student = EATStudent(encoder, CNNDecoder(dim=DIM, depth=2, kernel=3, groups=2))
+    teacher = EMATeacher(encoder, centre_momentum, num_patches=FRAMES // 2)
+    counter = EpochCounter(2)
+    recoverables = {"student": student, "teacher": teacher, "epoch_counter": counter}
+    brain = brain_class(
+        modules={
+            "frontend": LogMel(-4.268, 4.569, FRAMES),
+            "student": student,
+            "teacher": teacher,
+        },
+        opt_class=torch.optim.AdamW,
+        hparams={**settings(folder, monitor), "epoch_counter": counter},
+        run_opts={"device": "cpu", "noprogressbar": True, **run_opts},
+        checkpointer=AtomicCheckpointer(folder / "save", recoverables),
+    )
+    brain.probe_sets = (clips[:4], clips[2:])
+    return brain
+
+
+def fit(brain, clips):
+    sampler = EpochSampler(len(clips), 6, seed=1)
+    loader = {"batch_size": 2, "collate_fn": collate}
+    brain.fit(
+        brain.hparams.epoch_counter,
+        clips,
+        clips[:2],
+        train_loader_kwargs={**loader, "sampler": sampler},
+        valid_loader_kwargs=loader,
+    )
+    return brain
+
+
+def snapshot(module):
+    return [parameter.detach().clone() for parameter in module.parameters()]
+
+
+class Watched(PretrainBrain):
+    """Keeps the student's and the teacher's encoder after every batch."""
+
+    def on_fit_start(self):
+        super().on_fit_start()
+        self.trace = [self.encoders()]
+        self.ever_training = False
+
+    def encoders(self):
+        teacher = self.modules.teacher
+        return snapshot(self.bare.encoder), snapshot(teacher.encoder)
+
+    def on_fit_batch_end(self, *args):
+        teacher = self.modules.teacher
+        self.ever_training |= any(module.training for module in teacher.modules())
+        assert self.modules.student.training
+        super().on_fit_batch_end(*args)
+        self.trace.append(self.encoders())
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, clips):
+    """An uninterrupted run of two epochs of three steps."""
+    folder = tmp_path_factory.mktemp("whole")
+    brain = fit(make_brain(folder, clips, Watched), clips)
+    brain.folder = folder
+    return brain
+
+
+def check_ema(trace, decays):
+    for (_, before), (student, after), decay in zip(
+        trace[:-1], trace[1:], decays, strict=True
+    ):
+        for old, own, new in zip(before, student, after, strict=True):
+            expected = decay * old.double() + (1 - decay) * own.double()
+            torch.testing.assert_close(new.double(), expected, atol=1e-7, rtol=1e-7)
+
+
+def test_teacher_follows_the_decay_of_its_step(whole):
+    decays = [ema_decay(step, 0.9, 0.99, 4) for step in range(1, 7)]
+    assert decays[0] == pytest.approx(0.9225) and decays[3:] == [0.99] * 3
+    check_ema(whole.trace, decays)
+    # The student moved after the first step (of rate 0), so that this says something.
+    for (before, _), (after, _) in zip(whole.trace[1:-1], whole.trace[2:], strict=True):
+        assert not torch.equal(before[0], after[0])
+
+
+def test_teacher_moves_once_per_optimiser_step(tmp_path, clips):
+    brain = make_brain(tmp_path, clips, Watched, grad_accumulation_factor=3)
+    fit(brain, clips)
+    assert brain.optimizer_step == 2
+    one, two = (ema_decay(step, 0.9, 0.99, 4) for step in (1, 2))
+    # A decay of 1 is no update.
+    check_ema(brain.trace, [1.0, 1.0, one, 1.0, 1.0, two])
+
+
+def test_teacher_is_frozen(whole):
+    teacher = whole.modules.teacher
+    assert not whole.ever_training
+    assert not any(p.requires_grad for p in teacher.parameters())
+    optimised = {id(p) for g in whole.optimizer.param_groups for p in g["params"]}
+    assert optimised == {id(p) for p in whole.bare.parameters()}
+    assert not optimised & {id(p) for p in teacher.parameters()}
+    assert teacher.centre.abs().sum() > 0
+
+
+def test_log(whole):
+    lines = (whole.folder / "metrics.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    kinds = [(r["kind"], r["epoch"], r["step"]) for r in records]
+    assert kinds == [
+        ("step", 1, 2),
+        ("epoch", 1, 3),
+        ("step", 2, 4),
+        ("step", 2, 6),
+        ("epoch", 2, 6),
+    ]
+    for record in records:
+        figures = {k: v for k, v in record.items() if k not in ("kind", "epoch")}
+        assert all(isinstance(value, int | float) for value in figures.values())
+        if record["kind"] == "step":
+            assert figures.keys() - {"step"} == FIGURES
+            total = record["frame_loss"] + 6.0 * record["utterance_loss"]
+            assert record["loss"] == pytest.approx(total, rel=1e-5)
+            assert record["ema_decay"] == ema_decay(record["step"], 0.9, 0.99, 4)
+            assert record["clips_per_second"] > 0
+        else:
+            assert figures.keys() - {"step"} == {"valid_loss", "knn_mAP"}
+            assert 0 <= record["knn_mAP"] <= 1
+    assert whole.last == {k: records[-1][k] for k in ("valid_loss", "knn_mAP")}
+    assert len((whole.folder / "train_log.txt").read_text().splitlines()) == 2
+
+
+def test_validation_sees_the_same_masks_every_time(whole, clips):
+    losses = []
+    for _ in range(2):
+        batch = collate(clips[:2])
+        whole.step = 1
+        whole.modules.eval()
+        before = whole.modules.teacher.centre.clone()
+        losses.append(whole.evaluate_batch(batch, stage="valid").item())
+        assert torch.equal(before, whole.modules.teacher.centre)
+    assert losses[0] == losses[1]
+
+
+def test_model_folder_holds_the_brain_s_weights(whole):
+    loaded = eat.load_pretraining(whole.folder / "model")
+    assert loaded.utterance_weight == 6.0
+    for name, module in (("student", whole.bare), ("teacher", whole.modules.teacher)):
+        state = getattr(loaded, name).state_dict()
+        expected = module.state_dict()
+        assert state.keys() == expected.keys()
+        assert all(torch.equal(state[key], expected[key]) for key in state)
+    config = json.loads((whole.folder / "model" / "config.json").read_text())
+    assert config["step"] == 6 and config["frontend"]["num_frames"] == FRAMES
+
+
+@pytest.mark.parametrize("stop_at", [(1, 3), (2, 1), (2, 3)])
+def test_killed_run_resumes_exactly(whole, tmp_path, clips, stop_at):
+    killed = make_brain(tmp_path, clips, ckpt_interval_steps=1)
+    killed.stop_at = stop_at
+    with pytest.raises(KeyboardInterrupt):
+        fit(killed, clips)
+    torch.manual_seed(99)  # another process has another global state
+    resumed = fit(make_brain(tmp_path, clips, ckpt_interval_steps=1), clips)
+    assert resumed.optimizer_step == whole.optimizer_step
+    for part in ("student", "teacher"):
+        ours, theirs = (b.modules[part].state_dict() for b in (whole, resumed))
+        assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+    assert "centre" in theirs
+    ours, theirs = (b.optimizer.state_dict() for b in (whole, resumed))
+    assert ours["param_groups"] == theirs["param_groups"]
+    for index, state in ours["state"].items():
+        assert all(torch.equal(state[k], theirs["state"][index][k]) for k in state)
+    assert resumed.last == whole.last
+
+
+def test_bad_clip_does_no_lasting_harm(tmp_path, clips):
+    bad = {**clips[0], "sig": clips[0]["sig"] * torch.nan}
+    brain = make_brain(tmp_path, clips, centre_momentum=None)
+    brain.hparams.log_interval = 1
+    fit(brain, [bad, *clips[1:]])
+    assert brain.meter.skipped == 2  # once in each epoch
+    for module in brain.modules.values():
+        assert all(tensor.isfinite().all() for tensor in module.state_dict().values())
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    steps = [r for r in map(json.loads, lines) if r["kind"] == "step"]
+    assert len(steps) == 6 and sum(r["loss"] is None for r in steps) == 2
+
+
+def test_collapse_stops_the_run_in_one_line(tmp_path, clips):
+    monitor = CollapseMonitor(0.1, 0.1, stop_deviation=100.0, grace_steps=3)
+    brain = make_brain(tmp_path, clips, monitor=monitor)
+    with pytest.raises(CollapseError) as caught:
+        fit(brain, clips)
+    assert str(caught.value).startswith("stopped at step 4 by collapse: target_dev")
+    assert "\n" not in str(caught.value)
+    with pytest.raises(SystemExit, match="^error: stopped at step 4"):
+        with one_line_errors():
+            raise caught.value
