@@ -4,7 +4,12 @@ Symbols used in shapes everywhere: B batch, K clones (masks) per clip, N patches
 V visible patches, D width, T frames, F mel bins, S samples, C classes.
 """
 
-from eat.interop.loading import load_classifier, load_encoder, load_pretraining
+from eat.interop.loading import (
+    load_classifier,
+    load_encoder,
+    load_frontend,
+    load_pretraining,
+)
 
-__all__ = ["load_classifier", "load_encoder", "load_pretraining"]
+__all__ = ["load_classifier", "load_encoder", "load_frontend", "load_pretraining"]
 __version__ = "0.1.0"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from eat.audio.frontend import LogMel
 from eat.interop.official import read_official
 from eat.interop.weights import CheckpointError, load_strictly, read_model
 from eat.model.classifier import EATClassifier
@@ -47,6 +48,18 @@ def load_encoder(path: str | Path, weights: str = "student") -> EATEncoder:
     encoder = EATEncoder(**config["encoder"])
     load_strictly(encoder, _below(prefix, state, path), path)
     return encoder.eval()
+
+
+def load_frontend(path: str | Path) -> LogMel:
+    """The spectrograms that a checkpoint's model expects: its length and constants.
+
+    Raises
+    ------
+    CheckpointError
+        If the checkpoint is missing or damaged.
+    """
+    config, _ = read_checkpoint(path)
+    return LogMel(**config["frontend"])
 
 
 def initialise_encoder(encoder: EATEncoder, path: str | Path) -> None:

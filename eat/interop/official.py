@@ -20,6 +20,13 @@ MODALITY = "modality_encoders.IMAGE."
 POSITIONS = MODALITY + "fixed_positional_encoder.positions"
 FREQUENCY_PATCHES = 8
 
+# Mean and deviation of each corpus's log-mel, as in the official data loader.
+NORMALISATION = {
+    "AudioSet": (-4.268, 4.569),
+    "ESC-50": (-6.627, 5.359),
+    "Speech Commands V2": (-6.846, 5.565),
+}
+
 # Beginning of an official name -> beginning of ours.
 NAMES = {
     MODALITY + "extra_tokens": "encoder.cls_token",
@@ -50,14 +57,25 @@ def read_official(path: str | Path) -> tuple[dict, dict[str, Tensor]]:
         raise CheckpointError(
             f"{path}: no 'model' and 'cfg' entries (not a fairseq file)"
         )
+    convert = _convert_classifier if "head.weight" in official else _convert_pretraining
     try:
-        if "head.weight" in official:
-            return _convert_classifier(official, settings["model"], path)
-        return _convert_pretraining(official, settings["model"], path)
+        config, state = convert(official, settings["model"], path)
+        return {**config, "frontend": _frontend_config(settings["task"])}, state
     except KeyError as error:
         raise CheckpointError(
             f"{path}: no {error} in it (a fairseq file, but not an EAT model's)"
         ) from error
+
+
+def _frontend_config(task: Mapping) -> dict:
+    """Normalisation constants by the corpus that the task's flags name."""
+    corpus = "AudioSet"
+    if task["esc50_eval"]:
+        corpus = "ESC-50"
+    elif task["spcv2_eval"]:
+        corpus = "Speech Commands V2"
+    mean, std = NORMALISATION[corpus]
+    return {"mean": mean, "std": std, "num_frames": task["target_length"]}
 
 
 def our_name(official: str) -> str | None:

@@ -102,7 +102,8 @@ def _with_run_options(text: str, overrides: str, run_opts: RunOptions) -> str:
     SpeechBrain lets them win over the file without a trace in what it records.
     """
     given = run_opts.overridden_args & set(_setting_names(text))
-    return f"{overrides}\n" + "".join(f"{k}: {run_opts[k]}\n" for k in sorted(given))
+    lines = [overrides, *(f"{key}: {run_opts[key]}" for key in sorted(given))]
+    return "\n".join(line for line in lines if line)
 
 
 def _setting_names(text: str) -> list[str]:
@@ -188,6 +189,8 @@ def _plain_tag(loader: yaml.SafeLoader, suffix: str, node: yaml.Node) -> object:
         return {"!": suffix, **loader.construct_mapping(node, deep=True)}
     if isinstance(node, yaml.SequenceNode):
         return {"!": suffix, "": loader.construct_sequence(node, deep=True)}
+    if suffix == "tuple":  # HyperPyYAML leaves the tag out once it has loaded a file
+        return node.value
     return f"!{suffix}" + (f" {node.value}" if node.value else "")
 
 

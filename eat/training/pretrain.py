@@ -163,7 +163,7 @@ class PretrainBrain(EATBrain):
         encoder = self.bare.encoder
         loader = torch.utils.data.DataLoader(dataset, batch_size=32, collate_fn=collate)
         features, labels = [], []
-        for batch in tqdm(loader, "kNN features", leave=False, dynamic_ncols=True):
+        for batch in tqdm(loader, "kNN features", leave=False, disable=None):
             batch = batch.to(self.device)
             with self.evaluation_ctx:
                 encoded = encoder(self.modules.frontend(batch.wav, batch.lengths))

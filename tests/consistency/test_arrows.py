@@ -25,7 +25,7 @@ ALLOWED = {
     "model": set(),
     "evaluation": set(),
     "pretraining": {"model"},
-    "interop": {"pretraining", "model"},
+    "interop": {"pretraining", "model", "audio"},
     "data": {"audio"},
     "training": ROOMS_BELOW_TRAINING | {"eat"},
     "report": {"evaluation"},

@@ -57,7 +57,9 @@ class Clips:
         loader = torch.utils.data.DataLoader(dataset, 32, collate_fn=collate)
         parts = [
             (self.frontend(b.wav, b.lengths), num_frames_of(b.lengths), b.target)
-            for b in tqdm(loader, f"  reading {manifest.stem}", leave=False)
+            for b in tqdm(
+                loader, f"  reading {manifest.stem}", leave=False, disable=None
+            )
         ]
         return tuple(torch.cat(column) for column in zip(*parts, strict=True))
 
@@ -80,7 +82,7 @@ class Clips:
 def all_layers(encoder: nn.Module, spec: Tensor) -> Tensor:
     """Mean patch token of every layer, side by side: `[M, T, F]` to `[M, depth*D]`."""
     parts = []
-    for chunk in tqdm(spec.split(50), "  encoding", leave=False):
+    for chunk in tqdm(spec.split(50), "  encoding", leave=False, disable=None):
         with torch.autocast("cpu", torch.bfloat16):
             layers = encoder(chunk, return_layers=True).layers
         means = [layer[:, 1:].float().mean(dim=1) for layer in layers]

@@ -47,7 +47,8 @@ class Plan:
     log_interval: int = 50
 
 
-SHORT = Plan(2, 20, 20, 10, (0.001,), (0,), log_interval=5)  # shows that all parts work, no more
+# Shows that all parts work, no more.
+SHORT = Plan(2, 20, 20, 10, (0.001,), (0,), log_interval=5)
 
 
 @dataclass(frozen=True)

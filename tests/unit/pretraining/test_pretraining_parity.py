@@ -47,9 +47,7 @@ def test_student_intermediates(model, spec, pretrain_parity):
         encoded.patches, take(expected[:, 1:], order), atol=1e-5, rtol=0
     )
     grid = student.fill(encoded.patches, masks, pretrain_parity["decoder_noise"])
-    torch.testing.assert_close(
-        grid, pretrain_parity["decoder_in"], atol=1e-5, rtol=0
-    )
+    torch.testing.assert_close(grid, pretrain_parity["decoder_in"], atol=1e-5, rtol=0)
     decoded = student.decoder(grid.unflatten(1, (8, 8))).flatten(1, 2)
     expected = pretrain_parity["decoder_out"]
     torch.testing.assert_close(
@@ -100,9 +98,7 @@ def test_gradients_and_two_steps(model, spec, pretrain_parity):
         gradient = parameters[our_name(name)].grad
         assert gradient.norm().item() == pytest.approx(expected, rel=1e-5), name
     norm = torch.nn.utils.clip_grad_norm_(parameters.values(), numbers["clip_norm"])
-    assert norm.item() == pytest.approx(
-        numbers["grad_total_norm_after_div"], rel=1e-5
-    )
+    assert norm.item() == pytest.approx(numbers["grad_total_norm_after_div"], rel=1e-5)
     lr = numbers["adam"]["lr"]
     optimiser = torch.optim.AdamW(
         parameters.values(), lr=lr, betas=(0.9, 0.95), weight_decay=0.05
@@ -126,8 +122,9 @@ def test_ema_steps(model, pretrain_parity):
         ema["num_updates"], ema["start"], ema["end"], ema["anneal_end_step"]
     )
     assert decay == pytest.approx(ema["decay"], rel=1e-12)
-    for prefix, decay in [("ema_fp32.", decay), ("ema2.", ema["second_step_decay"])]:
-        model.teacher.update(model.student.encoder, decay)
+    steps = [("ema_fp32.", decay), ("ema2.", ema["second_step_decay"])]
+    for prefix, step_decay in steps:
+        model.teacher.update(model.student.encoder, step_decay)
         state = model.teacher.state_dict()
         expected_ema = in_our_names(prefix, pretrain_parity)
         assert len(expected_ema) >= len(after) - 2  # the decoder has no teacher

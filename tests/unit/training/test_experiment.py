@@ -43,7 +43,7 @@ grad_accumulation_factor: 3
 
 @pytest.fixture(autouse=True)
 def restored_logging(monkeypatch):
-    """SpeechBrain takes over exceptions, logging and seeds, and asks pip for versions."""
+    """SpeechBrain takes over exceptions, logging, seeds; it asks pip for versions."""
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     monkeypatch.setattr(sb.utils.logger, "get_environment_description", str)
     monkeypatch.setenv("SB_GLOBAL_SEED", "0")
@@ -147,6 +147,22 @@ def test_same_command_is_accepted_again(start):
     first, _ = start("--lr", 0.25)
     again, _ = start("--lr", 0.25)
     assert again["lr"] == first["lr"]
+
+
+def test_tuples_are_compared_with_and_without_their_tag(start, tmp_path):
+    # HyperPyYAML records them without, once it has loaded a file, and before with.
+    start()
+    record = tmp_path / "run" / "hyperparams.yaml"
+    assert "block: (5, 5)" in record.read_text()
+    record.write_text(record.read_text().replace("(5, 5)", "!tuple (5, 5)"))
+    start()
+
+
+def test_no_overrides_at_all(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(f"seed: 1\noutput_folder: {tmp_path / 'run'}\n")
+    hparams, _ = start_experiment([str(path)])
+    assert hparams["seed"] == 1
 
 
 def test_other_settings_are_refused_with_both_values(start, tmp_path):

@@ -8,6 +8,7 @@ import eat
 from eat.audio.augment import mix_with_flipped
 from eat.model.encoder import EATEncoder, EncoderOutput
 from eat.model.patching import sincos_positions
+from eat.model.transformer import Attention, DropPath, explicit_attention
 
 
 @pytest.mark.parametrize("dim", [48, 768])
@@ -97,3 +98,60 @@ def test_too_long_input_is_refused():
         encoder(torch.zeros(1, 60, 128))
     with pytest.raises(ValueError, match="'huge'"):
         EATEncoder.from_preset("huge")
+
+
+def test_finetuning_losses_and_their_normalisers(finetune_parity, parity_folder):
+    """The three corpora's losses: sums, what they are divided by, mixed labels."""
+    classifier = eat.load_classifier(parity_folder / "official_finetuned.pt")
+    x, numbers = finetune_parity["x"][:, 0], finetune_parity.numbers
+    labels, one_hot = finetune_parity["y"], finetune_parity["y_onehot"]
+    mixed_x, mixed_labels = mix_with_flipped(x, labels, 0.3)
+    _, mixed_one_hot = mix_with_flipped(x, one_hot, 0.3)
+
+    def bce(spec, target):
+        logits = classifier(spec)
+        return F.binary_cross_entropy_with_logits(logits, target, reduction="sum")
+
+    def cross_entropy(smoothing):
+        return F.cross_entropy(
+            classifier(x), one_hot, reduction="sum", label_smoothing=smoothing
+        )
+
+    # AudioSet divides by the number of (mixed) positives, the others by the clips.
+    for name, loss, size in [
+        ("bce_eval", bce(x, labels), labels.sum()),
+        ("bce_train_mixup0.3", bce(mixed_x, mixed_labels), mixed_labels.sum()),
+        ("spcv2_train_mixup0.3", bce(mixed_x, mixed_one_hot), len(x)),
+        ("spcv2_eval", bce(x, one_hot), len(x)),
+        ("esc50_train_ls0.1", cross_entropy(0.1), len(x)),
+        ("esc50_eval", cross_entropy(0.0), len(x)),
+    ]:
+        assert loss.item() == pytest.approx(numbers[name]["sum"], rel=2e-6), name
+        assert float(size) == pytest.approx(numbers[name]["sample_size"]), name
+
+
+def test_drop_path_grows_to_the_last_block(finetune_parity):
+    expected = finetune_parity.numbers["drop_path_per_block"]
+    encoder = EATEncoder(dim=48, depth=3, num_heads=4, drop_path=0.1, max_frames=64)
+    rates = [block.drop_path.rate for block in encoder.blocks]
+    assert rates == pytest.approx(expected)
+
+
+def test_drop_path_keeps_the_mean():
+    torch.manual_seed(0)
+    drop = DropPath(0.25).train()
+    dropped = drop(torch.ones(20000, 1, 1))
+    assert dropped.unique().tolist() == pytest.approx([0.0, 1 / 0.75])
+    assert dropped.mean().item() == pytest.approx(1.0, abs=0.02)
+    assert torch.equal(drop.eval()(dropped), dropped)
+
+
+def test_explicit_attention_is_torch_attention():
+    torch.manual_seed(0)
+    query, key, value = torch.randn(3, 2, 4, 10, 8)
+    torch.testing.assert_close(
+        explicit_attention(query, key, value),
+        F.scaled_dot_product_attention(query, key, value),
+    )
+    with pytest.raises(ValueError, match="not a multiple of 5 heads"):
+        Attention(16, 5)
