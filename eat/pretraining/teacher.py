@@ -78,6 +78,8 @@ class EMATeacher(nn.Module):
         if torch.distributed.is_initialized():
             torch.distributed.all_reduce(batch_mean)
             batch_mean /= torch.distributed.get_world_size()
+        # One bad batch must not stay in the mean for good.
+        batch_mean = batch_mean.where(batch_mean.isfinite(), self.centre)
         self.centre.lerp_(batch_mean, 1 - self.centre_momentum)
 
     @torch.no_grad()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import os
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +23,8 @@ from eat.audio.io import AudioError
 from eat.data.manifest import ManifestError
 from eat.evaluation.diagnostics import CollapseError
 from eat.interop.weights import CheckpointError
+
+logger = logging.getLogger(__name__)
 
 SETTINGS = "hyperparams.yaml"
 
@@ -77,6 +81,7 @@ def start_experiment(argv: Sequence[str]) -> tuple[dict, dict]:
         hyperparams_to_save=path,
         overrides=overrides,
     )
+    run_on_main(_keep_script, args=[Path(settings["output_folder"])])
     return hparams, run_opts
 
 
@@ -93,7 +98,15 @@ def one_line_errors() -> Iterator[None]:
     try:
         yield
     except expected as error:
+        logger.debug("The run ended with an error", exc_info=True)  # into its log.txt
         sys.exit(f"error: {error}")
+
+
+def _keep_script(folder: Path) -> None:
+    """Keep a copy of the recipe's script; SpeechBrain keeps one of its caller, us."""
+    (folder / Path(__file__).name).unlink(missing_ok=True)
+    if Path(sys.argv[0]).is_file():
+        shutil.copy(sys.argv[0], folder)
 
 
 def _with_run_options(text: str, overrides: str, run_opts: RunOptions) -> str:
@@ -147,8 +160,9 @@ def _check_folder(folder: Path, settings: dict) -> None:
             f"{folder}: cannot write there ({error.strerror}; choose another "
             "--output_folder)"
         ) from error
-    if not (folder / SETTINGS).is_file():
-        return
+    begun = (folder / "metrics.jsonl").exists() or any(folder.glob("save/CKPT*"))
+    if not begun or not (folder / SETTINGS).is_file():
+        return  # a start that failed must not bind the next one
     earlier = yaml.load((folder / SETTINGS).read_text(), Loader=_PlainLoader)
     # The folder may have moved since, or be spelled differently.
     earlier = _relative(earlier, earlier["output_folder"])
@@ -174,7 +188,6 @@ def _relative(value: object, folder: str) -> object:
         return {key: _relative(item, folder) for key, item in value.items()}
     if isinstance(value, list):
         return [_relative(item, folder) for item in value]
-    folder = folder.rstrip("/")
     if isinstance(value, str) and f"{value}/".startswith(f"{folder}/"):
         return os.path.normpath(f"./{value.removeprefix(folder)}")
     return value

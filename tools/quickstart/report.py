@@ -39,6 +39,14 @@ from eat.report import (
 from eat.training.results import versions
 
 UNTRAINED_SEEDS = (0, 1, 2)
+# Group, name and key in results.json of what is compared.
+SYSTEMS = (
+    ("Frozen", "log-mel statistics", "log_mel_statistics"),
+    ("Frozen", "untrained network", "untrained_frozen"),
+    ("Frozen", "pre-trained", "pretrained_frozen"),
+    ("Fine-tuned", "from scratch", "scratch_finetuned"),
+    ("Fine-tuned", "pre-trained", "pretrained_finetuned"),
+)
 EVAL_SECONDS = 2.6
 
 
@@ -157,24 +165,21 @@ def _peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024
 
 
+def _runs(results: dict, key: str) -> list[float]:
+    """The figures of a system, one a seed."""
+    return results[key] if isinstance(results[key], list) else [results[key]]
+
+
 def _rows(results: dict) -> list[dict]:
     """The table, one row a system."""
-    systems = {
-        "chance": "chance",
-        "log-mel statistics (no network)": "log_mel_statistics",
-        "untrained network, frozen": "untrained_frozen",
-        "pre-trained, frozen": "pretrained_frozen",
-        "from scratch, fine-tuned": "scratch_finetuned",
-        "pre-trained, fine-tuned": "pretrained_finetuned",
-    }
-    rows = []
-    for name, key in systems.items():
-        runs = results[key] if isinstance(results[key], list) else [results[key]]
-        spread = statistics.stdev(runs) if len(runs) > 1 else None
-        shown = ", ".join(f"{run:.3f}" for run in runs) if len(runs) > 1 else ""
-        rows.append(
-            {"": name, "mAP": statistics.mean(runs), "spread": spread, "runs": shown}
-        )
+    rows = [{"": "chance", "mAP": results["chance"]}]
+    for group, name, key in SYSTEMS:
+        runs = _runs(results, key)
+        row = {"": f"{name}, {group.lower()}", "mAP": statistics.mean(runs)}
+        if len(runs) > 1:
+            row["spread"] = statistics.stdev(runs)
+            row["runs"] = ", ".join(f"{run:.3f}" for run in runs)
+        rows.append(row)
     return rows
 
 
@@ -193,16 +198,8 @@ def _draw(
     removed = masks.removed.view(-1, *grid)
     plot_masks(spec, removed, output / "masks.png", seconds=len(spec) / 100)
     rows = [
-        {
-            "name": row[""].split(",")[0],
-            "group": row[""].split(", ")[-1].split(" (")[0].capitalize()
-            if "," in row[""]
-            else "Frozen",
-            "runs": [float(r) for r in row["runs"].split(", ")]
-            if row["runs"]
-            else [row["mAP"]],
-        }
-        for row in _rows(results)[1:]
+        {"group": group, "name": name, "runs": _runs(results, key)}
+        for group, name, key in SYSTEMS
     ]
     plot_comparison(rows, output / "comparison.png", results["chance"])
 

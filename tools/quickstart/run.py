@@ -32,8 +32,8 @@ class Plan:
         Of the shorter runs that choose a learning rate on held-out training clips.
     learning_rates
         To choose from, for either start.
-    seeds
-        Of the fine-tunings.
+    finetunings
+        How many of each start, with seeds of their own.
     log_interval
         Steps between two log lines.
     """
@@ -43,12 +43,12 @@ class Plan:
     finetune_steps: int = 900
     choice_steps: int = 300
     learning_rates: tuple[float, ...] = (0.0005, 0.001)
-    seeds: tuple[int, ...] = (0, 1, 2)
+    finetunings: int = 3
     log_interval: int = 50
 
 
 # Shows that all parts work, no more.
-SHORT = Plan(2, 20, 20, 10, (0.001,), (0,), log_interval=5)
+SHORT = Plan(2, 20, 20, 10, (0.001,), finetunings=1, log_interval=5)
 
 
 @dataclass(frozen=True)
@@ -73,15 +73,19 @@ class Study:
     def choices(self, start: str) -> list[Job]:
         """Short fine-tunings, judged on every fifth training clip."""
         return [
-            self._finetuning(f"{start}, lr {lr:g} on held-out", start, lr, 0, 0.2)
+            self._finetuning(
+                f"{start}, lr {lr:g} on held-out", start, lr, self.seed, 0.2
+            )
             for lr in self.plan.learning_rates
         ]
 
     def finetunings(self, start: str, lr: float) -> list[Job]:
         """The fine-tunings that count, judged on the evaluation clips."""
+        # Other seeds for another pre-training, so that quick starts can be pooled.
+        first = self.seed * self.plan.finetunings
         return [
             self._finetuning(f"{start}, seed {seed}", start, lr, seed, 0)
-            for seed in self.plan.seeds
+            for seed in range(first, first + self.plan.finetunings)
         ]
 
     def _finetuning(
@@ -154,6 +158,7 @@ def main() -> None:
     parser.add_argument("--short", action="store_true", help="only show that it works")
     options = parser.parse_args()
     name = "quickstart-short" if options.short else "quickstart"
+    name += f"-seed{options.seed}" if options.seed else ""
     output = (options.output or ROOT / "results" / name).resolve()
     study = Study(
         SHORT if options.short else Plan(), options.data.resolve(), output, options.seed

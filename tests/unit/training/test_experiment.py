@@ -64,7 +64,9 @@ def start(tmp_path):
 
     def run(*arguments, folder=tmp_path / "run", data=("--data_folder", "DATA")):
         given = [*data, "--output_folder", str(folder), *map(str, arguments)]
-        return start_experiment([str(path), "--device", "cpu", *given])
+        started = start_experiment([str(path), "--device", "cpu", *given])
+        Path(folder, "metrics.jsonl").touch()  # as the first log line does
+        return started
 
     run.path = path
     return run
@@ -77,6 +79,13 @@ def refusal(call, *arguments, **options):
     message = str(caught.value)
     assert message.startswith("error: ") and "\n" not in message
     return message.removeprefix("error: ")
+
+
+def test_start_that_failed_does_not_bind_the_next(start, tmp_path):
+    start("--lr", "5e-4")
+    (tmp_path / "run" / "metrics.jsonl").unlink()
+    hparams, _ = start("--lr", "1e-3")
+    assert hparams["lr"] == 1e-3
 
 
 def test_settings_are_instantiated_and_recorded(start, tmp_path):

@@ -267,7 +267,7 @@ def test_killed_run_resumes_exactly(whole, tmp_path, clips, stop_at):
 
 def test_bad_clip_does_no_lasting_harm(tmp_path, clips):
     bad = {**clips[0], "sig": clips[0]["sig"] * torch.nan}
-    brain = make_brain(tmp_path, clips, centre_momentum=None)
+    brain = make_brain(tmp_path, clips)
     brain.hparams.log_interval = 1
     fit(brain, [bad, *clips[1:]])
     assert brain.meter.skipped == 2  # once in each epoch
