@@ -38,8 +38,8 @@ class Plan:
         Steps between two log lines.
     """
 
-    epochs: int = 6
-    steps_per_epoch: int = 700
+    epochs: int = 4
+    steps_per_epoch: int = 800
     finetune_steps: int = 900
     choice_steps: int = 300
     learning_rates: tuple[float, ...] = (0.0005, 0.001)
