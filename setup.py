@@ -26,9 +26,8 @@ setup(
         "numpy",
         "soundfile>=0.12",
         "safetensors>=0.4",
-        # Probes (logistic regression, kNN) and the pictures of the reports.
-        "scikit-learn>=1.3",
-        "matplotlib>=3.7",
+        "scipy>=1.10",  # filters of the mini corpora
+        "matplotlib>=3.7",  # pictures of the reports
     ],
-    extras_require={"test": ["pytest>=8", "ruff>=0.8"]},
+    extras_require={"test": ["pytest>=8", "ruff>=0.8", "scikit-learn>=1.3"]},
 )

@@ -106,4 +106,10 @@ class LogMel(nn.Module):
         emphasised[..., 0] -= PREEMPHASIS * frames[..., 0]
         spectrum = torch.fft.rfft(emphasised.mul_(self.window), FFT)
         power = spectrum.real.square() + spectrum.imag.square()
-        return (power @ self.mel_banks).clamp_(min=FLOOR).log_()
+        return self._to_bands(power).clamp_(min=FLOOR).log_()
+
+    def _to_bands(self, power: Tensor) -> Tensor:
+        if power.is_cuda:
+            # SpeechBrain allows TF32 in matrix products: 1e-3 in the log-mel.
+            return (power.double() @ self.mel_banks.double()).float()
+        return power @ self.mel_banks

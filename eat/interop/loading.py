@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from torch import Tensor
@@ -45,7 +46,8 @@ def load_encoder(path: str | Path, weights: str = "student") -> EATEncoder:
         prefix = f"{weights}.encoder."
     elif weights != "student":
         raise CheckpointError(f"{path}: a {config['kind']} has no {weights} weights")
-    encoder = EATEncoder(**config["encoder"])
+    with _config_must_fit(path):
+        encoder = EATEncoder(**config["encoder"])
     load_strictly(encoder, _below(prefix, state, path), path)
     return encoder.eval()
 
@@ -59,7 +61,8 @@ def load_frontend(path: str | Path) -> LogMel:
         If the checkpoint is missing or damaged.
     """
     config, _ = read_checkpoint(path)
-    return LogMel(**config["frontend"])
+    with _config_must_fit(path):
+        return LogMel(**config["frontend"])
 
 
 def initialise_encoder(encoder: EATEncoder, path: str | Path) -> None:
@@ -90,8 +93,9 @@ def load_classifier(path: str | Path) -> EATClassifier:
         If the checkpoint is missing, damaged or not a classifier.
     """
     config, state = _read_kind(path, "classifier")
-    encoder = EATEncoder(**config["encoder"])
-    classifier = EATClassifier(encoder, config["num_classes"], config["pooling"])
+    with _config_must_fit(path):
+        encoder = EATEncoder(**config["encoder"])
+        classifier = EATClassifier(encoder, config["num_classes"], config["pooling"])
     load_strictly(classifier, state, path)
     return classifier.eval()
 
@@ -105,10 +109,12 @@ def load_pretraining(path: str | Path) -> EATPretraining:
         If the checkpoint is missing, damaged or not a pre-trained model.
     """
     config, state = _read_kind(path, "pretraining")
-    encoder = EATEncoder(**config["encoder"])
-    student = EATStudent(encoder, CNNDecoder(**config["decoder"]))
-    teacher = EMATeacher(encoder, **config.get("teacher", {}))
-    model = EATPretraining(student, teacher, config["utterance_weight"])
+    with _config_must_fit(path):
+        encoder = EATEncoder(**config["encoder"])
+        decoder = CNNDecoder(**config["decoder"])
+        student = EATStudent(encoder, decoder, **config.get("student", {}))
+        teacher = EMATeacher(encoder, **config.get("teacher", {}))
+        model = EATPretraining(student, teacher, config["utterance_weight"])
     load_strictly(model, state, path)
     return model
 
@@ -124,6 +130,17 @@ def read_checkpoint(path: str | Path) -> tuple[dict, dict[str, Tensor]]:
     if Path(path).is_dir():
         return read_model(path)
     return read_official(path)
+
+
+@contextmanager
+def _config_must_fit(path: str | Path) -> Iterator[None]:
+    try:
+        yield
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{path}: its config does not describe such a model ({error}; was it "
+            "edited, or made by another version?)"
+        ) from error
 
 
 def _read_kind(path: str | Path, kind: str) -> tuple[dict, dict[str, Tensor]]:

@@ -51,20 +51,18 @@ def explicit_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 class FeedForward(nn.Module):
-    """Two linear layers around a GELU (the exact, erf form).
+    """Two linear layers around a GELU (the exact, erf form), 4 D wide inside.
 
     Parameters
     ----------
     dim
         Width D.
-    ratio
-        Hidden width over D.
     """
 
-    def __init__(self, dim: int, ratio: float = 4.0) -> None:
+    def __init__(self, dim: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(dim, int(dim * ratio))
-        self.fc2 = nn.Linear(int(dim * ratio), dim)
+        self.fc1 = nn.Linear(dim, 4 * dim)
+        self.fc2 = nn.Linear(4 * dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """Transform each token of `[..., D]`."""

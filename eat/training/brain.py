@@ -9,22 +9,24 @@ from __future__ import annotations
 import json
 import logging
 import math
-import time
 from pathlib import Path
 from typing import Any
 
 import speechbrain as sb
 import torch
-from speechbrain.utils.distributed import if_main_process, main_process_only
+from speechbrain.utils.distributed import if_main_process
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from eat.training.experiment import ExperimentError
+from eat.training.meter import IntervalMeter
 from eat.training.optim import clip_gradients, set_learning_rates
 from eat.training.results import write_results
 from eat.training.seeding import step_generator, step_seed
 
 logger = logging.getLogger(__name__)
+
+SPEECHBRAIN_META = {"unixtime", "end-of-epoch"}  # what it adds to a checkpoint's own
 
 
 class EATBrain(sb.Brain):
@@ -94,6 +96,10 @@ class EATBrain(sb.Brain):
     def on_stage_start(self, stage: sb.Stage, epoch: int | None = None) -> None:
         """Remember the epoch, of which every draw is a function."""
         self.epoch = epoch or 0
+        if stage == sb.Stage.TRAIN:
+            self.meter.go_on()
+        else:
+            self.meter.pause()
 
     def on_fit_batch_start(self, batch: Any, should_step: bool) -> None:
         """Seed this step's draws and set its learning rate."""
@@ -201,9 +207,12 @@ class EATBrain(sb.Brain):
 
     def write_results(self, **results: Any) -> None:
         """Write ``results.json``; nothing if the run was complete before."""
-        if self.last is None:
-            logger.info("Nothing left to do: the run was complete")
-            return
+        if self.last is None:  # no epoch was left to train
+            if (Path(self.hparams.output_folder) / "results.json").is_file():
+                logger.info("Nothing left to do: the run was complete")
+                return
+            meta = self.checkpointer.find_checkpoint().meta
+            self.last = {k: v for k, v in meta.items() if k not in SPEECHBRAIN_META}
         write_results(
             self.hparams.output_folder,
             seed=self.hparams.seed,
@@ -230,53 +239,6 @@ class EATBrain(sb.Brain):
             f"{key} {value:.4g}" for key, value in record.items() if value is not None
         )
         logger.info("%s %d  %s", kind, self.optimizer_step, shown)
-
-
-@sb.utils.checkpoints.register_checkpoint_hooks
-class IntervalMeter:
-    """Running means since the last log line, and the batches left out so far.
-
-    Part of the checkpoint.
-    """
-
-    def __init__(self) -> None:
-        self.skipped = 0
-        self.reset()
-
-    def reset(self) -> None:
-        """Begin a new interval."""
-        self.sums: dict[str, Tensor | float] = {}
-        self.batches = 0
-        self.clips = 0
-        self.started = time.perf_counter()
-
-    def add(self, figures: dict[str, Tensor], clips: int) -> None:
-        """Add one batch; scalars stay on their device, so nothing waits for them."""
-        for key, value in figures.items():
-            self.sums[key] = self.sums.get(key, 0.0) + value
-        self.batches += 1
-        self.clips += clips
-
-    def means(self) -> dict[str, float]:
-        """Means over the interval, and clips per second of this process."""
-        seconds = time.perf_counter() - self.started
-        means = {key: float(value) / self.batches for key, value in self.sums.items()}
-        return {**means, "clips_per_second": self.clips / seconds}
-
-    @sb.utils.checkpoints.mark_as_saver
-    @main_process_only
-    def _save(self, path: Path) -> None:
-        sums = {key: float(value) for key, value in self.sums.items()}
-        state = {"sums": sums, "batches": self.batches, "skipped": self.skipped}
-        Path(path).write_text(json.dumps(state), encoding="utf-8")
-
-    @sb.utils.checkpoints.mark_as_loader
-    def _load(self, path: Path, end_of_epoch: bool) -> None:
-        state = json.loads(Path(path).read_text(encoding="utf-8"))
-        self.reset()
-        self.sums, self.batches = state["sums"], state["batches"]
-        self.skipped = state["skipped"]
-        # Clips seen before the interruption would not fit this process's clock.
 
 
 def _plain(value: Any) -> float | str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import logging
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,7 @@ from pathlib import Path
 import speechbrain as sb
 import yaml
 from hyperpyyaml import load_hyperpyyaml, resolve_references
+from ruamel.yaml.error import MarkedYAMLError
 from speechbrain.utils.distributed import ddp_init_group, run_on_main
 from speechbrain.utils.run_opts import RunOptions
 from speechbrain.utils.seed import seed_everything
@@ -73,7 +75,7 @@ def start_experiment(argv: Sequence[str]) -> tuple[dict, dict]:
     run_on_main(_check_folder, args=[Path(settings["output_folder"]), settings])
     # Before the networks are built: the same weights in every process and every run.
     seed_everything(settings["seed"], verbose=False)
-    hparams = load_hyperpyyaml(text, overrides)
+    hparams = _instantiate(path, text, overrides)
     # Never hparams.update(run_opts): it would put SpeechBrain's defaults in place of
     # the YAML's precision, clipping and accumulation. The Brain merges them rightly.
     sb.create_experiment_directory(
@@ -99,7 +101,9 @@ def one_line_errors() -> Iterator[None]:
         yield
     except expected as error:
         logger.debug("The run ended with an error", exc_info=True)  # into its log.txt
-        sys.exit(f"error: {error}")
+        # An error in a loader's worker comes with the worker's whole trace.
+        last_line = str(error).strip().splitlines()[-1]
+        sys.exit(f"error: {re.sub(r'^[a-z_.]+[A-Z][A-Za-z]+Error: ', '', last_line)}")
 
 
 def _keep_script(folder: Path) -> None:
@@ -116,6 +120,8 @@ def _with_run_options(text: str, overrides: str, run_opts: RunOptions) -> str:
     """
     given = run_opts.overridden_args & set(_setting_names(text))
     lines = [overrides, *(f"{key}: {run_opts[key]}" for key in sorted(given))]
+    if "ckpt_interval_steps" in run_opts.overridden_args:
+        lines.append("ckpt_interval_minutes: 0")  # SpeechBrain refuses to have both
     return "\n".join(line for line in lines if line)
 
 
@@ -129,6 +135,11 @@ def _resolve(path: str, text: str, overrides: str) -> dict:
         resolved = resolve_references(
             StringIO(text), overrides, overrides_must_match=True
         )
+    except MarkedYAMLError as error:
+        reason = str(error.problem).splitlines()[0]
+        raise ExperimentError(
+            f"{path}: options cannot be read, is one given twice? ({reason})"
+        ) from error
     except KeyError as error:
         raise ExperimentError(_unknown_setting(path, text, overrides)) from error
     except ValueError as error:
@@ -137,6 +148,14 @@ def _resolve(path: str, text: str, overrides: str) -> dict:
         name = str(error).split("'")[1]
         raise ExperimentError(f"{path}: {name} not given (add --{name} ...)") from error
     return yaml.load(resolved.read(), Loader=_PlainLoader)
+
+
+def _instantiate(path: str, text: str, overrides: str) -> dict:
+    try:
+        return load_hyperpyyaml(text, overrides)
+    except (TypeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ExperimentError(f"{path}: a setting does not fit ({reason})") from error
 
 
 def _unknown_setting(path: str, text: str, overrides: str) -> str:

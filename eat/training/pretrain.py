@@ -59,7 +59,7 @@ class PretrainBrain(EATBrain):
         self, batch: Batch, stage: sb.Stage
     ) -> tuple[StudentOutput, Tensor, Masks]:
         """Spectrograms, masks, the student's predictions, the teacher's targets."""
-        batch = batch.to(self.device)
+        batch = batch.to(self.device, non_blocking=True)
         training = stage == sb.Stage.TRAIN
         # Validation sees the same masks every epoch: its loss is then comparable.
         generator = (
@@ -144,13 +144,14 @@ class PretrainBrain(EATBrain):
         record = {"valid_loss": float(stage_loss)}
         if self.probe_sets is not None:
             record["knn_mAP"] = self.knn_score()
-        self.last = record
+        self.last = {**record, "epoch": epoch}
         self.log("epoch", record)
         self.hparams.train_logger.log_stats(
             {"epoch": epoch, "step": self.optimizer_step}, valid_stats=record
         )
-        self.save_epoch(record, num_to_keep=self.hparams.keep_checkpoints)
+        # The model first: a run killed in between repeats the epoch and writes both.
         run_on_main(self.write_model)
+        self.save_epoch(self.last, num_to_keep=self.hparams.keep_checkpoints)
 
     def knn_score(self) -> float:
         """MAP of nearest neighbours in the student's mean patch features."""
@@ -178,6 +179,7 @@ class PretrainBrain(EATBrain):
             "kind": "pretraining",
             "encoder": student.encoder.config,
             "decoder": student.decoder.config,
+            "student": {"mask_noise_std": student.mask_noise_std},
             "teacher": teacher.config,
             "utterance_weight": self.hparams.utterance_weight,
             "frontend": self.modules.frontend.config,

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from audioset_prepare import prepare_audioset
 from speechbrain.dataio.dataset import DynamicItemDataset
-from speechbrain.utils.distributed import if_main_process, run_on_main
+from speechbrain.utils.distributed import run_on_main
 from torch import Tensor
 
 from eat.audio.augment import mixup, roll_and_gain, spec_augment
@@ -29,7 +29,11 @@ from eat.evaluation.metrics import average_precision
 from eat.interop.loading import initialise_encoder
 from eat.interop.weights import save_model
 from eat.training.brain import EATBrain
-from eat.training.experiment import one_line_errors, start_experiment
+from eat.training.experiment import (
+    ExperimentError,
+    one_line_errors,
+    start_experiment,
+)
 from eat.training.optim import parameter_groups
 from eat.training.pretrain import PretrainBrain
 
@@ -55,7 +59,7 @@ class AudioSetFinetuneBrain(EATBrain):
 
     def compute_forward(self, batch: Batch, stage: sb.Stage) -> tuple[Tensor, Tensor]:
         """Logits and (mixed) labels, `[B, C]` each; augments while training."""
-        batch = batch.to(self.device)
+        batch = batch.to(self.device, non_blocking=True)
         wav, labels = batch.wav, batch.target
         training = stage == sb.Stage.TRAIN
         if training and self.hparams.roll:
@@ -104,11 +108,16 @@ class AudioSetFinetuneBrain(EATBrain):
         self.hparams.train_logger.log_stats(
             {"epoch": epoch, "step": self.optimizer_step}, valid_stats=record
         )
-        self.write_class_ap(per_class)
+        # The model first: a run killed in between repeats the epoch and writes both.
+        run_on_main(self.keep_best, kwargs={"per_class": per_class})
+        self.save_epoch(self.last, max_keys=["mAP"])
+
+    def keep_best(self, per_class: Tensor) -> None:
+        """Write model and class scores if this epoch is the best so far."""
         best = self.best()
-        self.save_epoch({**record, "epoch": epoch}, max_keys=["mAP"])
-        if best is None or record["mAP"] > best["mAP"]:
-            run_on_main(self.write_model)
+        if best is None or self.last["mAP"] > best["mAP"]:
+            self.write_class_ap(per_class)
+            self.write_model()
 
     def best(self) -> dict[str, float] | None:
         """Figures of the best checkpoint so far."""
@@ -117,8 +126,6 @@ class AudioSetFinetuneBrain(EATBrain):
 
     def write_class_ap(self, per_class: Tensor) -> None:
         """Write the average precision of every class, best first."""
-        if not if_main_process():
-            return
         rows = zip(self.label_set.names, per_class.tolist(), strict=True)
         lines = [f"{ap:.4f}\t{name}" for name, ap in sorted(rows, key=_by_ap)]
         path = Path(self.hparams.output_folder) / "class_ap.txt"
@@ -163,9 +170,10 @@ def dataset(
 def hold_out(
     data: DynamicItemDataset, share: float
 ) -> tuple[DynamicItemDataset, DynamicItemDataset]:
-    """Split into (rest, held out) by the clips' order in the manifest."""
-    every = round(1 / share)
-    held = set(data.data_ids[::every])
+    """Split into (rest, held out): clips at even distances in the manifest."""
+    if not 0 < share <= 0.5:
+        raise ExperimentError(f"held_out {share}: must lie above 0, up to 0.5")
+    held = set(data.data_ids[:: round(1 / share)])
     return (
         data.filtered_sorted(key_test={"id": lambda i: i not in held}),
         data.filtered_sorted(key_test={"id": lambda i: i in held}),
@@ -197,10 +205,16 @@ def fit(
 
 
 def pretrain(hparams: dict, run_opts: dict[str, Any]) -> None:
-    """Pre-train on all clips, labels unused but for the kNN score."""
+    """Pre-train; labels serve the kNN score only, where there are labelled clips."""
     labels = prepare_data(hparams)
-    labelled = dataset(hparams, "balanced_train", labels)
-    remembered, queried = hold_out(labelled, hparams["held_out"])
+    train = dataset(hparams, hparams["train_manifest"], None)
+    probe_sets = None
+    if (Path(hparams["manifest_folder"]) / "balanced_train.csv").is_file():
+        labelled = dataset(hparams, "balanced_train", labels)
+        probe_sets = hold_out(labelled, hparams["held_out"])
+        valid = probe_sets[1]
+    else:
+        train, valid = hold_out(train, min(hparams["held_out"], 2000 / len(train)))
     brain = AudioSetPretrainBrain(
         modules=hparams["modules"],
         opt_class=hparams["opt_class"],
@@ -208,14 +222,19 @@ def pretrain(hparams: dict, run_opts: dict[str, Any]) -> None:
         run_opts=run_opts,
         checkpointer=hparams["checkpointer"],
     )
-    brain.probe_sets = (remembered, queried)
-    fit(brain, hparams, dataset(hparams, hparams["train_manifest"], None), queried)
+    brain.probe_sets = probe_sets
+    fit(brain, hparams, train, valid)
     run_on_main(brain.write_results)
 
 
 def finetune(hparams: dict, run_opts: dict[str, Any]) -> None:
     """Fine-tune a pre-trained encoder, or train the same network from scratch."""
     labels = prepare_data(hparams)
+    if len(labels) != hparams["num_classes"]:
+        raise ExperimentError(
+            f"num_classes {hparams['num_classes']}: {hparams['data_folder']} lists "
+            f"{len(labels)} (add --num_classes {len(labels)})"
+        )
     train = dataset(hparams, hparams["train_manifest"], labels)
     if hparams["held_out"]:
         train, valid = hold_out(train, hparams["held_out"])

@@ -44,8 +44,14 @@ def test_job_runs_once(tmp_path, capsys):
     for _ in range(2):
         assert runner.run(job).results()["last"]["mAP"] == 0.25
     assert (tmp_path / "run" / "calls").read_text() == "x"
-    assert job.seconds() > 0
+    assert job.done()["seconds"] > 0 and job.done()["peak_mb"] > 0
     assert "mAP 0.250" in capsys.readouterr().out
+
+
+def test_job_with_other_settings_is_not_taken_for_done(tmp_path):
+    Runner().run(script(tmp_path / "run", TRAIN))
+    Runner().run(script(tmp_path / "run", TRAIN + "\n"))
+    assert (tmp_path / "run" / "calls").read_text() == "xx"
 
 
 def test_failed_job_says_why_and_runs_again(tmp_path):
@@ -92,7 +98,8 @@ def test_table_shows_every_run():
     results = {key: [0.1, 0.3] for _, _, key in SYSTEMS} | {"chance": 0.05}
     results["pretrained_frozen"] = 0.4
     rows = _rows(results)
-    assert [row["mAP"] for row in rows] == pytest.approx([0.05, 0.2, 0.2, 0.4, 0.2, 0.2])
+    means = [row["mAP"] for row in rows]
+    assert means == pytest.approx([0.05, 0.2, 0.2, 0.4, 0.2, 0.2])
     assert rows[1]["runs"] == "0.100, 0.300"
     assert rows[1]["spread"] == pytest.approx(0.02**0.5)
     assert "runs" not in rows[3]

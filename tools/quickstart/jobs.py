@@ -13,10 +13,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from tqdm import tqdm
 
 RECIPE = Path(__file__).resolve().parents[2] / "recipes" / "AudioSet"
 DONE = "job.json"
+# Without the instructions bf16 is emulated, some ten times slower than fp32.
+HAS_BF16 = torch.cpu._is_avx512_bf16_supported()
 POLL_SECONDS = 0.5
 
 
@@ -51,15 +54,20 @@ class Job:
         words = [str(w) for k, v in overrides.items() for w in (f"--{k}", v)]
         # On the CPU everywhere, so that all see the same numbers.
         options = ["--device", "cpu", "--noprogressbar"]
+        if not HAS_BF16:
+            options += ["--precision", "fp32", "--eval_precision", "fp32"]
         return [sys.executable, "train.py", f"hparams/{self.yaml}", *words, *options]
 
     def results(self) -> dict:
         """The finished run's results.json."""
         return json.loads((self.folder / "results.json").read_text(encoding="utf-8"))
 
-    def seconds(self) -> float:
-        """How long the run took."""
-        return json.loads((self.folder / DONE).read_text(encoding="utf-8"))["seconds"]
+    def done(self) -> dict | None:
+        """Seconds, peak memory and command of the finished run; None before."""
+        try:
+            return json.loads((self.folder / DONE).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
 
 
 class JobError(RuntimeError):
@@ -72,7 +80,7 @@ class Runner:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.free_lines = [0, 1]
-        self.children: set[subprocess.Popen] = set()
+        self.children: list[subprocess.Popen] = []
 
     def run(self, job: Job) -> Job:
         """Run a job unless it is done already, and wait for it.
@@ -82,7 +90,9 @@ class Runner:
         JobError
             With the last line of the run's output.
         """
-        if (job.folder / DONE).is_file():
+        earlier = job.done()
+        # A run with other settings is not this one; train.py will say so.
+        if earlier is not None and earlier["command"] == job.command[1:]:
             tqdm.write(f"  {job.name}: done before")
             return job
         job.folder.mkdir(parents=True, exist_ok=True)
@@ -92,20 +102,29 @@ class Runner:
             child = subprocess.Popen(
                 job.command, cwd=RECIPE, stdout=log, stderr=subprocess.STDOUT
             )
-            self.children.add(child)
-            while child.poll() is None:
-                time.sleep(POLL_SECONDS)
-                bar.update(steps_done(job.folder) - bar.n)
-            self.children.discard(child)
+            self.children.append(child)
+            peak_mb = self.wait(child, job, bar)
         if child.returncode:
             last = output.read_text(encoding="utf-8").strip().splitlines()[-1:]
             raise JobError(f"{job.name} failed: {' '.join(last)} (all in {output})")
+        shown = outcome(job)  # fails if the run left no results
         seconds = round(time.perf_counter() - started, 1)
+        done = {"seconds": seconds, "peak_mb": peak_mb, "command": job.command[1:]}
         partial = job.folder / f"{DONE}.partial"
-        partial.write_text(json.dumps({"seconds": seconds, "command": job.command[1:]}))
+        partial.write_text(json.dumps(done), encoding="utf-8")
         os.replace(partial, job.folder / DONE)
-        tqdm.write(f"  {job.name}: {seconds:.0f} s  {outcome(job)}")
+        tqdm.write(f"  {job.name}: {seconds:.0f} s  {shown}")
         return job
+
+    def wait(self, child: subprocess.Popen, job: Job, bar: tqdm) -> int:
+        """Wait for a process, moving its bar; returns its peak memory in MB."""
+        while True:
+            pid, status, usage = os.wait4(child.pid, os.WNOHANG)
+            if pid:
+                child.returncode = os.waitstatus_to_exitcode(status)
+                return usage.ru_maxrss // 1024
+            time.sleep(POLL_SECONDS)
+            bar.update(steps_done(job.folder) - bar.n)
 
     @contextmanager
     def bar(self, job: Job) -> Iterator[tqdm]:
@@ -131,7 +150,8 @@ class Runner:
     def stop(self) -> None:
         """End all running children; they resume when called again."""
         for child in self.children:
-            child.terminate()
+            if child.returncode is None:
+                child.terminate()
 
 
 def steps_done(folder: Path) -> int:

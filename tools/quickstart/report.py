@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import statistics
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from hyperpyyaml import load_hyperpyyaml
-from jobs import Job
+from jobs import DONE, HAS_BF16, Job
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -39,6 +38,7 @@ from eat.report import (
 from eat.training.results import versions
 
 UNTRAINED_SEEDS = (0, 1, 2)
+COLUMNS = ("", "mAP", "spread", "runs")
 # Group, name and key in results.json of what is compared.
 SYSTEMS = (
     ("Frozen", "log-mel statistics", "log_mel_statistics"),
@@ -91,7 +91,7 @@ def all_layers(encoder: nn.Module, spec: Tensor) -> Tensor:
     """Mean patch token of every layer, side by side: `[M, T, F]` to `[M, depth*D]`."""
     parts = []
     for chunk in tqdm(spec.split(50), "  encoding", leave=False, disable=None):
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=HAS_BF16):
             layers = encoder(chunk, return_layers=True).layers
         means = [layer[:, 1:].float().mean(dim=1) for layer in layers]
         parts.append(torch.cat(means, dim=1))
@@ -110,6 +110,10 @@ def write_report(
 ) -> str:
     """Probe, write results.json, report.md and the pictures; returns the table."""
     run = jobs["pretraining"][0].folder
+    all_jobs = [job for group in jobs.values() for job in group]
+    if _is_newer(output / "results.json", all_jobs):
+        results = json.loads((output / "results.json").read_text(encoding="utf-8"))
+        return markdown_table(_rows(results), COLUMNS)
     config = json.loads((run / "model" / "config.json").read_text(encoding="utf-8"))
     clips = Clips(output / "manifests", data, LogMel(**config["frontend"]))
     encoders = [untrained(config["encoder"], s) for s in UNTRAINED_SEEDS]
@@ -136,16 +140,23 @@ def write_report(
         "pretraining_seed": seed,
         "finetune_steps": jobs["scratch"][0].steps,
         "pretraining_steps": jobs["pretraining"][0].steps,
-        "seconds": {j.name: j.seconds() for group in jobs.values() for j in group},
-        "peak_memory_mb_of_largest_run": _peak_memory(),
+        "precision": "bf16" if HAS_BF16 else "fp32",
+        "seconds": {job.name: job.done()["seconds"] for job in all_jobs},
+        "peak_memory_mb_of_largest_run": max(job.done()["peak_mb"] for job in all_jobs),
         "versions": versions(),
     }
     log_mel_knn = clips.knn(log_mel_statistics)
     _draw(run, clips, results, log_mel_knn, output)
-    table = markdown_table(_rows(results), ("", "mAP", "spread", "runs"))
+    table = markdown_table(_rows(results), COLUMNS)
     _write(output / "report.md", _text(results, table, jobs))
     _write(output / "results.json", json.dumps(results, indent=1) + "\n")
     return table
+
+
+def _is_newer(report: Path, jobs: list[Job]) -> bool:
+    """Whether the report was written after the last of the jobs was done."""
+    written = report.stat().st_mtime if report.is_file() else 0
+    return written > max((job.folder / DONE).stat().st_mtime for job in jobs)
 
 
 def _features(encoder: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
@@ -158,11 +169,6 @@ def _gain(probes: dict[str, ProbeResult], other: str, labels: Tensor) -> dict:
         probes["pretrained"].scores, probes[other].scores, labels, seed=0
     )
     return {"difference": difference, "low": low, "high": high}
-
-
-def _peak_memory() -> int:
-    """Peak resident memory in MB of the largest child process so far."""
-    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024
 
 
 def _runs(results: dict, key: str) -> list[float]:

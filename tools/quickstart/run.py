@@ -38,10 +38,10 @@ class Plan:
         Steps between two log lines.
     """
 
-    epochs: int = 4
-    steps_per_epoch: int = 800
-    finetune_steps: int = 900
-    choice_steps: int = 300
+    epochs: int = 5
+    steps_per_epoch: int = 600
+    finetune_steps: int = 750
+    choice_steps: int = 200
     learning_rates: tuple[float, ...] = (0.0005, 0.001)
     finetunings: int = 3
     log_interval: int = 50

@@ -117,3 +117,15 @@ def test_pickled_object_is_never_executed(official, tmp_path):
     assert not (tmp_path / "executed").exists()
     pickle.loads(path.read_bytes())  # the attack itself is real
     assert (tmp_path / "executed").exists()
+
+
+def test_edited_config(folder):
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    config["encoder"]["widht"] = 16
+    path.write_text(json.dumps(config))
+    assert "unexpected keyword argument 'widht'" in refusal(eat.load_encoder, folder)
+    del config["encoder"], config["frontend"]
+    path.write_text(json.dumps(config))
+    assert "('encoder';" in refusal(eat.load_pretraining, folder)
+    assert "('frontend';" in refusal(eat.load_frontend, folder)

@@ -296,3 +296,9 @@ def test_initialise_encoder_refuses_other_options(tmp_path, option, value, their
         f"its encoder has {option} {theirs}, the YAML file {value} (use the settings"
     )
     assert torch.equal(encoder.cls_token, before)
+
+
+def test_frontend_has_the_corpus_s_constants(parity_folder):
+    """An official model comes with the normalisation it was trained with."""
+    frontend = eat.load_frontend(parity_folder / "official_pretrain.pt")
+    assert frontend.config == {"mean": -4.268, "std": 4.569, "num_frames": 128}

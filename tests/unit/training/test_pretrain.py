@@ -217,7 +217,8 @@ def test_log(whole):
         else:
             assert figures.keys() - {"step"} == {"valid_loss", "knn_mAP"}
             assert 0 <= record["knn_mAP"] <= 1
-    assert whole.last == {k: records[-1][k] for k in ("valid_loss", "knn_mAP")}
+    keys = ("valid_loss", "knn_mAP", "epoch")
+    assert whole.last == {key: records[-1][key] for key in keys}
     assert len((whole.folder / "train_log.txt").read_text().splitlines()) == 2
 
 
@@ -288,3 +289,16 @@ def test_collapse_stops_the_run_in_one_line(tmp_path, clips):
     with pytest.raises(SystemExit, match="^error: stopped at step 4"):
         with one_line_errors():
             raise caught.value
+
+
+def test_run_killed_before_its_results_gets_them(tmp_path, clips):
+    """Repeating the command of a trained run writes what is missing."""
+    brain = make_brain(tmp_path, clips)
+    fit(brain, clips)
+    again = make_brain(tmp_path, clips)
+    fit(again, clips)
+    assert again.last is None
+    again.write_results()
+    written = json.loads((tmp_path / "results.json").read_text())
+    assert written["last"] == pytest.approx(brain.last)
+    assert written["steps"] == brain.optimizer_step
