@@ -38,13 +38,9 @@ class AtomicCheckpointer(Checkpointer):
         # SpeechBrain would announce the folder by its passing name.
         saved = super().save_checkpoint(meta or {}, end_of_epoch, name, logging.DEBUG)
         ddp_barrier()  # other ranks may write into the folder as well
-        if saved is None:
-            return None
-        final = saved.path.with_name(saved.path.name.removeprefix(PARTIAL))
-        os.rename(saved.path, final)
-        logger.log(verbosity, "Saved checkpoint %s", final)
-        files = {key: final / Path(p).name for key, p in saved.paramfiles.items()}
-        return Checkpoint(final, saved.meta, files)
+        published = saved and self._publish(saved, verbosity)
+        ddp_barrier()  # no rank lists the checkpoints before this one is there
+        return published
 
     def save_and_keep_only(
         self,
@@ -58,6 +54,15 @@ class AtomicCheckpointer(Checkpointer):
         """
         keys = list(importance_keys or [])
         super().save_and_keep_only(*args, importance_keys=keys, **kwargs)
+
+    @staticmethod
+    def _publish(saved: Checkpoint, verbosity: int) -> Checkpoint:
+        """Give a complete checkpoint its final name."""
+        final = saved.path.with_name(saved.path.name.removeprefix(PARTIAL))
+        os.rename(saved.path, final)
+        logger.log(verbosity, "Saved checkpoint %s", final)
+        files = {key: final / Path(p).name for key, p in saved.paramfiles.items()}
+        return Checkpoint(final, saved.meta, files)
 
     def _new_checkpoint_dirpath(self) -> Path:
         return _aside(super()._new_checkpoint_dirpath())

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +11,7 @@ import pytest
 import torch
 
 import eat
-from eat.data.bank import load_bank
-from eat.data.mini_audioset import LABELS, AudioSetSizes, write_audioset
+from eat.data.mini_audioset import LABELS
 
 ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "recipes" / "AudioSet"
@@ -78,12 +78,10 @@ def results(run):
 
 
 @pytest.fixture(scope="session")
-def corpus(tmp_path_factory):
-    """24 balanced, 12 unbalanced and 12 evaluation clips; one is not sound."""
-    folder = tmp_path_factory.mktemp("mini") / "AudioSet"
-    folder.mkdir()
-    bank = load_bank(ROOT / "tools" / "bank")
-    write_audioset(bank, folder, seed=0, sizes=AudioSetSizes(24, 12, 12), workers=2)
+def corpus(audioset, tmp_path_factory):
+    """The tiny corpus, one clip of which is not sound."""
+    folder = tmp_path_factory.mktemp("broken") / "AudioSet"
+    shutil.copytree(audioset, folder)
     broken(folder).write_text("a page that says: no such video")
     return folder
 

@@ -78,11 +78,14 @@ class Clips:
             features(spec, frames), labels, features(t_spec, t_frames), t_labels
         )
 
-    def knn(self, features: Callable[[Tensor, Tensor], Tensor]) -> float:
-        """Nearest neighbours, as the pre-training log has it, but on the test clips."""
-        (spec, frames, labels), (t_spec, t_frames, t_labels) = self.train, self.test
+    def log_mel_knn(self, held_out: float) -> float:
+        """Nearest neighbours in log-mel statistics, on the training log's clips."""
+        spec, frames, labels = self.train
+        features = log_mel_statistics(spec, frames)
+        queried = torch.zeros(len(labels), dtype=torch.bool)
+        queried[:: round(1 / held_out)] = True  # as the recipe's hold_out
         return knn_probe(
-            features(spec, frames), labels, features(t_spec, t_frames), t_labels
+            features[~queried], labels[~queried], features[queried], labels[queried]
         )
 
 
@@ -145,8 +148,7 @@ def write_report(
         "peak_memory_mb_of_largest_run": max(job.done()["peak_mb"] for job in all_jobs),
         "versions": versions(),
     }
-    log_mel_knn = clips.knn(log_mel_statistics)
-    _draw(run, clips, results, log_mel_knn, output)
+    _draw(run, clips, results, output)
     table = markdown_table(_rows(results), COLUMNS)
     _write(output / "report.md", _text(results, table, jobs))
     _write(output / "results.json", json.dumps(results, indent=1) + "\n")
@@ -189,13 +191,11 @@ def _rows(results: dict) -> list[dict]:
     return rows
 
 
-def _draw(
-    run: Path, clips: Clips, results: dict, log_mel_knn: float, output: Path
-) -> None:
-    references = {"log-mel statistics, evaluation clips": log_mel_knn}
-    plot_curves(read_metrics(run / "metrics.jsonl"), output / "curves.png", references)
+def _draw(run: Path, clips: Clips, results: dict, output: Path) -> None:
     with open(run / "hyperparams.yaml", encoding="utf-8") as file:
         hparams = load_hyperpyyaml(file)
+    references = {"log-mel statistics": clips.log_mel_knn(hparams["held_out"])}
+    plot_curves(read_metrics(run / "metrics.jsonl"), output / "curves.png", references)
     spec = clips.test[0][0]
     grid = grid_of(*spec.shape)
     masks = hparams["mask_sampler"](

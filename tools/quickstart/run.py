@@ -42,7 +42,7 @@ class Plan:
     steps_per_epoch: int = 600
     finetune_steps: int = 750
     choice_steps: int = 200
-    learning_rates: tuple[float, ...] = (0.0005, 0.001)
+    learning_rates: tuple[float, ...] = (0.0005, 0.001, 0.002)
     finetunings: int = 3
     log_interval: int = 50
 

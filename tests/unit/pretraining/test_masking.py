@@ -60,6 +60,18 @@ def test_official_statistics(misc_parity, name):
     assert singletons == pytest.approx(expected["singletons_per_sample"], rel=0.12)
 
 
+@pytest.mark.parametrize("name", [n for n in SAMPLERS if n.startswith("mask.block")])
+def test_official_probability_of_every_patch(misc_parity, name):
+    """The map of how often each patch is kept: no place is favoured or starved."""
+    expected = misc_parity[f"{name}.keep_prob"].float()
+    kept = (~draw(SAMPLERS[name], 1250, 4).removed).float().mean(dim=0).view(*GRID)
+    torch.testing.assert_close(kept, expected, atol=0.04, rtol=0)
+    # What differs is no more than the noise of two estimates (root mean square 1).
+    share = 1 / misc_parity.numbers[name]["n"] + 1 / 5000
+    noise = (expected * (1 - expected) * share).sqrt()
+    assert ((kept - expected) / noise).square().mean().sqrt() < 1.2
+
+
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_indices_agree(name):
     masks = draw(SAMPLERS[name], 3, 4)

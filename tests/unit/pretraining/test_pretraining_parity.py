@@ -5,10 +5,11 @@ import torch
 
 import eat
 from eat.interop.official import our_name
-from eat.pretraining.masking import Masks
+from eat.pretraining.masking import InverseBlockMasking, Masks
 from eat.pretraining.student import take
 from eat.pretraining.teacher import EMATeacher, ema_decay
 from eat.pretraining.ufo import average_layers, normalise_targets
+from eat.training.optim import clip_gradients
 
 
 @pytest.fixture
@@ -28,6 +29,45 @@ def in_our_names(prefix, parity):
         for name, tensor in parity.tensors.items()
         if name.startswith(prefix)
     }
+
+
+@pytest.fixture
+def first_inputs(model):
+    """What enters block 0 of the student's and of the teacher's encoder."""
+    seen = {}
+    for name in ("student", "teacher"):
+        block = getattr(model, name).encoder.blocks[0]
+        block.register_forward_pre_hook(
+            lambda _, args, name=name: seen.__setitem__(name, args[0])
+        )
+    return seen
+
+
+def test_norm_before_the_first_block(model, spec, first_inputs, pretrain_parity):
+    """CLS first, no position on it, one norm over everything that was kept."""
+    model(spec, pretrain_parity["masks"], pretrain_parity["decoder_noise"])
+    expected = pretrain_parity["teacher_in"]
+    torch.testing.assert_close(first_inputs["teacher"], expected, atol=1e-5, rtol=0)
+    expected = pretrain_parity["student_in"]
+    order = pretrain_parity["ids_keep"].long().argsort(dim=1)
+    cls_token, visible = first_inputs["student"].split([1, 12], dim=1)
+    torch.testing.assert_close(cls_token, expected[:, :1], atol=1e-5, rtol=0)
+    torch.testing.assert_close(visible, take(expected[:, 1:], order), atol=1e-5, rtol=0)
+
+
+def test_share_of_removed_patches(pretrain_parity):
+    numbers = pretrain_parity.numbers
+    config = numbers["config"]
+    sampler = InverseBlockMasking(
+        config["mask_prob"], config["mask_prob_adjust"], (config["mask_length"],) * 2
+    )
+    drawn = sampler(2, config["clone_batch"], (8, 8), torch.Generator())
+    for removed in (
+        drawn.removed,
+        Masks.from_removed(pretrain_parity["masks"]).removed,
+    ):
+        assert removed.float().mean().item() == numbers["masked_pct"]
+        assert removed.sum() == numbers["sample_size"]
 
 
 def test_student_intermediates(model, spec, pretrain_parity):
@@ -84,6 +124,8 @@ def test_losses(model, spec, pretrain_parity):
     assert result.frame_loss.item() == pytest.approx(frame / size, rel=1e-6)
     assert 8 * result.utterance_loss.item() == pytest.approx(utterance / size, rel=1e-6)
     assert result.loss.item() == pytest.approx(numbers["loss_sum"] / size, rel=1e-6)
+    # So what the official run logs is what ours logs.
+    assert result.loss.item() == pytest.approx(numbers["loss_logged"], rel=1e-6)
 
 
 def test_gradients_and_two_steps(model, spec, pretrain_parity):
@@ -97,8 +139,12 @@ def test_gradients_and_two_steps(model, spec, pretrain_parity):
     for name, expected in numbers["grad_norms_after_div"].items():
         gradient = parameters[our_name(name)].grad
         assert gradient.norm().item() == pytest.approx(expected, rel=1e-5), name
-    norm = torch.nn.utils.clip_grad_norm_(parameters.values(), numbers["clip_norm"])
+    name = "encoder.blocks.2.mlp.fc2.weight"
+    before = parameters[name].grad.clone()
+    norm = clip_gradients(list(parameters.values()), numbers["clip_norm"])
     assert norm.item() == pytest.approx(numbers["grad_total_norm_after_div"], rel=1e-5)
+    clipped = before * numbers["clip_coef"]
+    torch.testing.assert_close(parameters[name].grad, clipped, atol=1e-7, rtol=1e-5)
     lr = numbers["adam"]["lr"]
     optimiser = torch.optim.AdamW(
         parameters.values(), lr=lr, betas=(0.9, 0.95), weight_decay=0.05

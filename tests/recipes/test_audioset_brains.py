@@ -1,0 +1,297 @@
+"""AudioSet's fine-tuning Brain: loss, augmentation, rates and which epoch is kept."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from sklearn.metrics import average_precision_score
+from speechbrain import Stage
+from speechbrain.utils.epoch_loop import EpochCounter
+from speechbrain.utils.train_logger import FileTrainLogger
+
+import eat
+from eat.audio.augment import mix_with_flipped
+from eat.audio.frontend import LogMel
+from eat.data.dataset import collate
+from eat.data.manifest import LabelSet
+from eat.model.classifier import EATClassifier
+from eat.model.encoder import EATEncoder
+from eat.training.checkpointing import AtomicCheckpointer
+
+RECIPE = Path(__file__).parents[2] / "recipes" / "AudioSet"
+FRAMES, CLASSES = 64, 3
+NOTHING = {
+    "roll": False,
+    "mixup_alpha": 0.0,
+    "mixup_probability": 0.0,
+    "spec_augment_ratio": 0.0,
+}
+MIXUP = {**NOTHING, "mixup_alpha": 2.0, "mixup_probability": 1.0}
+EVERYTHING = {**MIXUP, "roll": True, "spec_augment_ratio": 0.5}
+
+
+@pytest.fixture(scope="module")
+def recipe():
+    """The recipe's train.py as a module."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(RECIPE))
+        spec = importlib.util.spec_from_file_location("as_train", RECIPE / "train.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        yield module
+
+
+@pytest.fixture(scope="module")
+def clips():
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 1, 1], [1, 0, 1], [0, 0, 1]])
+    return [
+        {
+            "id": str(i),
+            "sig": torch.randn(9000 + 300 * i, generator=generator) * 0.1 * (i + 1),
+            "target": target,
+        }
+        for i, target in enumerate(labels)
+    ]
+
+
+def make_brain(recipe, folder, epochs=1, brain_class=None, **changed):
+    torch.manual_seed(1)
+    encoder = EATEncoder(dim=16, depth=2, num_heads=2, max_frames=FRAMES)
+    classifier, counter = EATClassifier(encoder, CLASSES), EpochCounter(epochs)
+    hparams = {
+        "seed": 1,
+        "output_folder": str(folder),
+        "lr": 0.01,
+        "min_lr": 0.0,
+        "scale_min_lr": True,
+        "warmup_steps": 0,
+        "total_steps": 100,
+        "batch_size": 2,
+        "steps_per_epoch": 2,
+        "num_workers": 0,
+        "log_interval": 1,
+        "weight_decay": 0.05,
+        "decay_vectors": True,
+        "layer_decay": 0.5,
+        "epoch_counter": counter,
+        "train_logger": FileTrainLogger(str(folder / "train_log.txt")),
+        **NOTHING,
+        **changed,
+    }
+    recoverables = {"classifier": classifier, "epoch_counter": counter}
+    brain = (brain_class or recipe.AudioSetFinetuneBrain)(
+        modules={"frontend": LogMel(-4.268, 4.569, FRAMES), "classifier": classifier},
+        opt_class=torch.optim.AdamW,
+        hparams=hparams,
+        run_opts={"device": "cpu", "noprogressbar": True},
+        checkpointer=AtomicCheckpointer(folder / "save", recoverables),
+    )
+    brain.label_set = LabelSet(("/m/a", "/m/b", "/m/c"), ("a", "b", "c"))
+    return brain
+
+
+@pytest.fixture(scope="module")
+def official(parity_folder):
+    return eat.load_classifier(parity_folder / "official_finetuned.pt")
+
+
+def test_losses_are_the_official_ones(recipe, tmp_path, official, finetune_parity):
+    brain, numbers = make_brain(recipe, tmp_path), finetune_parity.numbers
+    x, y = finetune_parity["x"][:, 0], finetune_parity["y"]
+    mixed_x, mixed_y = mix_with_flipped(x, y, 0.3)
+    loss = brain.compute_objectives((official(mixed_x), mixed_y), None, Stage.TRAIN)
+    expected = numbers["bce_train_mixup0.3"]["loss_after_division"]
+    assert loss.item() == pytest.approx(expected, rel=2e-6)
+    brain.on_stage_start(Stage.VALID, 1)
+    loss = brain.compute_objectives((official(x), y), None, Stage.VALID)
+    expected = numbers["bce_eval"]["sum"] / numbers["bce_eval"]["sample_size"]
+    assert loss.item() == pytest.approx(expected, rel=2e-6)
+
+
+def test_batch_without_labels_has_a_loss(recipe, tmp_path):
+    brain = make_brain(recipe, tmp_path)
+    outputs = torch.zeros(2, CLASSES), torch.zeros(2, CLASSES)
+    loss = brain.compute_objectives(outputs, None, Stage.TRAIN)
+    assert loss.item() == pytest.approx(2 * CLASSES * 0.693147, rel=1e-5)
+
+
+def forward(recipe, folder, clips, stage, step=1, **augmentation):
+    """What a batch becomes: (wave, spectrogram, labels) as the network sees them."""
+    brain = make_brain(recipe, folder, **augmentation)
+    brain.init_optimizers()
+    brain.on_stage_start(stage, 1)
+    brain.step = step
+    batch = collate(clips)
+    if stage == Stage.TRAIN:
+        brain.on_fit_batch_start(batch, True)
+    seen = []
+    for module in brain.modules.values():
+        module.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    logits, labels = brain.compute_forward(batch, stage)
+    wav, spec = seen
+    assert torch.equal(logits, brain.bare(spec))
+    return wav, spec, labels
+
+
+@pytest.fixture(scope="module")
+def pair(clips):
+    """Two clips with one label each."""
+    return clips[:2]
+
+
+@pytest.fixture(scope="module")
+def plain(pair):
+    batch = collate(pair)
+    return LogMel(-4.268, 4.569, FRAMES)(batch.wav, batch.lengths)
+
+
+@pytest.mark.parametrize(
+    ("stage", "settings"),
+    [(Stage.VALID, EVERYTHING), (Stage.TEST, EVERYTHING), (Stage.TRAIN, NOTHING)],
+)
+def test_nothing_is_augmented(recipe, tmp_path, pair, plain, stage, settings):
+    wav, spec, labels = forward(recipe, tmp_path, pair, stage, **settings)
+    assert torch.equal(wav, collate(pair).wav)
+    assert torch.equal(spec, plain) and torch.equal(labels, torch.eye(2, CLASSES))
+
+
+@pytest.mark.parametrize("step", [1, 2, 3])
+def test_mixup_mixes_clips_and_labels_alike(recipe, tmp_path, pair, plain, step):
+    _, spec, labels = forward(recipe, tmp_path, pair, Stage.TRAIN, step, **MIXUP)
+    own, other = labels[0, :2]  # the clips have one label each, so it tells the share
+    assert own + other == 1 and min(own, other) > 0.05 and abs(own - other) > 0.01
+    assert torch.equal(labels[1, :2], torch.stack([other, own]))
+    torch.testing.assert_close(spec, own * plain + other * plain.flip(0))
+
+
+@pytest.mark.parametrize("step", [2, 3])
+def test_spec_augment_blanks_a_cross(recipe, tmp_path, pair, plain, step):
+    blanking = {**NOTHING, "spec_augment_ratio": 1.0}
+    _, spec, labels = forward(recipe, tmp_path, pair, Stage.TRAIN, step, **blanking)
+    blank = spec == 0
+    assert not (plain == 0).any()
+    assert torch.equal(spec[~blank], plain[~blank])
+    frames, bins = blank.all(dim=2), blank.all(dim=1)
+    assert frames.any(dim=1).all() and bins.any(dim=1).all()
+    assert torch.equal(blank, frames[:, :, None] | bins[:, None])
+    assert torch.equal(labels, torch.eye(2, CLASSES))
+
+
+def test_roll_turns_every_clip(recipe, tmp_path, pair):
+    wav, _, _ = forward(
+        recipe, tmp_path, pair, Stage.TRAIN, **{**NOTHING, "roll": True}
+    )
+    for rolled, clip in zip(wav, pair, strict=True):
+        clip, rolled = clip["sig"], rolled[: len(clip["sig"])]
+        gain = rolled.norm() / clip.norm()
+        shift = (rolled.argmax() - clip.argmax()).item()
+        assert 0.5 < gain < 1.5 and shift % len(clip)
+        torch.testing.assert_close(rolled, gain * clip.roll(shift))
+
+
+def test_every_step_draws_anew(recipe, tmp_path, pair):
+    one, again, two = (
+        forward(recipe, tmp_path, pair, Stage.TRAIN, step, **EVERYTHING)
+        for step in (1, 1, 2)
+    )
+    for first, same, other in zip(one, again, two, strict=True):
+        assert torch.equal(first, same) and not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("decay_vectors", [True, False])
+def test_rates_and_decay(recipe, tmp_path, clips, decay_vectors):
+    brain = make_brain(recipe, tmp_path, decay_vectors=decay_vectors)
+    brain.init_optimizers()
+    brain.on_stage_start(Stage.TRAIN, 1)
+    brain.on_fit_batch_start(collate(clips), True)
+    groups = {id(p): g for g in brain.optimizer.param_groups for p in g["params"]}
+    parameters = dict(brain.bare.named_parameters())
+    assert groups.keys() == {id(parameter) for parameter in parameters.values()}
+    for name, parameter in parameters.items():
+        group, scale = groups[id(parameter)], 1.0
+        if "blocks." in name:
+            scale = {"0": 0.25, "1": 0.5}[name.split("blocks.")[1][0]]
+        assert group["lr_scale"] == scale, name
+        assert group["lr"] == pytest.approx(0.01 * scale), name
+        decays = decay_vectors or parameter.numel() > max(parameter.shape)
+        assert group["weight_decay"] == (0.05 if decays else 0.0), name
+
+
+# Average precision of each class in four epochs: their means fall, rise, fall again.
+SCORES = [[0.5, 0.4, 0.6], [0.1, 0.3, 0.2], [0.7, 0.6, 0.8], [0.3, 0.5, 0.4]]
+
+
+def fit(recipe, folder, clips, epochs, patch, scores):
+    """Train with the given scores of the classes; keeps each epoch's weights."""
+
+    class Watched(recipe.AudioSetFinetuneBrain):
+        weights = {}
+
+        def on_stage_end(self, stage, stage_loss, epoch=None):
+            if stage == Stage.VALID:
+                self.weights[epoch] = {
+                    name: tensor.clone()
+                    for name, tensor in self.bare.state_dict().items()
+                }
+            super().on_stage_end(stage, stage_loss, epoch)
+
+    told = iter(scores)
+    patch.setattr(recipe, "average_precision", lambda *_: torch.tensor(next(told)))
+    brain = make_brain(recipe, folder, epochs, Watched)
+    recipe.fit(brain, vars(brain.hparams), clips, clips)
+    brain.write_results(best=brain.best())
+    return brain
+
+
+def check_kept(folder, weights, best, last, scores):
+    """The model, its table and the results are those of the best epoch."""
+    kept = eat.load_classifier(folder / "model").state_dict()
+    assert kept.keys() == weights.keys()
+    assert all(torch.equal(kept[name], weights[name]) for name in kept)
+    config = json.loads((folder / "model" / "config.json").read_text())
+    assert config["step"] == 2 * best
+    named = sorted(zip(scores[best - 1], "abc", strict=True), reverse=True)
+    table = (folder / "class_ap.txt").read_text().splitlines()
+    assert table == [f"{score:.4f}\t{name}" for score, name in named]
+    results = json.loads((folder / "results.json").read_text())
+    for key, epoch in (("best", best), ("last", last)):
+        assert results[key]["epoch"] == epoch
+        assert results[key]["mAP"] == pytest.approx(sum(scores[epoch - 1]) / CLASSES)
+        assert results[key]["loss"] > 0
+    assert results["best"].keys() == results["last"].keys()
+
+
+@pytest.mark.parametrize(("epochs", "best"), [(1, 1), (2, 1), (3, 3), (4, 3)])
+def test_best_epoch_is_kept(recipe, tmp_path, clips, monkeypatch, epochs, best):
+    brain = fit(recipe, tmp_path, clips, epochs, monkeypatch, SCORES)
+    assert len(brain.weights) == epochs
+    check_kept(tmp_path, brain.weights[best], best, epochs, SCORES)
+
+
+@pytest.mark.parametrize(("after", "best"), [([0.45, 0.45, 0.45], 1), (SCORES[2], 3)])
+def test_best_epoch_survives_an_interruption(
+    recipe, tmp_path, clips, monkeypatch, after, best
+):
+    first = fit(recipe, tmp_path, clips, 2, monkeypatch, SCORES)
+    then = fit(recipe, tmp_path, clips, 3, monkeypatch, [after])
+    assert then.weights.keys() == {3}
+    weights = {**first.weights, **then.weights}[best]
+    check_kept(tmp_path, weights, best, 3, [*SCORES[:2], after])
+
+
+def test_score_is_that_of_the_kept_model(recipe, tmp_path, clips):
+    """From the folder alone, the mean average precision comes out the same."""
+    brain = make_brain(recipe, tmp_path, epochs=2, **EVERYTHING)
+    recipe.fit(brain, vars(brain.hparams), clips, clips)
+    batch = collate(clips)
+    model = eat.load_classifier(tmp_path / "model").eval()
+    with torch.no_grad():
+        scores = model(brain.modules.frontend(batch.wav, batch.lengths))
+    expected = average_precision_score(batch.target.numpy(), scores.numpy())
+    assert brain.best()["mAP"] == pytest.approx(expected)
+    logged = [json.loads(line) for line in (tmp_path / "metrics.jsonl").open()]
+    epochs = [record["valid_mAP"] for record in logged if record["kind"] == "epoch"]
+    assert len(epochs) == 2 and brain.best()["mAP"] == max(epochs)

@@ -1,0 +1,200 @@
+"""A step of the pre-training Brain is the method's step, with fresh draws each time."""
+
+import copy
+
+import pytest
+import torch
+from speechbrain import Stage
+from speechbrain.utils.epoch_loop import EpochCounter
+from speechbrain.utils.train_logger import FileTrainLogger
+
+from eat.audio.frontend import LogMel
+from eat.data.dataset import collate
+from eat.data.sampling import EpochSampler
+from eat.evaluation.diagnostics import CollapseMonitor
+from eat.model.decoder import CNNDecoder
+from eat.model.encoder import EATEncoder
+from eat.pretraining.masking import InverseBlockMasking
+from eat.pretraining.method import EATPretraining
+from eat.pretraining.student import EATStudent
+from eat.pretraining.teacher import EMATeacher
+from eat.training.checkpointing import AtomicCheckpointer
+from eat.training.pretrain import PretrainBrain
+
+FRAMES, DIM, CLONES, WEIGHT = 64, 16, 3, 6.0
+EPOCHS, STEPS = 2, 3
+
+
+class Watched(PretrainBrain):
+    """Keeps the masks and the noise of every batch, by stage."""
+
+    def watch(self):
+        self.masks = {stage: [] for stage in Stage}
+        self.noise = {stage: [] for stage in Stage}
+        draw = self.bare.draw_noise
+
+        def recorded(*args):
+            self.noise[self.stage].append(draw(*args))
+            return self.noise[self.stage][-1]
+
+        self.bare.draw_noise = recorded
+        return self
+
+    def compute_forward(self, batch, stage):
+        self.stage = stage
+        outputs = super().compute_forward(batch, stage)
+        self.masks[stage].append(outputs[2].removed)
+        return outputs
+
+
+@pytest.fixture(scope="module")
+def clips():
+    generator = torch.Generator().manual_seed(0)
+    return [
+        {
+            "id": str(i),
+            "sig": torch.randn(9000 + 300 * i, generator=generator) * 0.1 * (i + 1),
+        }
+        for i in range(6)
+    ]
+
+
+def make_brain(folder, centre_momentum=None, seed=1):
+    torch.manual_seed(1)
+    encoder = EATEncoder(dim=DIM, depth=2, num_heads=2, max_frames=FRAMES)
+    student = EATStudent(encoder, CNNDecoder(dim=DIM, depth=2, kernel=3, groups=2), 0.3)
+    teacher = EMATeacher(encoder, centre_momentum, num_patches=FRAMES // 2)
+    with torch.no_grad():  # as after some training: no longer the student's copy
+        for parameter in teacher.parameters():
+            parameter += 0.05 * torch.randn(parameter.shape)
+    hparams = {
+        "seed": seed,
+        "output_folder": str(folder),
+        "lr": 0.01,
+        "min_lr": 0.0,
+        "scale_min_lr": False,
+        "warmup_steps": 0,
+        "total_steps": EPOCHS * STEPS,
+        "batch_size": 2,
+        "log_interval": 2,
+        "weight_decay": 0.05,
+        "decay_vectors": True,
+        "clones": CLONES,
+        "utterance_weight": WEIGHT,
+        "ema_start": 0.9,
+        "ema_end": 0.99,
+        "ema_anneal_steps": 4,
+        "mask_sampler": InverseBlockMasking(0.8, 0.07, (2, 2)),
+        "collapse_monitor": CollapseMonitor(0.0, 0.0),
+        "keep_checkpoints": 1,
+        "train_logger": FileTrainLogger(str(folder / "train_log.txt")),
+        "epoch_counter": EpochCounter(EPOCHS),
+    }
+    frontend = LogMel(-4.268, 4.569, FRAMES)
+    return Watched(
+        modules={"frontend": frontend, "student": student, "teacher": teacher},
+        opt_class=torch.optim.AdamW,
+        hparams=hparams,
+        run_opts={"device": "cpu", "noprogressbar": True},
+        checkpointer=AtomicCheckpointer(folder / "save", {"student": student}),
+    ).watch()
+
+
+def fit(brain, clips):
+    loader = {"batch_size": 2, "collate_fn": collate}
+    sampler = EpochSampler(len(clips), 2 * STEPS, seed=1)
+    brain.fit(
+        brain.hparams.epoch_counter,
+        clips,
+        clips[:4],
+        train_loader_kwargs={**loader, "sampler": sampler},
+        valid_loader_kwargs=loader,
+    )
+    return brain
+
+
+def forward(brain, clips):
+    """The first step's batch, its outputs and its loss; nothing is updated."""
+    brain.init_optimizers()
+    brain.modules.train()
+    brain.on_stage_start(Stage.TRAIN, 1)
+    brain.step, batch = 1, collate(clips)
+    brain.on_fit_batch_start(batch, True)
+    outputs = brain.compute_forward(batch, Stage.TRAIN)
+    return batch, outputs, brain.compute_objectives(outputs, batch, Stage.TRAIN)
+
+
+@pytest.mark.parametrize("centre_momentum", [None, 0.9])
+def test_step_is_the_method_s(tmp_path, clips, centre_momentum):
+    brain = make_brain(tmp_path, centre_momentum)
+    parts = copy.deepcopy((brain.bare.encoder, brain.bare.decoder))
+    teacher = copy.deepcopy(brain.modules.teacher)
+    method = EATPretraining(EATStudent(*parts), teacher, WEIGHT)
+    batch, (_, targets, _), loss = forward(brain, clips[:2])
+    [masks], [noise] = brain.masks[Stage.TRAIN], brain.noise[Stage.TRAIN]
+    assert masks.shape == (2 * CLONES, FRAMES // 2)
+    spec = LogMel(-4.268, 4.569, FRAMES)(batch.wav, batch.lengths)
+    expected = method(spec, masks, noise)
+    assert loss.item() == pytest.approx(expected.loss.item(), rel=1e-6)
+    for part in ("frame_loss", "utterance_loss"):
+        own, theirs = getattr(brain.losses, part), getattr(expected, part)
+        assert own.item() == pytest.approx(theirs.item(), rel=1e-6), part
+    torch.testing.assert_close(targets, expected.targets, atol=1e-6, rtol=0)
+    loss.backward()
+    expected.loss.backward()
+    for own, theirs in zip(
+        brain.bare.parameters(), method.student.parameters(), strict=True
+    ):
+        torch.testing.assert_close(own.grad, theirs.grad, atol=1e-6, rtol=1e-4)
+
+
+def test_clips_of_a_batch_do_not_mix(tmp_path, clips):
+    """What is predicted for a clip, and from what, is that clip's alone."""
+    _, (predicted, targets, _), _ = forward(make_brain(tmp_path), clips[:2])
+    _, (other, other_targets, _), _ = forward(
+        make_brain(tmp_path), [clips[0], clips[5]]
+    )
+    for own, theirs in (
+        (targets, other_targets),
+        (predicted.cls, other.cls),
+        (predicted.predictions, other.predictions),
+    ):
+        first, second = (own - theirs).abs().flatten(1).amax(dim=1).chunk(2)
+        assert (first < 1e-5).all() and (second > 1e-3).all()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, clips):
+    """A run of two epochs of three steps."""
+    return fit(make_brain(tmp_path_factory.mktemp("whole")), clips)
+
+
+def different(tensors):
+    return len({tensor.numpy().tobytes() for tensor in tensors})
+
+
+def test_every_step_draws_anew(whole):
+    masks, noise = whole.masks[Stage.TRAIN], whole.noise[Stage.TRAIN]
+    assert len(masks) == len(noise) == different(masks) == different(noise) == 6
+    # So does every clone within a step; of small masks two may agree by chance.
+    assert different(torch.cat(masks)) > 30
+    assert different(torch.cat(noise)) == 6 * 2 * CLONES
+    assert torch.cat(noise).std().item() == pytest.approx(0.3, rel=0.05)
+
+
+def test_draws_are_a_function_of_the_seed(whole, tmp_path, clips):
+    torch.manual_seed(99)  # another process has another global state
+    again, other = (fit(make_brain(tmp_path, seed=s), clips) for s in (1, 2))
+    for stage in (Stage.TRAIN, Stage.VALID):
+        for kind in ("masks", "noise"):
+            drawn, same, new = (getattr(b, kind)[stage] for b in (whole, again, other))
+            assert all(map(torch.equal, drawn, same))
+            assert not any(map(torch.equal, drawn, new))
+
+
+def test_validation_draws_the_same_every_epoch(whole):
+    for drawn in (whole.masks[Stage.VALID], whole.noise[Stage.VALID]):
+        assert len(drawn) == 4 and different(drawn) == 2
+        first, second = drawn[:2], drawn[2:]
+        assert all(map(torch.equal, first, second))
+    assert different(whole.masks[Stage.VALID] + whole.masks[Stage.TRAIN]) == 8
