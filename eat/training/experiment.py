@@ -147,7 +147,21 @@ def _resolve(path: str, text: str, overrides: str) -> dict:
             raise ExperimentError(f"{path}: {error}") from error
         name = str(error).split("'")[1]
         raise ExperimentError(f"{path}: {name} not given (add --{name} ...)") from error
-    return yaml.load(resolved.read(), Loader=_PlainLoader)
+    settings = yaml.load(resolved.read(), Loader=_PlainLoader)
+    for key, default in yaml.load(text, Loader=_PlainLoader).items():
+        if isinstance(default, int | float) and not _is_number(settings[key]):
+            raise ExperimentError(
+                f"{path}: {key} is {settings[key]!r}: must be a number, as {default}"
+            )
+    return settings
+
+
+def _is_number(value: object) -> bool:
+    try:
+        float(value)  # PyYAML takes 1e-3 for a string
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _instantiate(path: str, text: str, overrides: str) -> dict:

@@ -260,3 +260,7 @@ def test_expected_errors_become_one_line():
 def test_unexpected_errors_keep_their_traceback():
     with pytest.raises(ZeroDivisionError), one_line_errors():
         raise ZeroDivisionError
+
+
+def test_word_for_a_number_is_refused(start):
+    assert "lr is 'abc': must be a number, as 0.5" in refusal(start, "--lr", "abc")
