@@ -214,6 +214,9 @@ def test_bad_settings(corpus, pretrained, finetuned, tmp_path):
     model = pretrained / "model"  # of width 128
     other = tmp_path / "other"
     told = complaint("finetune_as20k", corpus, other, "--pretrained", model)
+    assert "num_classes 527" in told and "lists 20" in told
+    base = ("--num_classes", "20", "--pretrained", model)
+    told = complaint("finetune_as20k", corpus, other, *base)
     assert str(model) in told and "128" in told and "768" in told
     told = complaint("finetune_mini", corpus, finetuned, *none)
     assert str(finetuned) in told and "other settings" in told
