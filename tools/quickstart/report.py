@@ -48,6 +48,7 @@ SYSTEMS = (
     ("Fine-tuned", "pre-trained", "pretrained_finetuned"),
 )
 EVAL_SECONDS = 2.6
+MEANINGFUL_STEPS = 1000  # with fewer, pre-training has hardly begun
 
 
 class Clips:
@@ -219,8 +220,11 @@ def _text(results: dict, table: str, jobs: dict[str, list[Job]]) -> str:
         ]
     }
     seconds = sum(results["seconds"].values())
+    caution = ""
+    if results["pretraining_steps"] < MEANINGFUL_STEPS:
+        caution = "\n**A short run: all parts work; its figures mean nothing.**\n"
     return f"""# Quick start: what a tiny EAT learned
-
+{caution}
 {table}
 
 Mean average precision on 600 clips of the mini AudioSet whose recordings come from
