@@ -246,6 +246,10 @@ sources, and nearly all evaluation instruments are of one sound bank.
 
 ![curves](curves.png)
 
+The kNN score is there to be watched while pre-training, not to be compared: its clips
+are held-out training mixes, whose sources the remembered ones share, and there
+log-mel statistics are hard to beat.
+
 ![masks](masks.png)
 
 ![comparison](comparison.png)
