@@ -37,7 +37,7 @@ class PretrainBrain(EATBrain):
     Besides the keys of :class:`EATBrain` the YAML file must have: ``mask_sampler``,
     ``clones``, ``utterance_weight``, ``weight_decay``, ``decay_vectors``,
     ``ema_start``, ``ema_end``, ``ema_anneal_steps``, ``collapse_monitor``,
-    ``number_of_epochs``, ``keep_checkpoints``.
+    ``keep_checkpoints``, ``train_logger``.
 
     Attributes
     ----------
