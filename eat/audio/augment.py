@@ -1,7 +1,7 @@
 """Augmentations of fine-tuning, on whole batches, on any device.
 
 Every draw comes from the given generator. A generator on the CPU serves a batch on
-any device (a few numbers per clip are copied) and makes the draws independent of it.
+any device (the draws are copied to it) and makes the draws independent of it.
 """
 
 from __future__ import annotations
@@ -111,6 +111,34 @@ def mixup(
     seed = torch.randint(2**62, (), generator=generator, device=device).item()
     lam = np.random.default_rng(int(seed)).beta(alpha, alpha)
     return mix_with_flipped(spec, labels, float(lam))
+
+
+def noise_and_shift(spec: Tensor, generator: torch.Generator) -> Tensor:
+    """Add a little noise to each clip, then roll it circularly along time.
+
+    The noise is u * v / 10 with u ~ U[0, 1) for every bin and v ~ U[0, 1) for the clip;
+    the shift is a uniform integer of -10 to 9 frames. As in the official code, padded
+    frames get noise and roll as well.
+
+    Parameters
+    ----------
+    spec : Tensor
+        `[B, T, F]` normalised log-mel.
+    generator : torch.Generator
+        Source of all draws.
+
+    Returns
+    -------
+    Tensor
+        `[B, T, F]`.
+    """
+    batch, frames, _ = spec.shape
+    strength = _uniform((batch, 1, 1), generator, spec) / 10
+    noise = _uniform(tuple(spec.shape), generator, spec)
+    shift = (_uniform((batch, 1), generator, spec) * 20).long() - 10
+    clips = torch.arange(batch, device=spec.device)[:, None]
+    source = (torch.arange(frames, device=spec.device) - shift) % frames
+    return torch.addcmul(spec, noise, strength)[clips, source]
 
 
 def _mask_along(

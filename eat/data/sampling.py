@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
+from eat.data.manifest import ManifestError
+
+
+def _generator(seed: int, number: int) -> torch.Generator:
+    """Return the generator with this number in the seed's sequence."""
+    # SeedSequence mixes the pair, so that (0, 1) and (1, 0) have nothing in common.
+    mixed = np.random.SeedSequence((seed, number)).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(mixed[0]))
+
 
 def _permutation(num_items: int, seed: int, number: int) -> Tensor:
     """Return the permutation `[num_items]` with this number in the seed's sequence."""
-    # SeedSequence mixes the pair, so that (0, 1) and (1, 0) have nothing in common.
-    mixed = np.random.SeedSequence((seed, number)).generate_state(1, np.uint64)
-    generator = torch.Generator().manual_seed(int(mixed[0]))
-    return torch.randperm(num_items, generator=generator)
+    return torch.randperm(num_items, generator=_generator(seed, number))
 
 
 class EpochSampler(Sampler[int]):
@@ -64,3 +71,87 @@ class EpochSampler(Sampler[int]):
             order = _permutation(self.num_items, self.seed, number)
             yield from order[offset : offset + count].tolist()
             position += count
+
+
+def balancing_weights(labels: Sequence[Sequence[str]]) -> Tensor:
+    """Weigh clips so that rare classes are drawn about as often as frequent ones.
+
+    The rule of Audio-MAE's ``gen_weight.py``, which EAT's fine-tuning on all of
+    AudioSet uses: ``w = sum over the clip's labels of 1000 / (count + 0.01)``, where
+    count is the number of clips with that label.
+
+    Parameters
+    ----------
+    labels : sequence of sequences of str
+        Labels of each of the M clips.
+
+    Returns
+    -------
+    Tensor
+        `[M]` float64; 0 for a clip without labels.
+    """
+    counts = Counter(label for clip in labels for label in clip)
+    shares = {label: 1000 / (count + 0.01) for label, count in counts.items()}
+    weights = [sum(shares[label] for label in clip) for clip in labels]
+    return torch.tensor(weights, dtype=torch.float64)
+
+
+class WeightedSampler(Sampler[int]):
+    """Epochs of different clips, drawn with probability proportional to weights.
+
+    Epoch e draws `draws` clips without replacement and yields the first `epoch_size`
+    of them; the draws of an epoch are a pure function of the seed and its number.
+
+    Parameters
+    ----------
+    weights : Tensor
+        `[M]`, not negative, at most 2^24 clips; clips of weight 0 are never drawn.
+    draws : int
+        Clips to draw for an epoch; officially 200,000.
+    epoch_size : int
+        Clips of an epoch, at most `draws`: those that fill whole steps.
+    seed : int
+        Seed of all draws, not negative.
+
+    Raises
+    ------
+    ManifestError
+        If fewer clips have a positive weight than are to be drawn, or fewer are to be
+        drawn than an epoch has.
+    """
+
+    def __init__(self, weights: Tensor, draws: int, epoch_size: int, seed: int) -> None:
+        possible = int((weights > 0).sum())
+        if possible < draws:
+            raise ManifestError(
+                f"weighted sampling: an epoch is to draw {draws} different clips and "
+                f"only {possible} have a positive weight (draw {possible} or fewer)"
+            )
+        if draws < epoch_size:
+            raise ManifestError(
+                f"weighted sampling: an epoch has {epoch_size} clips and only {draws} "
+                "are drawn (draw more or make the epoch shorter)"
+            )
+        self.weights = weights
+        self.draws = draws
+        self.epoch_size = epoch_size
+        self.seed = seed
+        self.epoch = 1
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch; SpeechBrain calls it, counting from 1.
+
+        Parameters
+        ----------
+        epoch : int
+            Number of the epoch, 1 or more.
+        """
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.epoch_size
+
+    def __iter__(self) -> Iterator[int]:
+        generator = _generator(self.seed, self.epoch)
+        drawn = torch.multinomial(self.weights, self.draws, generator=generator)
+        yield from drawn[: self.epoch_size].tolist()

@@ -5,7 +5,13 @@ import torch
 import torchaudio.functional
 from safetensors.torch import load_file
 
-from eat.audio.augment import mix_with_flipped, mixup, roll_and_gain, spec_augment
+from eat.audio.augment import (
+    mix_with_flipped,
+    mixup,
+    noise_and_shift,
+    roll_and_gain,
+    spec_augment,
+)
 
 PARITY = Path(__file__).parents[2] / "fixtures" / "parity" / "finetune.safetensors"
 
@@ -124,3 +130,53 @@ def test_spec_augment_masks_one_band_and_one_stretch():
         edges = (mask[:, 1:] != mask[:, :-1]).sum(dim=1)
         assert edges.max() <= 2  # contiguous
     assert torch.equal(spec_augment(spec, 0.0, generator()), spec)
+
+
+def shift_of(clip, source):
+    """Shifts that turn a clip of whole numbers into `clip`, noise aside."""
+    return [s for s in range(-10, 10) if torch.equal(clip.floor(), source.roll(s, 0))]
+
+
+def test_shift_is_a_circular_roll_along_time():
+    # Whole numbers plus noise below 0.1: the floor is the rolled clip.
+    spec = torch.arange(40 * 24 * 8.0).reshape(40, 24, 8)
+    out = noise_and_shift(spec, generator())
+    shifts = [shift_of(clip, source) for clip, source in zip(out, spec, strict=True)]
+    assert all(len(found) == 1 for found in shifts)
+    assert len({found[0] for found in shifts}) > 10  # each clip has its own
+
+
+def test_shifts_are_uniform_from_minus_10_to_9():
+    draws = 20000
+    spec = torch.arange(30.0)[None, :, None].expand(draws, -1, 1)
+    first = noise_and_shift(spec, generator())[:, 0, 0].floor().long()  # -shift mod 30
+    shift = torch.where(first > 15, 30 - first, -first)
+    counts = torch.bincount(shift + 10, minlength=20)
+    assert len(counts) == 20
+    assert (counts / draws - 1 / 20).abs().max() < 0.007  # 4 standard deviations
+
+
+def test_noise_is_a_draw_per_bin_times_a_draw_per_clip():
+    clips = 4000
+    noise = noise_and_shift(torch.zeros(clips, 50, 40), generator()) * 10
+    assert 0 <= noise.min() and noise.max() < 1
+    # Given v the bins are U[0, v): mean v/2, variance v^2/12, largest nearly v.
+    scale = noise.amax(dim=(1, 2))
+    flat = noise.flatten(1) / scale[:, None]
+    torch.testing.assert_close(
+        flat.mean(1), torch.full((clips,), 0.5), rtol=0, atol=0.04
+    )
+    assert flat.var() == pytest.approx(1 / 12, rel=0.01)
+    # Across clips v is U[0, 1).
+    quantiles = scale.quantile(torch.tensor([0.1, 0.25, 0.5, 0.75, 0.9]))
+    expected = torch.tensor([0.1, 0.25, 0.5, 0.75, 0.9])
+    torch.testing.assert_close(quantiles, expected, rtol=0, atol=0.03)
+
+
+def test_noise_and_shift_follow_their_generator_only():
+    spec = torch.randn(4, 20, 16)
+    before, first = spec.clone(), noise_and_shift(spec, generator(1))
+    torch.manual_seed(123)
+    assert torch.equal(first, noise_and_shift(spec, generator(1)))
+    assert not torch.equal(first, noise_and_shift(spec, generator(2)))
+    assert torch.equal(spec, before)

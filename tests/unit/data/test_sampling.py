@@ -1,9 +1,12 @@
 import time
 from collections import Counter
+from itertools import permutations
 
 import pytest
+import torch
 
-from eat.data.sampling import EpochSampler
+from eat.data.manifest import ManifestError
+from eat.data.sampling import EpochSampler, WeightedSampler, balancing_weights
 
 
 def epoch(sampler, number):
@@ -59,3 +62,86 @@ def test_two_million_clips_take_a_moment():
     start = time.perf_counter()
     assert len(set(epoch(sampler, 7))) == 200_000
     assert time.perf_counter() - start < 1.0
+
+
+def test_balancing_weights_are_those_of_audio_mae():
+    # As gen_weight.py computes them: "a" stands at three clips, "b" at two, "c" at one.
+    weights = balancing_weights([["a"], ["a", "b"], [], ["c", "a"], ["b"]])
+    a, b, c = 1000 / 3.01, 1000 / 2.01, 1000 / 1.01
+    expected = torch.tensor([a, a + b, 0, c + a, b], dtype=torch.float64)
+    torch.testing.assert_close(weights, expected, rtol=1e-15, atol=0)
+
+
+def test_balancing_makes_single_classes_equally_likely():
+    labels = [["rare"]] * 10 + [["often"]] * 1000
+    weights = balancing_weights(labels)
+    share = (weights[:10].sum() / weights.sum()).item()
+    assert share == pytest.approx(0.5, abs=3e-4)
+
+
+WEIGHTS = torch.tensor([5.0, 0.0, 1.0, 2.0, 0.5], dtype=torch.float64)
+
+
+def frequencies(draws, epoch_size, epochs=20000):
+    sampler = WeightedSampler(WEIGHTS, draws, epoch_size, seed=3)
+    seen = torch.zeros(len(WEIGHTS), dtype=torch.float64)
+    for number in range(1, epochs + 1):
+        indices = epoch(sampler, number)
+        assert len(set(indices)) == len(indices) == len(sampler) == epoch_size
+        seen[indices] += 1
+    return seen / epochs
+
+
+def test_the_first_draw_follows_the_weights():
+    # 4 standard deviations of a frequency are at most 0.014.
+    expected = WEIGHTS / WEIGHTS.sum()
+    torch.testing.assert_close(frequencies(4, 1), expected, rtol=0, atol=0.014)
+
+
+def test_inclusion_follows_successive_draws():
+    # All ways to draw two, one after the other, each with its exact probability.
+    weights, expected = WEIGHTS.tolist(), [0.0] * 5
+    for first, second in permutations(range(5), 2):
+        chance = weights[first] / 8.5 * weights[second] / (8.5 - weights[first])
+        expected[first] += chance
+        expected[second] += chance
+    assert sum(expected) == pytest.approx(2)
+    expected = torch.tensor(expected, dtype=torch.float64)
+    torch.testing.assert_close(frequencies(2, 2), expected, rtol=0, atol=0.014)
+
+
+def test_weighted_epochs_depend_on_seed_and_number_only():
+    weights = torch.rand(1000, generator=torch.Generator().manual_seed(0)).double()
+    sampler = WeightedSampler(weights, 100, 100, seed=1)
+    epochs = [epoch(sampler, number) for number in (1, 2, 3)]
+    assert epochs[0] != epochs[1] != epochs[2]
+    assert list(sampler) == epochs[2]  # iterating again changes nothing
+    torch.manual_seed(5)
+    again = WeightedSampler(weights, 100, 60, seed=1)
+    assert list(again) == epochs[0][:60]
+    assert epoch(again, 3) == epochs[2][:60]  # a shorter epoch only cuts the draws
+    assert epoch(WeightedSampler(weights, 100, 100, seed=2), 1) != epochs[0]
+
+
+def test_all_clips_with_a_weight_can_be_drawn():
+    assert sorted(WeightedSampler(WEIGHTS, 4, 4, seed=0)) == [0, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("draws", "epoch_size", "fault"),
+    [
+        (5, 4, "draw 5 different clips and only 4 have .* .draw 4 or fewer"),
+        (3, 4, "an epoch has 4 clips and only 3 are drawn"),
+    ],
+)
+def test_impossible_draws_are_one_clear_line(draws, epoch_size, fault):
+    with pytest.raises(ManifestError, match=fault) as error:
+        WeightedSampler(WEIGHTS, draws, epoch_size, seed=0)
+    assert "\n" not in str(error.value)
+
+
+def test_weighted_draws_from_two_million_clips_take_a_moment():
+    weights = torch.rand(2_000_000, generator=torch.Generator().manual_seed(0)).double()
+    start = time.perf_counter()
+    assert len(list(WeightedSampler(weights, 200_000, 199_968, seed=0))) == 199_968
+    assert time.perf_counter() - start < 3.0

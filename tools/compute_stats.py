@@ -1,0 +1,70 @@
+"""Find the normalisation constants of a corpus: mean and deviation of its log-mel.
+
+Usage: python tools/compute_stats.py MANIFEST --data_folder DIR [--clips 2000]
+
+MANIFEST is a CSV file that a prepare script wrote. The front end normalises by
+``(x - mean) / (2 * std)``, std being the plain standard deviation printed here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+
+import torch
+from tqdm import tqdm
+
+from eat.audio.io import AudioError
+from eat.audio.statistics import LogMelStatistics
+from eat.data.dataset import audio_dataset
+from eat.data.manifest import ManifestError
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("manifest", help="CSV file that a prepare script wrote")
+    parser.add_argument("--data_folder", required=True, help="folder of the recordings")
+    parser.add_argument("--clips", type=int, default=2000, help="drawn at random")
+    parser.add_argument("--seed", type=int, default=0, help="of the draw")
+    parser.add_argument("--max_seconds", type=float, default=10.26, help="of each clip")
+    return parser.parse_args(argv)
+
+
+def waveforms(arguments: argparse.Namespace) -> Iterator[torch.Tensor | AudioError]:
+    """Read clips drawn at random; yield the error in place of an unreadable one."""
+    data = audio_dataset(
+        arguments.manifest, arguments.data_folder, None, arguments.max_seconds
+    )
+    generator = torch.Generator().manual_seed(arguments.seed)
+    drawn = torch.randperm(len(data), generator=generator)[: arguments.clips]
+    for index in tqdm(drawn.tolist(), unit="clip", disable=None):
+        try:
+            yield data[index]["sig"]
+        except AudioError as error:
+            yield error
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print mean, deviation and the options that set them; name unreadable files."""
+    statistics, used, errors = LogMelStatistics(), 0, []
+    try:
+        for clip in waveforms(_parse(argv)):
+            if isinstance(clip, AudioError):
+                errors.append(clip)
+                continue
+            used += 1
+            statistics.update(clip[None], torch.tensor([len(clip)]))
+    except ManifestError as error:
+        sys.exit(f"error: {error}")
+    for error in errors:
+        print(f"skipped: {error}", file=sys.stderr)
+    print(f"{used} clips, {statistics.frames} frames, {len(errors)} clips skipped")
+    if not statistics.std > 0:
+        sys.exit("error: no sound in these clips (check the manifest and data_folder)")
+    print(f"mean {statistics.mean:.4f}, standard deviation {statistics.std:.4f}")
+    print(f"--norm_mean {statistics.mean:.3f} --norm_std {statistics.std:.3f}")
+
+
+if __name__ == "__main__":
+    main()
