@@ -5,6 +5,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 VERSION = "0.1.0"
+PARQUET = ["pyarrow>=15"]  # AudioSet from its Hugging Face copy
 
 setup(
     name="eat-toolkit",
@@ -29,5 +30,8 @@ setup(
         "scipy>=1.10",  # filters of the mini corpora
         "matplotlib>=3.7",  # pictures of the reports
     ],
-    extras_require={"test": ["pytest>=8", "ruff>=0.8", "scikit-learn>=1.3"]},
+    extras_require={
+        "parquet": PARQUET,
+        "test": ["pytest>=8", "ruff>=0.8", "scikit-learn>=1.3", *PARQUET],
+    },
 )

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from stat import S_ISDIR
 
 import soundfile
 import torch
@@ -26,6 +27,10 @@ _FILES_PER_TASK = 64
 
 class AudioError(ValueError):
     """One line on a file that cannot be used: ``<file>: <what> (<remedy>)``."""
+
+
+class AudioNotFoundError(AudioError):
+    """One line on a file that is not there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +75,22 @@ def _check_not_truncated(file: soundfile.SoundFile, path: Path) -> None:
 
 def _open(path: Path) -> soundfile.SoundFile:
     """Open a file for reading and check its header."""
-    if path.is_dir():
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise AudioNotFoundError(f"{path}: no such file (check the path)") from None
+    except OSError as error:
+        raise AudioError(
+            f"{path}: cannot be read, {error.strerror} (check your rights and the disk)"
+        ) from None
+    if S_ISDIR(status.st_mode):
         raise AudioError(f"{path}: is a folder (give an audio file)")
-    if not path.exists():
-        raise AudioError(f"{path}: no such file (check the path)")
-    if path.stat().st_size == 0:
+    if status.st_size == 0:
         raise AudioError(f"{path}: 0 bytes (copy or download it again)")
     try:
         file = soundfile.SoundFile(path)
+    except UnicodeEncodeError:
+        raise AudioError(f"{path}: its name is not UTF-8 (rename it)") from None
     except soundfile.LibsndfileError as error:
         raise AudioError(
             f"{path}: not readable as audio, {error.error_string.rstrip('.')} "

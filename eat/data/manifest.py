@@ -2,7 +2,8 @@
 
 A manifest has the columns ``ID, duration, wav, labels``. ``wav`` begins with
 ``$data_root/``, which SpeechBrain replaces when it loads the file, so a manifest does
-not depend on where the corpus lies. ``labels`` holds label ids joined by ``;``.
+not depend on where the corpus lies; a file outside the corpus folder stands there with
+its absolute path. ``labels`` holds label ids joined by ``;``.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class ManifestRow(NamedTuple):
     seconds : float
         Duration in seconds.
     wav : str
-        Path of the file below the corpus folder, with forward slashes.
+        Path of the file below the corpus folder, with forward slashes, or absolute.
     labels : tuple of str
         Label ids; may be empty.
     """
@@ -64,7 +65,10 @@ def atomic_open(path: str | os.PathLike[str]) -> Iterator[TextIO]:
     """
     temporary = f"{os.fspath(path)}.{os.getpid()}.tmp"
     try:
-        with open(temporary, "w", encoding="utf-8", newline="") as file:
+        # File names that are not UTF-8 are escaped: they are only ever reported.
+        with open(
+            temporary, "w", encoding="utf-8", errors="backslashreplace", newline=""
+        ) as file:
             yield file
         os.replace(temporary, path)
     finally:
@@ -85,7 +89,7 @@ def write_manifest(path: str | os.PathLike[str], rows: Iterable[ManifestRow]) ->
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         for row in rows:
-            wav = f"$data_root/{row.wav}"
+            wav = row.wav if os.path.isabs(row.wav) else f"$data_root/{row.wav}"
             writer.writerow((row.id, f"{row.seconds:.4f}", wav, ";".join(row.labels)))
 
 
@@ -174,7 +178,8 @@ def read_labels(path: str | os.PathLike[str]) -> LabelSet:
     Parameters
     ----------
     path : str or PathLike
-        CSV file such as ``class_labels_indices.csv``.
+        CSV file such as ``class_labels_indices.csv``, with or without the line of
+        column names (the official EAT code has none).
 
     Returns
     -------
@@ -188,10 +193,12 @@ def read_labels(path: str | os.PathLike[str]) -> LabelSet:
     """
     try:
         with open(path, encoding="utf-8", newline="") as file:
-            header, *rows = list(csv.reader(file, skipinitialspace=True)) or [[]]
+            rows = list(csv.reader(file, skipinitialspace=True))
     except (OSError, UnicodeDecodeError) as error:
         raise ManifestError(f"{path}: cannot be read as CSV ({error})") from None
-    if header != LABEL_COLUMNS or not rows:
+    named = rows[:1] == [LABEL_COLUMNS]
+    rows = rows[named:]
+    if not rows or not (named or rows[0][:1] == ["0"]):
         raise ManifestError(
             f"{path}: not a label list (the first line must be "
             f"'{','.join(LABEL_COLUMNS)}', then one class a line)"
@@ -199,7 +206,7 @@ def read_labels(path: str | os.PathLike[str]) -> LabelSet:
     for number, row in enumerate(rows):
         if len(row) != 3 or row[0] != str(number):
             raise ManifestError(
-                f"{path}: line {number + 2} is {row} "
+                f"{path}: line {number + 1 + named} is {row} "
                 f"(expected index {number}, id, name)"
             )
     labels = LabelSet(tuple(row[1] for row in rows), tuple(row[2] for row in rows))

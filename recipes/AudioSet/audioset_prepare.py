@@ -1,33 +1,52 @@
-"""Prepare AudioSet: official CSV lists and a folder of wavs in, manifests out.
+"""Prepare AudioSet: a copy of it in, manifests out.
 
 Usage: ``python audioset_prepare.py DATA_FOLDER SAVE_FOLDER``
 
-DATA_FOLDER holds the official lists (``class_labels_indices.csv`` and at least one of
-``unbalanced_train_segments.csv``, ``balanced_train_segments.csv``,
-``eval_segments.csv``) and ``audio/``, with ``<YouTube id>.wav`` at any depth.
+DATA_FOLDER holds AudioSet in one of three forms:
+
+- the official lists (``class_labels_indices.csv`` and at least one of
+  ``unbalanced_train_segments.csv``, ``balanced_train_segments.csv``,
+  ``eval_segments.csv``) and, at any depth, audio files named after the YouTube ids;
+- the parquet files of the Hugging Face copy, ``data/bal_train/*.parquet`` and so on,
+  which are unpacked to SAVE_FOLDER, and ``class_labels_indices.csv``;
+- official EAT manifests, ``train.tsv`` and ``eval.tsv`` with their ``.lbl``, and the
+  list of classes.
+
 SAVE_FOLDER receives one manifest per list, ``pretrain.csv`` (all training clips),
-``labels.csv``, ``skipped.csv`` (each listed clip that is not used, and why) and
-``summary.json`` (the counts).
+``labels.csv``, ``skipped.csv`` (each listed clip that is not used, and why),
+``coverage.csv`` (clips listed and used by class), ``summary.txt`` (a page to read),
+``summary.json`` (the counts) and ``checked.csv`` (what is known of each audio file, so
+that none is opened twice).
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import logging
 import os
 import sys
-import tempfile
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
-from tqdm import tqdm
+from audioset_coverage import Counts, Coverage, count_clips, summary_text
+from audioset_layouts import Clips, Layout, Listing
+from audioset_lists import LABELS, LISTS, OfficialLists
+from audioset_parquet import ParquetCopy
+from audioset_tsv import TsvLists
 
-from eat.audio.io import AudioError, AudioInfo, inspect_many
+from eat.audio.io import AudioError, AudioInfo
+from eat.data.checking import (
+    MISSING,
+    Skipped,
+    check_audio,
+    make_save_folder,
+    reason_to_skip,
+    up_to_date,
+    write_skipped,
+)
 from eat.data.manifest import (
+    LABEL_COLUMNS,
     LabelSet,
     ManifestError,
     ManifestRow,
@@ -38,134 +57,52 @@ from eat.data.manifest import (
 
 logger = logging.getLogger(__name__)
 
-LABELS = "class_labels_indices.csv"
-LISTS = {
-    "unbalanced_train": "unbalanced_train_segments.csv",
-    "balanced_train": "balanced_train_segments.csv",
-    "eval": "eval_segments.csv",
-}
-# How many of the clips that were once online the paper had.
-PAPER_CLIPS = {"pretrain": 1_912_134, "balanced_train": 20_550, "eval": 18_884}
-MISSING = "missing"
-
-Clips = dict[str, tuple[str, ...]]  # label ids by clip id
+LAYOUTS = (ParquetCopy, OfficialLists, TsvLists)
+FILES = ("labels.csv", "skipped.csv", "coverage.csv", "summary.txt")
+TRAINING = ("unbalanced_train", "balanced_train")
 
 
-class Skipped(NamedTuple):
-    """A listed clip that no manifest holds, as a line of ``skipped.csv``."""
-
-    id: str
-    file: str
-    subset: str
-    reason: str
-
-
-def _check_folders(data_folder: Path, save_folder: Path) -> dict[str, Path]:
-    """Check the folders before any work; return the lists at hand, by subset."""
+def _find_layout(data_folder: Path, save_folder: Path) -> Layout:
+    """Return the form in which the data folder holds AudioSet."""
     if not data_folder.is_dir():
         raise ManifestError(f"{data_folder}: no such folder (check data_folder)")
-    lists = {subset: data_folder / name for subset, name in LISTS.items()}
-    lists = {subset: path for subset, path in lists.items() if path.is_file()}
-    if not lists or not (data_folder / LABELS).is_file():
-        raise ManifestError(
-            f"{data_folder}: the official CSV files are not in it (put {LABELS} there "
-            f"and at least one of {', '.join(LISTS.values())})"
-        )
-    try:
-        save_folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=save_folder).close()
-    except OSError as error:
-        raise ManifestError(
-            f"{save_folder}: cannot be written, {error.strerror} "
-            "(choose another save_folder)"
-        ) from None
-    return lists
-
-
-def _index_audio(data_folder: Path) -> tuple[dict[str, str], dict[str, float]]:
-    """Find the wavs below ``audio/``; of files with one name the first one counts.
-
-    Returns the path below `data_folder` by clip id, and facts that change when files
-    come or go.
-    """
-    files: dict[str, str] = {}
-    total, newest = 0, 0.0
-    for folder, subfolders, names in os.walk(data_folder / "audio", followlinks=True):
-        subfolders.sort()
-        newest = max(newest, os.stat(folder).st_mtime)
-        below = Path(folder).relative_to(data_folder).as_posix()
-        for name in sorted(names):
-            if name.endswith(".wav"):
-                total += 1
-                files.setdefault(name.removesuffix(".wav"), f"{below}/{name}")
-    if not files:
-        raise ManifestError(
-            f"{data_folder / 'audio'}: missing, or no .wav file in it "
-            "(put the clips there as <YouTube id>.wav)"
-        )
-    duplicates = total - len(files)
-    return files, {"files": total, "duplicates": duplicates, "newest_folder": newest}
-
-
-def _is_done(save_folder: Path, inputs: dict[str, object]) -> bool:
-    """Return whether the results of an earlier run on the same inputs are there."""
-    try:
-        summary = json.loads((save_folder / "summary.json").read_text("utf-8"))
-    except (OSError, ValueError):
-        return False
-    return summary.get("inputs") == inputs and all(
-        (save_folder / f"{name}.csv").is_file()
-        for name in (*summary["subsets"], "labels", "skipped")
+    for layout in LAYOUTS:
+        if found := layout.find(data_folder, save_folder):
+            return found
+    raise ManifestError(
+        f"{data_folder}: holds AudioSet in none of the three forms (put there either "
+        f"{LABELS}, one of {', '.join(LISTS.values())}, and audio files; or {LABELS} "
+        "and data/bal_train/*.parquet or the like from Hugging Face's "
+        "agkphysics/AudioSet; or train.tsv, or eval.tsv with eval.lbl, of the official "
+        "EAT code)"
     )
 
 
-def _read_list(path: Path) -> Clips:
-    """Read an official list: rows ``id, start, end, "mid,mid"`` below comments."""
-    clips = {}
-    with open(path, encoding="utf-8", newline="") as file:
-        for number, row in enumerate(csv.reader(file, skipinitialspace=True), 1):
-            if not row or row[0].startswith("#"):
-                continue
-            if len(row) != 4:
-                raise ManifestError(
-                    f"{path}: line {number} has {len(row)} fields instead of id, "
-                    "start, end, labels (download the official list again)"
-                )
-            clips[row[0]] = tuple(filter(None, row[3].split(",")))
-    return clips
-
-
-def _read_subsets(lists: dict[str, Path]) -> dict[str, Clips]:
-    """Read all lists, and join those for training to ``pretrain``."""
-    subsets = {subset: _read_list(path) for subset, path in lists.items()}
-    train = subsets.get("unbalanced_train", {}) | subsets.get("balanced_train", {})
-    return subsets | {"pretrain": train} if train else subsets
-
-
 @dataclass(frozen=True)
-class Corpus:
+class Sorter:
     """What decides whether a clip is used: its file, the labels, the shortest length.
 
-    ``files`` holds paths below the data folder by clip id, ``headers`` what inspecting
-    those files gave, by path.
+    ``headers`` holds what checking the files gave, by file, ``labels`` the name of the
+    list of the classes `known`.
     """
 
-    files: dict[str, str]
+    listing: Listing
     headers: dict[str, AudioInfo | AudioError]
     known: LabelSet
+    labels: str
     min_samples: int
 
-    def reason_to_skip(self, clip: str, labels: tuple[str, ...]) -> str | None:
+    def reason(self, clip: str, labels: tuple[str, ...]) -> str | None:
         """Say why a clip cannot be used; None if it can."""
-        if clip not in self.files:
+        file = self.listing.files.get(clip)
+        if file is None:
             return MISSING
-        info = self.headers[self.files[clip]]
-        if isinstance(info, AudioError):
-            return f"unreadable: {str(info).rpartition(f'{self.files[clip]}: ')[2]}"
-        if info.num_frames < self.min_samples:
-            return f"too short: {info.num_frames} samples, {self.min_samples} needed"
+        if reason := reason_to_skip(self.headers[file], file, self.min_samples):
+            return reason
+        if clip in self.listing.faults:
+            return self.listing.faults[clip]
         unknown = [label for label in labels if label not in self.known]
-        return f"label not in {LABELS}: {' '.join(unknown)}" if unknown else None
+        return f"label not in {self.labels}: {' '.join(unknown)}" if unknown else None
 
     def sort_out(
         self, subset: str, clips: Clips
@@ -173,42 +110,47 @@ class Corpus:
         """Divide clips into the rows of their manifest and skipped ones."""
         rows, skipped = [], []
         for clip, labels in clips.items():
-            file = self.files.get(clip, "")
-            if reason := self.reason_to_skip(clip, labels):
+            file = self.listing.files.get(clip, "")
+            if reason := self.reason(clip, labels):
                 skipped.append(Skipped(clip, file, subset, reason))
-                continue
-            rows.append(ManifestRow(clip, self.headers[file].seconds, file, labels))
+            else:
+                seconds = self.headers[file].seconds
+                rows.append(ManifestRow(clip, seconds, file, labels))
         return rows, skipped
 
-    def count(
-        self, subset: str, rows: list[ManifestRow], skipped: list[Skipped]
-    ) -> dict[str, object]:
-        """Sum up a subset for the summary, and log it in a line."""
-        infos = [self.headers[row.wav] for row in rows]
-        missing = sum(clip.reason == MISSING for clip in skipped)
-        counts = {
-            "listed": len(rows) + len(skipped),
-            "found": len(rows) + len(skipped) - missing,
-            "missing": missing,
-            "skipped": len(skipped) - missing,
-            "used": len(rows),
-            "used_in_paper": PAPER_CLIPS.get(subset),
-            "hours": round(sum(info.seconds for info in infos) / 3600, 3),
-            "sample_rates": Counter(info.sample_rate for info in infos),
-            "channels": Counter(info.channels for info in infos),
-        }
-        line = (
-            "{listed} clips listed, {missing} missing, {skipped} skipped, {used} used"
-        )
-        logger.info("%s: %s (%s h)", subset, line.format(**counts), counts["hours"])
-        return counts
+
+def _with_pretrain(subsets: dict[str, Clips]) -> dict[str, Clips]:
+    """Join the lists for training to ``pretrain``."""
+    train: Clips = {}
+    for subset in TRAINING:
+        train |= subsets.get(subset, {})
+    return subsets | {"pretrain": train} if train else subsets
+
+
+def _last_outputs(save_folder: Path) -> list[str]:
+    """Return the names of the manifests that the last run wrote."""
+    try:
+        summary = json.loads((save_folder / "summary.json").read_text("utf-8"))
+        return [f"{subset}.csv" for subset in summary["subsets"]]
+    except (OSError, ValueError, KeyError):
+        return []
+
+
+def _write_labels(path: Path, source: Path) -> None:
+    """Copy the list of classes, with the line of column names that it may lack."""
+    text = source.read_text("utf-8")
+    header = ",".join(LABEL_COLUMNS)
+    with atomic_open(path) as file:
+        file.write(text if text.startswith(header) else f"{header}\n{text}")
 
 
 def _write_all(
-    data_folder: Path,
     save_folder: Path,
+    layout: Layout,
     manifests: dict[str, list[ManifestRow]],
     skipped: list[Skipped],
+    coverage: Coverage,
+    page: str,
     summary: dict[str, object],
 ) -> None:
     """Write each file atomically, the summary last."""
@@ -218,12 +160,18 @@ def _write_all(
             write_manifest(save_folder / f"{subset}.csv", manifests[subset])
         else:  # left over from a run with more lists
             (save_folder / f"{subset}.csv").unlink(missing_ok=True)
-    with atomic_open(save_folder / "labels.csv") as file:
-        file.write((data_folder / LABELS).read_text("utf-8"))
-    with atomic_open(save_folder / "skipped.csv") as file:
-        csv.writer(file).writerows([Skipped._fields, *skipped])
+    _write_labels(save_folder / "labels.csv", layout.labels)
+    write_skipped(save_folder / "skipped.csv", skipped)
+    coverage.write(save_folder / "coverage.csv")
+    with atomic_open(save_folder / "summary.txt") as file:
+        file.write(page)
     with atomic_open(save_folder / "summary.json") as file:
         json.dump(summary, file, indent=2)
+
+
+def _log_counts(subset: str, counts: Counts) -> None:
+    line = "{listed} clips listed, {missing} missing, {skipped} skipped, {used} used"
+    logger.info("%s: %s (%s h)", subset, line.format(**counts), counts["hours"])
 
 
 def prepare_audioset(
@@ -234,7 +182,7 @@ def prepare_audioset(
     """Write the manifests of AudioSet, unless they are there already.
 
     Nothing is done if lists, audio folders and `min_samples` are as in the last run
-    (wavs replaced in place go unnoticed: delete ``summary.json`` then).
+    (audio replaced in place goes unnoticed: delete ``summary.json`` then).
 
     Parameters
     ----------
@@ -250,42 +198,48 @@ def prepare_audioset(
         written, or no listed clip can be used.
     """
     data_folder, save_folder = Path(data_folder), Path(save_folder)
-    lists = _check_folders(data_folder, save_folder)
-    files, audio = _index_audio(data_folder)
-    stats = {path.name: path.stat() for path in (data_folder / LABELS, *lists.values())}
-    csvs = {name: [stat.st_size, stat.st_mtime] for name, stat in stats.items()}
-    inputs = {"lists": csvs, "audio": audio, "min_samples": min_samples}
-    if _is_done(save_folder, inputs):
+    layout = _find_layout(data_folder, save_folder)
+    inputs = layout.inputs() | {"min_samples": min_samples}
+    outputs = [*_last_outputs(save_folder), *FILES, *layout.outputs()]
+    if up_to_date(save_folder, inputs, outputs):
         logger.info("%s: the manifests are up to date", save_folder)
         return
 
-    known = read_labels(data_folder / LABELS)
-    subsets = _read_subsets(lists)
-    listed = set().union(*subsets.values())
-    wanted = [file for clip, file in files.items() if clip in listed]
-    infos = inspect_many([f"{data_folder}/{file}" for file in wanted])
-    bar = tqdm(infos, total=len(wanted), unit="file", desc="headers", disable=None)
-    headers = dict(zip(wanted, bar, strict=True))
-    corpus = Corpus(files, headers, known, min_samples)
-    manifests, skipped, counts = {}, [], {}
-    for subset, clips in subsets.items():
-        manifests[subset], left = corpus.sort_out(subset, clips)
-        counts[subset] = corpus.count(subset, manifests[subset], left)
-        # The clips of pretrain.csv stand under the list they come from.
-        skipped += left if subset in LISTS else []
+    make_save_folder(save_folder)
+    logger.info("%s: %s", data_folder, layout)
+    known = read_labels(layout.labels)
+    listing = layout.read()
+    files = list(listing.files.values())
+    headers = check_audio(data_folder, files, save_folder / "checked.csv")
+    sorter = Sorter(listing, headers, known, layout.labels.name, min_samples)
+    manifests, skipped, counts, coverage = {}, [], {}, Coverage(known)
+    for subset, clips in _with_pretrain(listing.subsets).items():
+        rows, left = sorter.sort_out(subset, clips)
+        manifests[subset] = rows
+        counts[subset] = count_clips(subset, rows, left, headers)
+        coverage.add(subset, clips, rows)
+        # The clips of a joined list stand under the list they come from.
+        skipped += left if subset in listing.subsets else []
+        _log_counts(subset, counts[subset])
     if not any(manifests.values()):
         raise ManifestError(
-            f"{data_folder / 'audio'}: it holds {len(wanted)} listed clips and none of "
-            "them can be used (name the files <YouTube id>.wav)"
+            f"{data_folder}: {len(files)} listed clips have a file and none of them "
+            "can be used (name audio files <YouTube id>.wav or the like)"
         )
-    summary = {"subsets": counts, "inputs": inputs}
-    _write_all(data_folder, save_folder, manifests, skipped, summary)
+    page = summary_text(
+        f"AudioSet in {data_folder}: {layout}", counts, skipped, coverage, listing
+    )
+    aside = {"duplicates": listing.duplicates, "unlisted": listing.unlisted}
+    line = "{duplicates} of clips that have another, {unlisted} of no listed clip"
+    logger.info("audio files left aside: %s", line.format(**aside))
+    summary = {"subsets": counts, "files_left_aside": aside, "inputs": inputs}
+    _write_all(save_folder, layout, manifests, skipped, coverage, page, summary)
 
 
 def main() -> None:
     """Run `prepare_audioset` from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data_folder", help="folder with the official lists and audio/")
+    parser.add_argument("data_folder", help="folder with AudioSet")
     parser.add_argument("save_folder", help="folder for the manifests")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")

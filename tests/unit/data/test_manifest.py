@@ -24,6 +24,14 @@ def test_speechbrain_reads_what_we_write(tmp_path):
     }
 
 
+def test_absolute_paths_stay_as_they_are(tmp_path):
+    rows = [ManifestRow("a", 1.0, "/elsewhere/a.wav"), ManifestRow("b", 1.0, "b.wav")]
+    write_manifest(tmp_path / "m.csv", rows)
+    clips = load_data_csv(tmp_path / "m.csv", {"data_root": "/corpus"})
+    assert clips["a"]["wav"] == "/elsewhere/a.wav"
+    assert clips["b"]["wav"] == "/corpus/b.wav"
+
+
 def test_a_failed_write_leaves_the_old_file(tmp_path):
     def failing_rows():
         yield ROWS[0]
@@ -60,6 +68,13 @@ def test_official_label_list_is_read(tmp_path):
     assert "/m/0" not in labels
 
 
+def test_a_label_list_may_lack_the_column_names(tmp_path):
+    text = '0,/m/09x0r,"Speech"\n1,/m/05zppz,"Male speech, man speaking"\n'
+    bare = read_labels(label_file(tmp_path, text))
+    assert bare == read_labels(label_file(tmp_path, "index,mid,display_name\n" + text))
+    assert bare.ids == ("/m/09x0r", "/m/05zppz")
+
+
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
@@ -70,6 +85,8 @@ def test_official_label_list_is_read(tmp_path):
             "index,mid,display_name\n0,/m/1,A\n2,/m/2,B\n",
             r"line 3 is .* \(expected index 1",
         ),
+        ("0,/m/1,A\n2,/m/2,B\n", r"line 2 is .* \(expected index 1"),
+        ("1,/m/1,A\n2,/m/2,B\n", "not a label list"),
         ("index,mid,display_name\n0,/m/1\n", "line 2"),
         ("index,mid,display_name\n0,/m/1,A\n1,/m/1,B\n", "stands twice"),
     ],

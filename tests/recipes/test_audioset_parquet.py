@@ -1,0 +1,264 @@
+"""The Hugging Face copy: parquet files as the data set agkphysics/AudioSet has them."""
+
+import builtins
+import csv
+import importlib
+import io
+import json
+import shutil
+import sys
+from collections import namedtuple
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from eat.audio.io import read_audio
+from eat.data.manifest import ManifestError
+
+pa = pytest.importorskip("pyarrow")
+pq = pytest.importorskip("pyarrow.parquet")
+
+sys.path.append(str(Path(__file__).parents[2] / "recipes" / "AudioSet"))
+prepare = importlib.import_module("audioset_prepare")
+parquet = importlib.import_module("audioset_parquet")
+
+LABELS = 'index,mid,display_name\n0,/m/1,"Speech"\n1,/m/2,"Dog, bark"\n'
+STRINGS = pa.list_(pa.string())
+SCHEMA = pa.schema(
+    {
+        "video_id": pa.string(),
+        "audio": pa.struct({"bytes": pa.binary(), "path": pa.string()}),
+        "labels": STRINGS,
+        "human_labels": STRINGS,
+    }
+)
+
+
+def flac(seed, rate=48000):
+    wav = np.random.default_rng(seed).uniform(-0.5, 0.5, 12000)
+    file = io.BytesIO()
+    soundfile.write(file, wav, rate, format="FLAC", subtype="PCM_24")
+    return file.getvalue()
+
+
+def row(clip, content, folder="bal_train", labels=("/m/1",)):
+    audio = {"bytes": content, "path": f"audio/{folder}/{clip}.flac"}
+    return dict(zip(SCHEMA.names, (clip, audio, labels, ("Speech",)), strict=True))
+
+
+def write_parquet(path, rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table = pa.Table.from_pylist(rows, SCHEMA)
+    pq.write_table(table, path, row_group_size=2)
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Two balanced files and one for evaluation, with everything that goes wrong."""
+    folder = tmp_path / "data"
+    rows = [
+        row(f"-good{number}", flac(number), labels=("/m/2", "/m/1"))
+        for number in range(5)
+    ]
+    write_parquet(folder / "data" / "bal_train" / "00.parquet", rows)
+    rows = [
+        row("_other", flac(9, 44100)),
+        row("nothing", None),
+        row("noise", b"a web page that says no"),
+        row("cut", flac(7)[:400]),
+        row("foreign", flac(8), labels=("/m/9",)),
+        row("-good0", flac(6)),
+    ]
+    write_parquet(folder / "data" / "bal_train" / "01.parquet", rows)
+    write_parquet(folder / "data" / "eval" / "00.parquet", [row("ev", flac(3), "eval")])
+    (folder / "class_labels_indices.csv").write_text(LABELS)
+    return folder
+
+
+def read_csv(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def unpacked(monkeypatch):
+    """Parquet files that are unpacked."""
+    names = []
+    unpack = parquet._unpack
+
+    def spy(part, bar):
+        names.append(f"{part.subset}/{part.parquet.name}")
+        unpack(part, bar)
+
+    monkeypatch.setattr(parquet, "_unpack", spy)
+    return names
+
+
+def test_clips_are_unpacked_and_listed(data, tmp_path):
+    save = tmp_path / "save"
+    prepare.prepare_audioset(data, save)
+    rows = {row["ID"]: row for row in read_csv(save / "balanced_train.csv")}
+    assert list(rows) == [*(f"-good{number}" for number in range(5)), "_other", "cut"]
+    folder = save / "audio" / "balanced_train"
+    assert rows["-good3"]["wav"] == str(folder / "00" / "-good3.flac")
+    assert rows["-good3"]["labels"] == "/m/2;/m/1"
+    assert rows["_other"]["duration"] == f"{12000 / 44100:.4f}"
+    assert (folder / "00" / "-good3.flac").read_bytes() == flac(3)
+    assert len(read_audio(rows["-good0"]["wav"])) == 4000
+    assert [row["ID"] for row in read_csv(save / "eval.csv")] == ["ev"]
+    assert len(read_csv(save / "pretrain.csv")) == 7
+
+
+def test_broken_rows_are_skipped_with_a_reason(data, tmp_path):
+    prepare.prepare_audioset(data, tmp_path / "save")
+    skipped = {row["id"]: row for row in read_csv(tmp_path / "save" / "skipped.csv")}
+    assert skipped.keys() == {"nothing", "noise", "foreign"}
+    assert skipped["nothing"]["reason"].startswith("unreadable: 0 bytes")
+    assert skipped["noise"]["reason"].startswith("unreadable: not readable as audio")
+    assert skipped["foreign"]["reason"].endswith(": /m/9")
+    summary = json.loads((tmp_path / "save" / "summary.json").read_text())
+    assert summary["files_left_aside"]["duplicates"] == 1
+    counts = summary["subsets"]["balanced_train"]
+    assert (counts["listed"], counts["missing"], counts["used"]) == (10, 0, 7)
+
+
+def test_an_interrupted_unpacking_goes_on(data, tmp_path, monkeypatch, unpacked):
+    save = tmp_path / "save"
+    write, written = parquet._write_clip, []
+
+    def interrupted(folder, row, path):
+        if len(written) == 7:
+            raise KeyboardInterrupt
+        written.append(row["video_id"])
+        return write(folder, row, path)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(parquet, "_write_clip", interrupted)
+        prepare.prepare_audioset(data, save)
+    assert unpacked == ["balanced_train/00.parquet", "balanced_train/01.parquet"]
+    unpacked.clear()
+    prepare.prepare_audioset(data, save)
+    assert unpacked == ["balanced_train/01.parquet", "eval/00.parquet"]
+    assert len(read_csv(save / "balanced_train.csv")) == 7
+    assert not list(save.rglob("*.tmp"))
+
+
+def test_a_second_run_has_nothing_to_do(data, tmp_path, monkeypatch, unpacked):
+    prepare.prepare_audioset(data, tmp_path / "save")
+    unpacked.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare, "check_audio", None)
+        prepare.prepare_audioset(data, tmp_path / "save")
+    rows = [row("new", flac(1), "eval")]
+    write_parquet(data / "data" / "eval" / "00.parquet", rows)
+    (tmp_path / "save" / "audio" / "balanced_train" / "00.csv").unlink()
+    prepare.prepare_audioset(data, tmp_path / "save")
+    assert unpacked == ["balanced_train/00.parquet", "eval/00.parquet"]
+    assert [row["ID"] for row in read_csv(tmp_path / "save" / "eval.csv")] == ["new"]
+
+
+def test_parquet_files_may_go_once_unpacked(data, tmp_path, unpacked):
+    save = tmp_path / "save"
+    prepare.prepare_audioset(data, save)
+    before = (save / "balanced_train.csv").read_text()
+    shutil.rmtree(data / "data" / "bal_train")
+    unpacked.clear()
+    prepare.prepare_audioset(data, save)
+    (save / "summary.json").unlink()
+    prepare.prepare_audioset(data, save)
+    assert (save / "balanced_train.csv").read_text() == before
+    assert unpacked == []
+
+
+def test_what_another_copy_left_is_not_used(data, tmp_path):
+    prepare.prepare_audioset(data, tmp_path / "save")
+    data.rename(tmp_path / "moved")
+    shutil.rmtree(tmp_path / "moved" / "data" / "bal_train")
+    prepare.prepare_audioset(tmp_path / "moved", tmp_path / "save")
+    assert not (tmp_path / "save" / "balanced_train.csv").exists()
+
+
+def test_the_folder_named_data_will_do(data, tmp_path, monkeypatch, unpacked):
+    (data / "class_labels_indices.csv").rename(data / "data/class_labels_indices.csv")
+    monkeypatch.chdir(data / "data" / "eval")
+    prepare.prepare_audioset("..", "../../../save")
+    shutil.rmtree(data / "data" / "bal_train")
+    prepare.prepare_audioset("..", "../../../save")
+    assert len(read_csv(tmp_path / "save" / "balanced_train.csv")) == 7
+    assert len(unpacked) == 3
+
+
+def test_official_lists_beside_tell_what_is_missing(data, tmp_path):
+    text = 'ev, 0.000, 10.000, "/m/2"\ngone, 0.000, 10.000, "/m/2"\n'
+    (data / "eval_segments.csv").write_text(text)
+    prepare.prepare_audioset(data, tmp_path / "save")
+    summary = json.loads((tmp_path / "save" / "summary.json").read_text())
+    counts = summary["subsets"]["eval"]
+    assert (counts["listed"], counts["missing"], counts["used"]) == (2, 1, 1)
+    assert read_csv(tmp_path / "save" / "eval.csv")[0]["labels"] == "/m/1"
+
+
+def no_label_list(data):
+    (data / "class_labels_indices.csv").unlink()
+
+
+def torn_file(data):
+    path = data / "data" / "eval" / "00.parquet"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def spoiled_page(data):
+    path = data / "data" / "eval" / "00.parquet"
+    content = bytearray(path.read_bytes())
+    content[4:60] = b"\xff" * 56
+    path.write_bytes(content)
+
+
+def other_columns(data):
+    table = pa.table({"video_id": ["a"], "labels": [["/m/1"]], "sound": [b""]})
+    pq.write_table(table, data / "data" / "eval" / "00.parquet")
+
+
+def path_for_an_id(data):
+    write_parquet(data / "data" / "eval" / "00.parquet", [row("../../x", flac(1))])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "fault"),
+    [
+        (no_label_list, "class_labels_indices.csv: missing.*http://storage.googleapis"),
+        (torn_file, "eval/00.parquet: damaged"),
+        (spoiled_page, "eval/00.parquet: damaged"),
+        (other_columns, "eval/00.parquet: has no column 'audio' but video_id, labels"),
+        (path_for_an_id, "eval/00.parquet: its video_id '../../x' is no YouTube id"),
+    ],
+)
+def test_a_bad_copy_is_one_clear_line(data, tmp_path, spoil, fault):
+    spoil(data)
+    with pytest.raises(ManifestError, match=fault) as error:
+        prepare.prepare_audioset(data, tmp_path / "save")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "save" / "summary.json").exists()
+    assert not (tmp_path / "x.flac").exists()
+
+
+def test_a_full_disk_is_noticed_before(data, tmp_path, monkeypatch):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10, 9, 1))
+    with pytest.raises(ManifestError, match="unpacking 3 parquet files takes 0.0 GB"):
+        prepare.prepare_audioset(data, tmp_path / "save")
+
+
+def test_without_pyarrow_the_error_says_how_to_get_it(data, tmp_path, monkeypatch):
+    real = builtins.__import__
+
+    def refuse(name, *arguments):
+        if name.startswith("pyarrow"):
+            raise ImportError(name)
+        return real(name, *arguments)
+
+    monkeypatch.setattr(builtins, "__import__", refuse)
+    with pytest.raises(ManifestError, match="pip install pyarrow"):
+        prepare.prepare_audioset(data, tmp_path / "save")

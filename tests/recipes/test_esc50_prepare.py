@@ -1,0 +1,356 @@
+import csv
+import importlib.util
+import json
+import logging
+import os
+import shutil
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from eat.data import corpus as shared
+from eat.data.bank import load_bank
+from eat.data.dataset import audio_dataset
+from eat.data.manifest import ManifestError, read_labels
+from eat.data.mini_esc50 import ESC50Sizes, write_esc50
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "recipes" / "ESC50" / "esc50_prepare.py"
+spec = importlib.util.spec_from_file_location("esc50_prepare", SCRIPT)
+prepare = importlib.util.module_from_spec(spec)
+sys.modules["esc50_prepare"] = prepare
+spec.loader.exec_module(prepare)
+
+HEADER = "filename,fold,target,category,esc10,src_file,take\n"
+CATEGORIES = {0: "dog", 3: "crying_baby"}  # targets need not be without gaps
+RATE = 44100
+MANIFESTS = ["all"] + [f"{part}_{k}" for part in ("train", "test") for k in range(1, 6)]
+
+
+def write_wav(path, samples=RATE // 10):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    wav = np.random.default_rng(0).uniform(-0.5, 0.5, samples)
+    soundfile.write(path, wav, RATE, subtype="PCM_16")
+
+
+def write_table(data, clips):
+    """Clips are tuples of fold, number, take, target and category."""
+    (data / "meta").mkdir(parents=True, exist_ok=True)
+    lines = [
+        f"{fold}-{number}-{take}-{target}.wav,{fold},{target},{name},False,{number},{take}\n"
+        for fold, number, take, target, name in clips
+    ]
+    (data / "meta" / "esc50.csv").write_text(HEADER + "".join(lines))
+    return [f"{c[0]}-{c[1]}-{c[2]}-{c[3]}.wav" for c in clips]
+
+
+def read_csv(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def ids(path):
+    return [row["ID"] for row in read_csv(path)]
+
+
+def summary(save):
+    return json.loads((save / "summary.json").read_text())
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Two classes, of each a clip and a second take of it in each fold."""
+    data = tmp_path / "ESC-50-master"
+    clips = [
+        (fold, 100 * fold + target, take, target, name)
+        for fold in range(1, 6)
+        for target, name in CATEGORIES.items()
+        for take in "AB"
+    ]
+    for name in write_table(data, clips):
+        write_wav(data / "audio" / name)
+    return data
+
+
+@pytest.fixture
+def damaged(data):
+    """Each kind of damage once."""
+    (data / "audio" / "1-100-A-0.wav").unlink()
+    write_wav(data / "audio" / "2-200-A-0.wav", 1102)
+    (data / "audio" / "3-300-A-0.wav").write_text("a web page that says no")
+    cut = data / "audio" / "3-300-B-0.wav"
+    cut.write_bytes(cut.read_bytes()[:3000])
+    (data / "audio" / "4-400-A-0.wav").write_bytes(b"")
+    write_wav(data / "audio" / "4-999-A-0.wav")  # not in the table
+    (data / "audio" / ".DS_Store").touch()
+    return data
+
+
+def check_contract(data_folder, save):
+    """Every row of every manifest loads, with the one label its file name says."""
+    labels = read_labels(save / "labels.csv")
+    rows = {
+        row["filename"]: row for row in read_csv(next(data_folder.rglob("*50.csv")))
+    }
+    for name in MANIFESTS:
+        dataset = audio_dataset(save / f"{name}.csv", data_folder, labels, 10.0)
+        for item in (dataset[index] for index in range(len(dataset))):
+            assert item["sig"].ndim == 1 and item["sig"].isfinite().all()
+            assert item["target"].sum() == 1
+            label = labels.ids[item["target"].argmax()]
+            assert label == rows[f"{item['id']}.wav"]["category"]
+
+
+def test_each_fold_is_tested_once_and_trained_on_by_the_others(data, tmp_path):
+    save = tmp_path / "new" / "save"
+    prepare.prepare_esc50(data, save)
+    everything = ids(save / "all.csv")
+    assert len(set(everything)) == 20
+    for fold in range(1, 6):
+        test, train = ids(save / f"test_{fold}.csv"), ids(save / f"train_{fold}.csv")
+        assert test == [id_ for id_ in everything if id_.startswith(f"{fold}-")]
+        assert sorted(test + train) == sorted(everything)
+    assert read_csv(save / "test_2.csv")[0] == {
+        "ID": "2-200-A-0",
+        "duration": "0.1000",
+        "wav": "$data_root/audio/2-200-A-0.wav",
+        "labels": "dog",
+    }
+    labels = read_labels(save / "labels.csv")
+    assert labels.ids == ("dog", "crying_baby")
+    assert labels.names == ("dog", "crying baby")
+
+
+def test_a_true_clip_gives_five_seconds(data, tmp_path):
+    write_wav(data / "audio" / "1-100-A-0.wav", 5 * RATE)
+    prepare.prepare_esc50(data, tmp_path)
+    labels = read_labels(tmp_path / "labels.csv")
+    item = audio_dataset(tmp_path / "test_1.csv", data, labels, 10.0)[0]
+    assert item["sig"].shape == (80000,)
+    assert read_csv(tmp_path / "test_1.csv")[0]["duration"] == "5.0000"
+
+
+@pytest.mark.parametrize("below", ["", "ESC-50-master"])
+def test_every_row_loads_from_the_corpus_and_from_its_parent(damaged, tmp_path, below):
+    data_folder = damaged.parent if below else damaged
+    prepare.prepare_esc50(data_folder, tmp_path / "save")
+    check_contract(data_folder, tmp_path / "save")
+
+
+def test_every_row_of_the_mini_corpus_loads(tmp_path):
+    folder = tmp_path / "ESC-50-master"
+    folder.mkdir()
+    bank = load_bank(ROOT / "tools" / "bank")
+    write_esc50(bank, folder, seed=0, sizes=ESC50Sizes(clips=1), workers=2)
+    prepare.prepare_esc50(tmp_path, tmp_path / "save")
+    assert len(ids(tmp_path / "save" / "all.csv")) == 50
+    assert read_csv(tmp_path / "save" / "skipped.csv") == []
+    check_contract(tmp_path, tmp_path / "save")
+
+
+def test_a_corpus_of_the_true_size_passes_without_a_warning(tmp_path, caplog):
+    data = tmp_path / "ESC-50-master"
+    clips = [
+        (
+            fold,
+            1000 * fold + 10 * target + take // 2,
+            "AB"[take % 2],
+            target,
+            f"c{target}",
+        )
+        for fold in range(1, 6)
+        for target in range(50)
+        for take in range(8)
+    ]
+    write_wav(tmp_path / "one.wav")
+    (data / "audio").mkdir(parents=True)
+    for name in write_table(data, clips):
+        os.link(tmp_path / "one.wav", data / "audio" / name)
+    with caplog.at_level(logging.WARNING):
+        prepare.prepare_esc50(data, tmp_path / "save")
+    assert caplog.messages == []
+    assert summary(tmp_path / "save")["subsets"] == {
+        f"fold{k}": {
+            "listed": 400,
+            "used": 400,
+            "used_in_paper": 400,
+            "recordings": 200,
+        }
+        for k in range(1, 6)
+    }
+    assert len(ids(tmp_path / "save" / "train_3.csv")) == 1600
+    classes = Counter(r["labels"] for r in read_csv(tmp_path / "save" / "test_3.csv"))
+    assert set(classes.values()) == {8} and len(classes) == 50
+
+
+def test_a_small_corpus_passes_with_a_warning_per_count(data, tmp_path, caplog):
+    with caplog.at_level(logging.WARNING):
+        prepare.prepare_esc50(data, tmp_path)
+    assert caplog.messages == [
+        "20 clips listed; ESC-50 has 2000",
+        "4, 4, 4, 4, 4 clips in the folds; ESC-50 has 400 in each",
+        "2 classes of 10 to 10 clips; ESC-50 has 50 of 40",
+    ]
+    fold1 = {"listed": 4, "used": 4, "used_in_paper": None, "recordings": 2}
+    assert summary(tmp_path)["subsets"]["fold1"] == fold1
+
+
+def test_damaged_missing_and_surplus_files_are_named(damaged, tmp_path, caplog):
+    with caplog.at_level(logging.WARNING):
+        prepare.prepare_esc50(damaged, tmp_path)
+    skipped = {row["id"]: row for row in read_csv(tmp_path / "skipped.csv")}
+    reasons = {
+        "1-100-A-0": "missing",
+        "2-200-A-0": "too short: 1102 samples, 1103 needed",
+        "3-300-A-0": "unreadable: not readable as audio",
+        "3-300-B-0": "unreadable: truncated",
+        "4-400-A-0": "unreadable: 0 bytes",
+        "4-999-A-0": "not in meta/esc50.csv",
+    }
+    assert skipped.keys() == reasons.keys()
+    for id_, reason in reasons.items():
+        assert skipped[id_]["reason"].startswith(reason)
+        assert skipped[id_]["file"] == f"audio/{id_}.wav"
+        subset = "" if id_ == "4-999-A-0" else f"fold{id_[0]}"
+        assert skipped[id_]["subset"] == subset
+        assert any(f"audio/{id_}.wav" in line for line in caplog.messages)
+    fold3 = {"listed": 4, "used": 2, "used_in_paper": None, "recordings": 1}
+    assert summary(tmp_path)["subsets"]["fold3"] == fold3
+    assert not reasons.keys() & set(ids(tmp_path / "all.csv"))
+
+
+def test_a_recording_in_two_folds_is_a_warning(data, tmp_path, caplog):
+    table = data / "meta" / "esc50.csv"
+    table.write_text(table.read_text().replace("False,200,", "False,100,"))
+    with caplog.at_level(logging.WARNING):
+        prepare.prepare_esc50(data, tmp_path)
+    line = "1 recordings are in several folds, scores flatter: src_file 100"
+    assert line in caplog.messages
+
+
+def test_a_second_run_has_nothing_to_do(damaged, tmp_path, caplog, monkeypatch):
+    prepare.prepare_esc50(damaged, tmp_path)
+    with monkeypatch.context() as patch, caplog.at_level(logging.INFO):
+        patch.setattr(shared, "check_audio", None)  # calling it would fail
+        prepare.prepare_esc50(damaged, tmp_path)
+    assert caplog.messages[-1] == f"{tmp_path}: the manifests are up to date"
+
+
+@pytest.mark.parametrize("change", ["repair", "table", "delete", "result", "parent"])
+def test_a_change_is_noticed(damaged, tmp_path, change):
+    save = tmp_path / "save"
+    prepare.prepare_esc50(damaged, save)
+    before, data_folder, used = summary(save), damaged, 15
+    table = damaged / "meta" / "esc50.csv"
+    if change == "repair":  # in place
+        shutil.copy(
+            damaged / "audio" / "5-500-A-0.wav", damaged / "audio/3-300-A-0.wav"
+        )
+        used = 16
+    elif change == "table":
+        table.write_text("".join(table.open().readlines()[:-1]))
+        used = 14
+    elif change == "delete":
+        (damaged / "audio" / "5-500-A-0.wav").unlink()
+        used = 14
+    elif change == "result":
+        (save / "test_5.csv").unlink()
+    else:
+        data_folder = damaged.parent
+    prepare.prepare_esc50(data_folder, save)
+    assert len(ids(save / "all.csv")) == used
+    assert (save / "test_5.csv").exists()
+    assert (summary(save) == before) == (change == "result")
+    check_contract(data_folder, save)
+
+
+def append(line):
+    def spoil(data):
+        with open(data / "meta" / "esc50.csv", "a") as file:
+            file.write(f"{line}\n")
+
+    return spoil
+
+
+def no_corpus(data):
+    shutil.rmtree(data)
+
+
+def no_table(data):
+    (data / "meta" / "esc50.csv").unlink()
+
+
+def only_zip(data):
+    no_table(data)
+    (data / "ESC-50-master.zip").touch()
+
+
+def no_column(data):
+    table = data / "meta" / "esc50.csv"
+    table.write_text(table.read_text().replace("src_file", "source"))
+
+
+def no_text(data):
+    (data / "meta" / "esc50.csv").write_bytes(b"\xff\xfe\x00")
+
+
+def no_audio(data):
+    shutil.rmtree(data / "audio")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "fault"),
+    [
+        (no_corpus, "ESC-50-master: no such folder"),
+        (no_table, "no meta/esc50.csv in it or in ESC-50-master/"),
+        (only_zip, r"ESC-50-master.zip: not unpacked yet \(unpack it: unzip -q "),
+        (no_column, "esc50.csv: line 1: no column src_file"),
+        (no_text, "esc50.csv: line 1: 'utf-8' codec"),
+        (no_audio, "audio: none of the 20 clips of meta/esc50.csv can be used"),
+        (append("1-7-A-0.wav,1,0"), "esc50.csv: line 22: a field too many or too few"),
+        (append("1-7-A-0.wav,2,0,dog,False,7,A"), "line 22: .* fold '2', target '0'"),
+        (append("1-7-A-0.wav,1,3,crying_baby,False,7,A"), "line 22: .*target '3'"),
+        (append("6-7-A-0.wav,6,0,dog,False,7,A"), "line 22: .* fold '6'"),
+        (append("1-7-A-x.wav,1,x,dog,False,7,A"), "line 22: .*target 'x'"),
+        (append("../7-A-0.wav,1,0,dog,False,7,A"), "line 22: '../7-A-0.wav'"),
+        (append("1-100-A-0.wav,1,0,dog,False,100,A"), "line 22: .* stands there twice"),
+        (append("1-7-A-0.wav,1,0,cat,False,7,A"), "line 22: target 0 and 'cat'"),
+        (append("1-7-A-9.wav,1,9,dog,False,7,A"), "line 22: target 9 and 'dog'"),
+    ],
+)
+def test_a_bad_corpus_is_one_clear_line(data, tmp_path, spoil, fault):
+    spoil(data)
+    with pytest.raises(ManifestError, match=fault) as error:
+        prepare.prepare_esc50(data, tmp_path / "save")
+    assert "\n" not in str(error.value)
+    assert not list((tmp_path / "save").glob("*_*.csv"))
+
+
+def test_an_unwritable_save_folder_is_one_clear_line(data, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    with pytest.raises(ManifestError, match="file: cannot be written, File exists"):
+        prepare.prepare_esc50(data, tmp_path / "file")
+
+    def refuse(dir):
+        raise PermissionError(13, "Permission denied", str(dir))
+
+    # Permissions do not bind root, who may run the tests.
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    monkeypatch.setattr(shared, "check_audio", None)
+    with pytest.raises(ManifestError, match="cannot be written, Permission denied"):
+        prepare.prepare_esc50(data, tmp_path / "save")
+
+
+def test_the_command_line_prepares_or_ends_with_one_line(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["prepare", str(data), str(tmp_path / "save")])
+    prepare.main()
+    assert (tmp_path / "save" / "summary.json").exists()
+    monkeypatch.setattr(sys, "argv", ["prepare", f"{data}/no", str(tmp_path / "save")])
+    with pytest.raises(SystemExit, match="^error: .*no: no such folder") as error:
+        prepare.main()
+    assert "\n" not in error.value.code

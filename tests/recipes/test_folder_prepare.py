@@ -1,0 +1,403 @@
+import csv
+import json
+import logging
+import os
+import subprocess
+import sys
+import unicodedata
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from eat.data.dataset import audio_dataset
+from eat.data.manifest import ManifestError, read_labels
+
+ROOT = Path(__file__).parents[2]
+RECIPE = ROOT / "recipes" / "AudioSet"
+sys.path.append(str(RECIPE))
+import folder_prepare as prepare  # noqa: E402
+from folder_reading import split_by_hash  # noqa: E402
+
+
+def write(path, seconds=0.5, rate=16000, channels=1, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    wav = np.random.default_rng(0).uniform(-0.5, 0.5, (round(seconds * rate), channels))
+    soundfile.write(path, wav, rate, **options)
+
+
+def read_csv(path):
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def ids(path):
+    return {row["ID"] for row in read_csv(path)}
+
+
+def skipped(save):
+    return {row["file"]: row for row in read_csv(save / "skipped.csv")}
+
+
+def summary(save):
+    return json.loads((save / "summary.json").read_text())
+
+
+def label(data, *lines, header="file,labels,split"):
+    text = "".join(f"{line}\n" for line in (header, *lines))
+    (data / "labels.csv").write_text(text, encoding="utf-8")
+
+
+@pytest.fixture
+def save(tmp_path):
+    return tmp_path / "save"
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Two recordings of each of two classes, one of none, and their labels."""
+    data = tmp_path / "data"
+    for name in ("dog/1.wav", "dog/2.wav", "cat/1.wav", "cat/2.wav", "noise.flac"):
+        write(data / name)
+    label(
+        data,
+        "dog/1.wav,dog,train",
+        "dog/2.wav,dog,eval",
+        "cat/1.wav,cat,train",
+        "cat/2.wav,cat;dog,eval",
+    )
+    return data
+
+
+ODD = {
+    "short.wav": {"seconds": 0.1, "rate": 8000, "subtype": "PCM_U8"},
+    "two minutes.wav": {"seconds": 120, "rate": 8000},
+    "studio/96 kHz.WAV": {"rate": 96000, "subtype": "PCM_24", "channels": 2},
+    "studio/six, of them.wav": {"rate": 48000, "channels": 6, "subtype": "FLOAT"},
+    "studio/six, of them.flac": {"rate": 44100, "subtype": "PCM_24"},
+    'a "quoted" name.Ogg': {"rate": 22050, "channels": 2},
+    "música/señal – 音.mp3": {"rate": 32000, "channels": 2},
+    "v1.2/take.final.wav": {"rate": 11025, "subtype": "DOUBLE"},
+    "it's 100% & more;#1.mp3": {"rate": 16000},
+    "exact.wav": {"seconds": 400 / 16000},
+}
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory):
+    """A folder in which everything is odd, some of it beyond use."""
+    data = tmp_path_factory.mktemp("odd")
+    for name, options in ODD.items():
+        write(data / name, **options)
+    write(data / "tiny.wav", seconds=399 / 16000)
+    (data / "text.wav").write_text("a web page that says no")
+    (data / "empty.wav").touch()
+    write(data / "cut.wav")
+    (data / "cut.wav").write_bytes((data / "cut.wav").read_bytes()[:9000])
+    write(data / "costs $5.wav")
+    write(data / "line\nbreak.wav")
+    write(data / ".hidden.wav")
+    write(data / "._short.wav")
+    write(data / ".trash" / "old.wav")
+    (data / "notes.txt").write_text("hello")
+    (data / "round").symlink_to(data)
+    (data / "nowhere.wav").symlink_to(data / "gone.wav")
+    with open(os.fsencode(data) + b"/latin\xe9.wav", "wb") as file:
+        file.write((data / "exact.wav").read_bytes())
+    return data
+
+
+def test_odd_files_are_used_or_skipped_with_a_reason(odd, save, caplog):
+    with caplog.at_level(logging.INFO):
+        prepare.prepare_folder(odd, save)
+    assert ids(save / "pretrain.csv") == {
+        "short",
+        "two minutes",
+        "studio/96 kHz",
+        "studio/six, of them.wav",
+        "studio/six, of them.flac",
+        'a "quoted" name',
+        "música/señal – 音",
+        "v1.2/take.final",
+        "it's 100% & more;#1",
+        "exact",
+    }
+    reasons = {name: row["reason"] for name, row in skipped(save).items()}
+    assert {row["subset"] for row in skipped(save).values()} == {"pretrain"}
+    assert reasons.pop("tiny.wav") == "too short: 399 samples, 400 needed"
+    assert reasons.pop("text.wav").startswith("unreadable: not readable as audio")
+    assert reasons.pop("empty.wav").startswith("unreadable: 0 bytes")
+    assert reasons.pop("cut.wav").startswith("unreadable: truncated")
+    assert reasons.pop("nowhere.wav") == "missing"
+    for name in ("costs $5.wav", "line\nbreak.wav", "latin\\udce9.wav"):
+        assert "(rename it)" in reasons.pop(name)
+    assert not reasons
+    counts = summary(save)["subsets"]["pretrain"]
+    assert (counts["listed"], counts["found"], counts["missing"]) == (18, 17, 1)
+    assert (counts["skipped"], counts["used"]) == (7, 10)
+    assert counts["used_in_paper"] is None
+    assert counts["hours"] == pytest.approx(124 / 3600, abs=1e-3)
+    assert summary(save)["longer_than_used"] == 1
+    assert "files of other kinds are ignored: 1 .txt" in caplog.text
+    assert "1 of 10 recordings are longer than 10.26 s: only their" in caplog.text
+    assert sorted(path.name for path in save.iterdir()) == [
+        "checked.csv",
+        "pretrain.csv",
+        "skipped.csv",
+        "summary.json",
+    ]
+
+
+def test_every_row_loads_as_a_dataset(odd, save):
+    prepare.prepare_folder(odd, save)
+    dataset = audio_dataset(save / "pretrain.csv", odd, None, max_seconds=10.26)
+    lengths = {item["id"]: len(item["sig"]) for item in dataset}
+    assert len(lengths) == len(ODD)
+    assert lengths.pop("short") == 1600
+    assert lengths.pop("exact") == 400
+    assert lengths.pop("two minutes") == 164160  # 10.26 s
+    # An MP3 ends with a whole frame.
+    assert all(abs(length - 8000) < 1200 for length in lengths.values())
+
+
+def test_labels_make_manifests_for_fine_tuning(data, save):
+    prepare.prepare_folder(data, save)
+    assert ids(save / "pretrain.csv") == {"dog/1", "cat/1", "noise"}
+    assert ids(save / "balanced_train.csv") == {"dog/1", "cat/1"}
+    assert ids(save / "eval.csv") == {"dog/2", "cat/2"}
+    labels = read_labels(save / "labels.csv")
+    assert labels.ids == labels.names == ("cat", "dog")
+    dataset = audio_dataset(save / "eval.csv", data, labels, max_seconds=1)
+    targets = {item["id"]: item["target"].tolist() for item in dataset}
+    assert targets == {"dog/2": [0, 1], "cat/2": [1, 1]}
+    counts = summary(save)["subsets"]
+    assert {name: counts[name]["used"] for name in counts} == {
+        "balanced_train": 2,
+        "eval": 2,
+        "pretrain": 3,
+    }
+
+
+def test_class_names_may_hold_commas_and_quotes(data, save):
+    name = 'Male speech, "man" speaking'
+    quoted = name.replace('"', '""')
+    label(data, f'dog/1.wav,"{quoted};Dog",train', "dog/2.wav, Dog ; Dog,eval")
+    prepare.prepare_folder(data, save)
+    labels = read_labels(save / "labels.csv")
+    assert labels.names == ("Dog", name)
+    dataset = audio_dataset(save / "balanced_train.csv", data, labels, max_seconds=1)
+    assert dataset[0]["target"].tolist() == [1, 1]
+    assert read_csv(save / "eval.csv")[0]["labels"] == "Dog"
+
+
+def test_tables_as_spreadsheets_write_them(data, save):
+    name = "Hündin.wav"
+    write(data / unicodedata.normalize("NFD", name))  # as macOS names it
+    text = f"\ufeffFile, Label\r\n{name},dog\r\n./dog/1.wav,dog\r\n\r\n"
+    (data / "labels.csv").write_bytes(text.encode())
+    prepare.prepare_folder(data, save)
+    rows = read_csv(save / "balanced_train.csv")
+    assert {row["labels"] for row in rows} == {"dog"}
+    found = {unicodedata.normalize("NFC", row["ID"]) for row in rows}
+    assert found == {"Hündin", "dog/1"}  # neither of them is the one in five
+
+
+def test_without_a_split_a_fifth_is_held_out_for_good(tmp_path, save):
+    names = [f"{number}.wav" for number in range(60)]
+    for name in names:
+        write(tmp_path / "data" / name, seconds=0.03)
+    label(tmp_path / "data", *(f"{n},x" for n in names[:30]), header="file,label")
+    prepare.prepare_folder(tmp_path / "data", save)
+    before = ids(save / "balanced_train.csv"), ids(save / "eval.csv")
+    assert len(before[0] | before[1]) == 30 and before[1]
+    label(tmp_path / "data", *(f"{n},x" for n in names), header="file,label")
+    prepare.prepare_folder(tmp_path / "data", save)
+    assert before[0] < ids(save / "balanced_train.csv")
+    assert before[1] < ids(save / "eval.csv")
+    splits = [split_by_hash(f"class/{number}.wav") for number in range(10000)]
+    assert splits.count("eval") == pytest.approx(2000, abs=160)  # 4 deviations
+
+
+def test_listed_files_that_cannot_be_used_are_named(data, save, caplog):
+    write(data / "short.wav", seconds=0.01)
+    (data / "talk.m4a").touch()
+    label(
+        data,
+        "gone.wav,dog,train",
+        "talk.m4a,dog,train",
+        "short.wav,cat,eval",
+        "dog/1.wav,,train",
+        "cat/1.wav,,eval",
+        "cat/2.wav,cat,train",
+    )
+    with caplog.at_level(logging.INFO):
+        prepare.prepare_folder(data, save)
+    assert {name: (r["subset"], r["reason"]) for name, r in skipped(save).items()} == {
+        "gone.wav": ("balanced_train", "missing"),
+        "talk.m4a": ("balanced_train", "hidden, or not a wav, flac, ogg or mp3 file"),
+        "dog/1.wav": ("balanced_train", "no label in labels.csv"),
+        "cat/1.wav": ("eval", "no label in labels.csv"),
+        "short.wav": ("eval", "too short: 160 samples, 400 needed"),
+    }
+    # What has no label serves pre-training, unless it is for evaluation.
+    assert ids(save / "pretrain.csv") == {"dog/1", "dog/2", "cat/2", "noise"}
+    train = summary(save)["subsets"]["balanced_train"]
+    expected = {"listed": 4, "found": 3, "missing": 1, "skipped": 2, "used": 1}
+    assert expected.items() <= train.items()
+    assert "balanced_train: 4 files, 1 missing, 2 skipped, 1 used" in caplog.text
+    assert "5 left out: gone.wav, talk.m4a, dog/1.wav, " in caplog.text
+    assert "1 of 2 classes have no clip for train, e.g. 'dog'" in caplog.text
+    assert "2 of 2 classes have no clip for eval, e.g. 'cat'" in caplog.text
+
+
+def test_ids_stay_unique_whatever_the_suffixes():
+    files = ["a.wav", "a.flac", "a.wav.ogg", "b.mp3", "c/b.mp3", "d.WAV", "d.wav"]
+    assert prepare.name_clips(files) == {
+        "a.wav": "a.wav",
+        "a.flac": "a.flac",
+        "a.wav.ogg": "a.wav.ogg",
+        "b.mp3": "b",
+        "c/b.mp3": "c/b",
+        "d.WAV": "d.WAV",
+        "d.wav": "d.wav",
+    }
+
+
+def test_a_second_run_has_nothing_to_do(data, save, caplog, monkeypatch):
+    prepare.prepare_folder(data, save)
+    with monkeypatch.context() as patch, caplog.at_level(logging.INFO):
+        patch.setattr(prepare, "check_audio", None)  # calling it would fail
+        prepare.prepare_folder(data, save)
+    assert caplog.messages[-1] == f"{save}: the manifests are up to date"
+
+
+def new_file(data, save):
+    write(data / "new.wav")
+
+
+def replaced_file(data, save):
+    write(data / "noise.flac", seconds=1)
+
+
+def removed_file(data, save):
+    (data / "noise.flac").unlink()
+
+
+def other_labels(data, save):
+    label(data, "dog/1.wav,wolf,train")
+
+
+def deleted_result(data, save):
+    (save / "eval.csv").unlink()
+
+
+@pytest.mark.parametrize(
+    "change", [new_file, replaced_file, removed_file, other_labels, deleted_result]
+)
+def test_a_change_is_noticed(data, save, caplog, change):
+    prepare.prepare_folder(data, save)
+    change(data, save)
+    with caplog.at_level(logging.INFO):
+        prepare.prepare_folder(data, save)
+    assert "up to date" not in caplog.text
+    assert (save / "eval.csv").exists() == (change is not other_labels)
+    prepare.prepare_folder(data, save)
+    (data / "labels.csv").unlink()
+    prepare.prepare_folder(data, save)
+    assert not (save / "labels.csv").exists()
+    assert not (save / "balanced_train.csv").exists()
+
+
+def test_no_manifest_is_left_over(data, save):
+    prepare.prepare_folder(data, save)
+    (data / "noise.flac").unlink()
+    files = ("dog/1.wav", "dog/2.wav", "cat/1.wav", "cat/2.wav")
+    label(data, *(f"{file},x,Eval" for file in files))
+    prepare.prepare_folder(data, save)
+    assert {path.stem for path in save.glob("*.csv")} == {
+        "checked",
+        "eval",
+        "labels",
+        "skipped",
+    }
+
+
+def table(header, *lines):
+    return lambda data: label(data, *lines, header=header)
+
+
+def no_recordings(data):
+    for path in data.rglob("*.*"):
+        if path.name != "labels.csv":
+            path.unlink()
+    (data / "talk.m4a").touch()
+
+
+def only_text(data):
+    for path in data.rglob("*.*"):
+        path.write_text("no audio")
+    (data / "labels.csv").unlink()
+
+
+def not_utf8(data):
+    (data / "labels.csv").write_bytes(b"file,labels\ndog/1.wav,h\xfcndin\n")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "fault"),
+    [
+        (no_recordings, "data: no wav, flac, ogg or mp3 file .* but 1 .m4a"),
+        (only_text, "data: none of the recordings can be used, '.*': unreadable: not"),
+        (not_utf8, "labels.csv: cannot be read .*save it as CSV in UTF-8"),
+        (table("name,class"), "labels.csv: its header is 'name,class' .*file and labe"),
+        (table("file;labels"), "labels.csv: its header is 'file;labels'"),
+        (table("file,label", "a.wav,Speech, male"), "line 2: more fields than the"),
+        (table("file,label", "dog/1.wav,"), "labels.csv: no label in it"),
+        (table("file,label"), "labels.csv: no label in it"),
+        (table("file,label", "a.wav,x", "a.wav,y"), "line 3: file 'a.wav' is empty or"),
+        (table("file,label", ",x"), "line 2: file '' is empty or stands twice"),
+        (table("file,label", "a.wav,A$AP"), r"line 2: label 'A\$AP' \(rename it"),
+        (table("file,label,split", "a.wav,x,test"), "line 2: split 'test' .write tra"),
+        (
+            table("file,label", "1.wav,x"),
+            "labels.csv: none .* '1.wav': missing .give p",
+        ),
+    ],
+)
+def test_a_bad_folder_is_one_clear_line(data, save, spoil, fault):
+    spoil(data)
+    with pytest.raises(ManifestError, match=fault) as error:
+        prepare.prepare_folder(data, save)
+    assert "\n" not in str(error.value)
+    assert not list(save.glob("*.json"))
+
+
+def test_the_users_labels_are_never_overwritten(data):
+    before = (data / "labels.csv").read_text()
+    with pytest.raises(ManifestError, match="would be overwritten"):
+        prepare.prepare_folder(data, data / "dog" / "..")
+    assert (data / "labels.csv").read_text() == before
+    prepare.prepare_folder(data, data / "manifests")  # below it is fine
+    with pytest.raises(ManifestError, match="no: no such folder"):
+        prepare.prepare_folder(data / "no", data / "save")
+
+
+def test_the_command_line(data, save):
+    run = subprocess.run(
+        [sys.executable, RECIPE / "folder_prepare.py", data, save],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "eval: 2 files, 0 missing, 0 skipped, 2 used (0.0 h)" in run.stderr
+    assert "2 classes (add --num_classes 2)" in run.stderr
+
+
+def test_the_command_line_ends_with_one_line_of_error(tmp_path, monkeypatch):
+    arguments = ["folder_prepare.py", str(tmp_path / "no"), str(tmp_path / "save")]
+    monkeypatch.setattr(sys, "argv", arguments)
+    with pytest.raises(SystemExit, match="^error: .*no: no such folder") as error:
+        prepare.main()
+    assert "\n" not in error.value.code

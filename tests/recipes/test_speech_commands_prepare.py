@@ -1,0 +1,321 @@
+import csv
+import importlib.util
+import json
+import logging
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from eat.data import corpus as shared
+from eat.data.bank import load_bank
+from eat.data.dataset import audio_dataset
+from eat.data.manifest import ManifestError, read_labels
+from eat.data.mini_speech_commands import SpeechCommandsSizes, write_speech_commands
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "recipes" / "SpeechCommands" / "speech_commands_prepare.py"
+spec = importlib.util.spec_from_file_location("speech_commands_prepare", SCRIPT)
+prepare = importlib.util.module_from_spec(spec)
+sys.modules["speech_commands_prepare"] = prepare
+spec.loader.exec_module(prepare)
+
+SPEAKERS = {
+    "train": ["0a7c2a8d", "0ac15fe9"],
+    "valid": ["1b2c3d4e"],
+    "test": ["ffd2ba2f"],
+}
+LISTS = {"valid": "validation_list.txt", "test": "testing_list.txt"}
+SUBSETS = ("train", "valid", "test")
+
+
+def write_wav(path, samples=16000):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    wav = np.random.default_rng(0).uniform(-0.5, 0.5, samples)
+    soundfile.write(path, wav, 16000, subtype="PCM_16")
+
+
+def write_corpus(data, words):
+    """Two utterances of each word by each speaker, beside the corpus's other files."""
+    write_wav(data / "one.wav")
+    for word in words:
+        (data / word).mkdir(parents=True)
+    for subset, speakers in SPEAKERS.items():
+        names = [f"{speaker}_nohash_{n}.wav" for speaker in speakers for n in range(2)]
+        files = [f"{word}/{name}" for word in words for name in names]
+        for file in files:
+            shutil.copy(data / "one.wav", data / file)
+        if subset in LISTS:
+            (data / LISTS[subset]).write_text("".join(f"{file}\n" for file in files))
+    (data / "one.wav").unlink()
+    write_wav(data / "_background_noise_" / "pink_noise.wav", 32000)
+    (data / "_background_noise_" / "README.md").touch()
+    (data / "README.md").touch()
+    return data
+
+
+def read_csv(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def ids(path):
+    return [row["ID"] for row in read_csv(path)]
+
+
+def summary(save):
+    return json.loads((save / "summary.json").read_text())
+
+
+@pytest.fixture
+def data(tmp_path):
+    return write_corpus(tmp_path / "speech_commands_v0.02", ["zero", "bed"])
+
+
+@pytest.fixture
+def damaged(data):
+    """Each kind of damage once, and clips that are short but whole."""
+    (data / "bed" / "1b2c3d4e_nohash_0.wav").unlink()
+    write_wav(data / "bed" / "0a7c2a8d_nohash_0.wav", 400)
+    write_wav(data / "bed" / "0a7c2a8d_nohash_1.wav", 399)
+    write_wav(data / "zero" / "0a7c2a8d_nohash_0.wav", 0)
+    write_wav(data / "zero" / "ffd2ba2f_nohash_0.wav", 8000)
+    (data / "zero" / "ffd2ba2f_nohash_1.wav").write_text("a web page that says no")
+    write_wav(data / "zero" / "copy of zero.wav")
+    (data / "zero" / ".DS_Store").touch()
+    shutil.copytree(data / "zero", data / ".zero")
+    return data
+
+
+def check_contract(data_folder, save):
+    """Every row of every manifest loads, labelled with the folder of its file."""
+    labels = read_labels(save / "labels.csv")
+    for subset in SUBSETS:
+        dataset = audio_dataset(save / f"{subset}.csv", data_folder, labels, 1.0)
+        for item in (dataset[index] for index in range(len(dataset))):
+            assert 400 <= len(item["sig"]) <= 16000 and item["sig"].isfinite().all()
+            assert item["target"].sum() == 1
+            label = labels.ids[item["target"].argmax()]
+            assert label == item["id"].split("/")[0]
+
+
+def test_the_lists_divide_the_clips(data, tmp_path):
+    save = tmp_path / "new" / "save"
+    prepare.prepare_speech_commands(data, save)
+    for subset in SUBSETS:
+        assert ids(save / f"{subset}.csv") == [
+            f"{word}/{speaker}_nohash_{n}"
+            for word in ("bed", "zero")
+            for speaker in SPEAKERS[subset]
+            for n in range(2)
+        ]
+    assert read_csv(save / "train.csv")[0] == {
+        "ID": "bed/0a7c2a8d_nohash_0",
+        "duration": "1.0000",
+        "wav": "$data_root/bed/0a7c2a8d_nohash_0.wav",
+        "labels": "bed",
+    }
+    assert read_labels(save / "labels.csv").ids == ("bed", "zero")
+
+
+@pytest.mark.parametrize("below", ["", "speech_commands_v0.02"])
+def test_every_row_loads_from_the_corpus_and_from_its_parent(damaged, tmp_path, below):
+    data_folder = damaged.parent if below else damaged
+    prepare.prepare_speech_commands(data_folder, tmp_path / "save")
+    check_contract(data_folder, tmp_path / "save")
+
+
+def test_every_row_of_the_mini_corpus_loads(tmp_path):
+    folder = tmp_path / "speech_commands_v0.02"
+    folder.mkdir()
+    bank = load_bank(ROOT / "tools" / "bank")
+    sizes = SpeechCommandsSizes(train=2, validation=1, test=1)
+    write_speech_commands(bank, folder, seed=0, sizes=sizes, workers=2)
+    prepare.prepare_speech_commands(tmp_path, tmp_path / "save")
+    counts = [len(ids(tmp_path / "save" / f"{subset}.csv")) for subset in SUBSETS]
+    assert counts == [40, 20, 20]
+    assert read_csv(tmp_path / "save" / "skipped.csv") == []
+    check_contract(tmp_path, tmp_path / "save")
+
+
+def test_the_true_counts_pass_without_a_warning(tmp_path, caplog, monkeypatch):
+    words = [f"word{i}" for i in range(35)]
+    data = write_corpus(tmp_path / "speech_commands_v0.02", words)
+    assert sum(prepare.PAPER_CLIPS.values()) == 105_829  # all of the corpus's files
+    here = {"train": 140, "valid": 70, "test": 70}
+    monkeypatch.setattr(prepare, "PAPER_CLIPS", here)
+    with caplog.at_level(logging.WARNING):
+        prepare.prepare_speech_commands(data, tmp_path / "save")
+    assert caplog.messages == []
+    valid = {"listed": 70, "used": 70, "used_in_paper": 70, "speakers": 1}
+    assert summary(tmp_path / "save")["subsets"]["valid"] == valid
+
+
+def test_a_small_corpus_passes_with_a_warning_per_count(data, tmp_path, caplog):
+    with caplog.at_level(logging.WARNING):
+        prepare.prepare_speech_commands(data, tmp_path)
+    assert caplog.messages == [
+        "2 words; Speech Commands V2 has 35",
+        "train: 8 clips listed; Speech Commands V2 has 84843",
+        "valid: 4 clips listed; Speech Commands V2 has 9981",
+        "test: 4 clips listed; Speech Commands V2 has 11005",
+    ]
+    train = {"listed": 8, "used": 8, "used_in_paper": None, "speakers": 2}
+    assert summary(tmp_path)["subsets"]["train"] == train
+
+
+def test_damaged_missing_and_surplus_files_are_named(damaged, tmp_path, caplog):
+    with caplog.at_level(logging.WARNING):
+        prepare.prepare_speech_commands(damaged, tmp_path)
+    skipped = {row["id"]: row for row in read_csv(tmp_path / "skipped.csv")}
+    reasons = {
+        "bed/1b2c3d4e_nohash_0": ("valid", "missing"),
+        "bed/0a7c2a8d_nohash_1": ("train", "too short: 399 samples, 400 needed"),
+        "zero/0a7c2a8d_nohash_0": ("train", "unreadable: 0 samples"),
+        "zero/ffd2ba2f_nohash_1": ("test", "unreadable: not readable as audio"),
+        "zero/copy of zero": ("", "not named <speaker>_nohash_<n>.wav"),
+    }
+    assert skipped.keys() == reasons.keys()
+    for id_, (subset, reason) in reasons.items():
+        assert skipped[id_]["reason"].startswith(reason)
+        assert skipped[id_]["file"] == f"{id_}.wav"
+        assert skipped[id_]["subset"] == subset
+        assert any(f"{id_}.wav" in line for line in caplog.messages)
+    used = [row["used"] for row in summary(tmp_path)["subsets"].values()]
+    listed = [row["listed"] for row in summary(tmp_path)["subsets"].values()]
+    assert (used, listed) == ([6, 3, 3], [8, 4, 4])
+    assert "bed/0a7c2a8d_nohash_0" in ids(tmp_path / "train.csv")  # 400 samples
+
+
+def test_shared_speakers_are_a_warning(data, tmp_path, caplog):
+    shutil.copy(
+        data / "bed" / "ffd2ba2f_nohash_0.wav", data / "bed" / "ffd2ba2f_nohash_7.wav"
+    )
+    with caplog.at_level(logging.WARNING):
+        prepare.prepare_speech_commands(data, tmp_path)
+    assert "1 speakers are in several sets, scores flatter: ffd2ba2f" in caplog.messages
+
+
+def test_a_second_run_has_nothing_to_do(damaged, caplog, monkeypatch):
+    save = damaged / "manifests"  # a folder in the corpus that is no word
+    prepare.prepare_speech_commands(damaged, save)
+    with monkeypatch.context() as patch, caplog.at_level(logging.INFO):
+        patch.setattr(shared, "check_audio", None)  # calling it would fail
+        prepare.prepare_speech_commands(damaged, save)
+    assert caplog.messages[-1] == f"{save}: the manifests are up to date"
+    assert read_labels(save / "labels.csv").ids == ("bed", "zero")
+
+
+@pytest.mark.parametrize("change", ["repair", "list", "delete", "result", "parent"])
+def test_a_change_is_noticed(damaged, tmp_path, change):
+    save = tmp_path / "save"
+    prepare.prepare_speech_commands(damaged, save)
+    before, data_folder, counts = summary(save), damaged, [6, 3, 3]
+    good, bad = (damaged / "zero" / f"ffd2ba2f_nohash_{n}.wav" for n in range(2))
+    if change == "repair":  # in place
+        shutil.copy(good, bad)
+        counts = [6, 3, 4]
+    elif change == "list":
+        path = damaged / "validation_list.txt"
+        path.write_text("".join(path.open().readlines()[1:]))
+        counts = [7, 2, 3]
+    elif change == "delete":
+        good.unlink()
+        counts = [6, 3, 2]
+    elif change == "result":
+        (save / "test.csv").unlink()
+    else:
+        data_folder = damaged.parent
+    prepare.prepare_speech_commands(data_folder, save)
+    assert [len(ids(save / f"{subset}.csv")) for subset in SUBSETS] == counts
+    assert (summary(save) == before) == (change == "result")
+    check_contract(data_folder, save)
+
+
+def append(line):
+    def spoil(data):
+        with open(data / "testing_list.txt", "a") as file:
+            file.write(f"{line}\n")
+
+    return spoil
+
+
+def no_corpus(data):
+    shutil.rmtree(data)
+
+
+def no_list(data):
+    (data / "testing_list.txt").unlink()
+
+
+def no_lists(data):
+    no_list(data)
+    (data / "validation_list.txt").unlink()
+
+
+def only_tar(data):
+    no_lists(data)
+    (data / "speech_commands_v0.02.tar.gz").touch()
+
+
+def no_text(data):
+    (data / "testing_list.txt").write_bytes(b"\xff\xfe")
+
+
+def no_clips(data):
+    for word in ("bed", "zero"):
+        shutil.rmtree(data / word)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "fault"),
+    [
+        (no_corpus, "speech_commands_v0.02: no such folder"),
+        (no_lists, "no validation_list.txt in it or in speech_commands_v0.02/"),
+        (only_tar, r"v0.02.tar.gz: not unpacked yet \(unpack it: tar -xzf "),
+        (no_list, r"testing_list.txt: .*No such file or directory"),
+        (no_text, "testing_list.txt: 'utf-8' codec can't decode"),
+        (no_clips, "speech_commands_v0.02: none of its 0 clips can be used"),
+        (append("bed/x.wav"), "testing_list.txt: line 5 is 'bed/x.wav' instead of"),
+        (append("../../x_nohash_0.wav"), "testing_list.txt: line 5 is '../../x_"),
+        (
+            append("bed/1b2c3d4e_nohash_0.wav"),
+            "line 5, 'bed/1b2c3d4e_nohash_0.wav', is in validation_list.txt too",
+        ),
+    ],
+)
+def test_a_bad_corpus_is_one_clear_line(data, tmp_path, spoil, fault):
+    spoil(data)
+    with pytest.raises(ManifestError, match=fault) as error:
+        prepare.prepare_speech_commands(data, tmp_path / "save")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "save" / "train.csv").exists()
+
+
+def test_an_unwritable_save_folder_is_one_clear_line(data, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    with pytest.raises(ManifestError, match="file: cannot be written, File exists"):
+        prepare.prepare_speech_commands(data, tmp_path / "file")
+
+    def refuse(dir):
+        raise PermissionError(13, "Permission denied", str(dir))
+
+    # Permissions do not bind root, who may run the tests.
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    monkeypatch.setattr(shared, "check_audio", None)
+    with pytest.raises(ManifestError, match="cannot be written, Permission denied"):
+        prepare.prepare_speech_commands(data, tmp_path / "save")
+
+
+def test_the_command_line_prepares_or_ends_with_one_line(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["prepare", str(data), str(tmp_path / "save")])
+    prepare.main()
+    assert (tmp_path / "save" / "summary.json").exists()
+    monkeypatch.setattr(sys, "argv", ["prepare", f"{data}/no", str(tmp_path / "save")])
+    with pytest.raises(SystemExit, match="^error: .*no: no such folder") as error:
+        prepare.main()
+    assert "\n" not in error.value.code
