@@ -165,3 +165,38 @@ def audio_dataset(
         )
         dataset.set_output_keys(["id", "sig", "target"])
     return dataset
+
+
+def hold_out(
+    data: DynamicItemDataset, share: float
+) -> tuple[DynamicItemDataset, DynamicItemDataset]:
+    """Split into (rest, held out): clips at even distances in the manifest.
+
+    Parameters
+    ----------
+    data : DynamicItemDataset
+        All clips.
+    share : float
+        How much to hold out, above 0 and up to 0.5.
+
+    Returns
+    -------
+    tuple of DynamicItemDataset
+        The larger and the smaller part.
+
+    Raises
+    ------
+    ManifestError
+        If the share is no such number, or there is one clip only.
+    """
+    if not 0 < share <= 0.5:
+        raise ManifestError(f"held_out {share}: must lie above 0, up to 0.5")
+    if len(data) < 2:
+        raise ManifestError(
+            f"only 1 clip, {data.data_ids[0]}: none can be held out (add recordings)"
+        )
+    held = set(data.data_ids[:: round(1 / share)])
+    return (
+        data.filtered_sorted(key_test={"id": lambda i: i not in held}),
+        data.filtered_sorted(key_test={"id": lambda i: i in held}),
+    )

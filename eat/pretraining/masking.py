@@ -6,6 +6,7 @@ generator, and keeps exactly the same number of patches in each.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -193,6 +194,30 @@ class InverseBlockMasking(FlexibleBlockMasking):
         super().__init__(
             mask_ratio, adjust, (block,), offset=(block[0] // 2, block[1] // 2)
         )
+
+
+def block_masking(mask_ratio: float, adjust: float, blocks: str) -> MaskSampler:
+    """Inverse block masking from a text, as a command line gives it.
+
+    Parameters
+    ----------
+    mask_ratio, adjust
+        As above.
+    blocks
+        ``5x5``: every block of this shape (time x frequency, in patches); several,
+        ``6x4,5x5,8x3``: each clip with one of them.
+
+    Raises
+    ------
+    ValueError
+        If the text is not such a list.
+    """
+    if not re.fullmatch(r"[1-9]\d*x[1-9]\d*(,[1-9]\d*x[1-9]\d*)*", str(blocks)):
+        raise ValueError(f"blocks {blocks!r}: write 5x5, or several as 6x4,5x5,8x3")
+    shapes = tuple(tuple(map(int, shape.split("x"))) for shape in blocks.split(","))
+    if len(shapes) == 1:
+        return InverseBlockMasking(mask_ratio, adjust, shapes[0])
+    return FlexibleBlockMasking(mask_ratio, adjust, shapes)
 
 
 def _uniform(shape: tuple[int, int], generator: torch.Generator) -> Tensor:

@@ -16,8 +16,11 @@ import speechbrain as sb
 import torch
 from speechbrain.utils.distributed import if_main_process
 from torch import Tensor, nn
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Sampler
 
+from eat.data.dataset import collate
+from eat.data.sampling import EpochSampler
+from eat.training.cost import training_cost
 from eat.training.experiment import ExperimentError
 from eat.training.meter import IntervalMeter
 from eat.training.optim import clip_gradients, set_learning_rates
@@ -37,8 +40,8 @@ class EATBrain(sb.Brain):
     ``compute_objectives``.
 
     The YAML file must have: ``seed``, ``output_folder``, ``lr``, ``min_lr``,
-    ``scale_min_lr``, ``warmup_steps``, ``total_steps``, ``batch_size``,
-    ``log_interval``.
+    ``scale_min_lr``, ``warmup_steps``, ``total_steps``, ``steps_per_epoch``,
+    ``batch_size``, ``num_workers``, ``epoch_counter``, ``log_interval``.
     """
 
     trained: str
@@ -77,6 +80,40 @@ class EATBrain(sb.Brain):
         """Clips in one optimiser step, over all processes."""
         accumulated = self.hparams.batch_size * self.grad_accumulation_factor
         return accumulated * self.world_size
+
+    @property
+    def clips_an_epoch(self) -> int:
+        """Clips of one epoch's optimiser steps."""
+        return self.hparams.steps_per_epoch * self.clips_a_step
+
+    @property
+    def loader_options(self) -> dict[str, Any]:
+        """Arguments of every data loader."""
+        return {
+            "batch_size": self.hparams.batch_size,
+            "num_workers": self.hparams.num_workers,
+            "collate_fn": collate,
+            "pin_memory": "cuda" in self.device,
+        }
+
+    def fit_steps(
+        self, train: Dataset, valid: Dataset, sampler: Sampler | None = None
+    ) -> None:
+        """Train over epochs of a fixed number of optimiser steps, judged on `valid`.
+
+        The sampler gives :attr:`clips_an_epoch` training clips; by default each clip
+        is seen equally often.
+        """
+        if sampler is None:
+            sampler = EpochSampler(len(train), self.clips_an_epoch, self.hparams.seed)
+        options = self.loader_options
+        self.fit(
+            self.hparams.epoch_counter,
+            train,
+            valid,
+            train_loader_kwargs={**options, "sampler": sampler, "drop_last": True},
+            valid_loader_kwargs=options,
+        )
 
     # -- SpeechBrain's hooks, in the order in which they run ------------------------
 
@@ -205,12 +242,17 @@ class EATBrain(sb.Brain):
         if self.checkpointer is not None:
             self.checkpointer.save_and_keep_only(meta=meta, **keep)
 
+    def was_complete(self) -> bool:
+        """Whether an earlier call has finished the run and written its results."""
+        written = (Path(self.hparams.output_folder) / "results.json").is_file()
+        return self.last is None and written
+
     def write_results(self, **results: Any) -> None:
         """Write ``results.json``; nothing if the run was complete before."""
-        if self.last is None:  # no epoch was left to train
-            if (Path(self.hparams.output_folder) / "results.json").is_file():
-                logger.info("Nothing left to do: the run was complete")
-                return
+        if self.was_complete():
+            logger.info("Nothing left to do: the run was complete")
+            return
+        if self.last is None:  # killed between the last epoch and here
             meta = self.checkpointer.find_checkpoint().meta
             self.last = {k: v for k, v in meta.items() if k not in SPEECHBRAIN_META}
         write_results(
@@ -221,7 +263,13 @@ class EATBrain(sb.Brain):
             skipped_batches=self.meter.skipped,
             last=self.last,
             **results,
+            cost=self.cost(),
         )
+
+    def cost(self) -> dict[str, Any]:
+        """Time, devices and memory of training, every part of the run included."""
+        clips = self.optimizer_step * self.clips_a_step
+        return training_cost(self.meter.seconds, clips, self.device, self.world_size)
 
     # -- logging ---------------------------------------------------------------------
 

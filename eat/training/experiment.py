@@ -39,6 +39,7 @@ FREE_SETTINGS = {
     "ckpt_interval_minutes",
     "ckpt_interval_steps",
     "keep_checkpoints",
+    "keep_epoch_models",
 }
 
 
@@ -85,6 +86,18 @@ def start_experiment(argv: Sequence[str]) -> tuple[dict, dict]:
     )
     run_on_main(_keep_script, args=[Path(settings["output_folder"])])
     return hparams, run_opts
+
+
+def plain_settings(folder: str | Path) -> dict[str, object]:
+    """A run's settings, overrides included; empty where it has none.
+
+    Nested objects are left out.
+    """
+    path = Path(folder) / SETTINGS
+    if not path.is_file():
+        return {}
+    settings = yaml.load(path.read_text(encoding="utf-8"), Loader=_PlainLoader)
+    return {k: v for k, v in settings.items() if not isinstance(v, dict | list)}
 
 
 @contextmanager

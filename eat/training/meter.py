@@ -17,32 +17,44 @@ from torch import Tensor
 
 @register_checkpoint_hooks
 class IntervalMeter:
-    """Running means since the last log line, and the batches left out so far.
+    """Running means since the last log line, and the sums of the whole run.
 
     Part of the checkpoint.
+
+    Attributes
+    ----------
+    skipped
+        Batches left out so far.
     """
 
     def __init__(self) -> None:
         self.skipped = 0
+        self._seconds = 0.0  # before the clock last started
+        self._started: float | None = None
         self.reset()
+
+    @property
+    def seconds(self) -> float:
+        """Time spent in training so far, in every part of the run."""
+        if self._started is None:
+            return self._seconds
+        return self._seconds + time.perf_counter() - self._started
 
     def reset(self) -> None:
         """Begin a new interval."""
         self.sums: dict[str, Tensor | float] = {}
         self.batches = 0
         self.clips = 0
-        self.started = time.perf_counter()
-        self.paused: float | None = None
+        self._interval_start = self.seconds
 
     def pause(self) -> None:
         """Stop the clock for a validation."""
-        self.paused = time.perf_counter()
+        self._seconds, self._started = self.seconds, None
 
     def go_on(self) -> None:
-        """Let the clock run again."""
-        if self.paused is not None:
-            self.started += time.perf_counter() - self.paused
-            self.paused = None
+        """Let the clock run."""
+        if self._started is None:
+            self._started = time.perf_counter()
 
     def add(self, figures: dict[str, Tensor], clips: int) -> None:
         """Add one batch; scalars stay on their device, so nothing waits for them."""
@@ -53,7 +65,7 @@ class IntervalMeter:
 
     def means(self) -> dict[str, float]:
         """Means over the interval, and clips per second of this process."""
-        seconds = time.perf_counter() - self.started
+        seconds = self.seconds - self._interval_start
         means = {key: float(value) / self.batches for key, value in self.sums.items()}
         return {**means, "clips_per_second": self.clips / seconds}
 
@@ -61,13 +73,18 @@ class IntervalMeter:
     @main_process_only
     def _save(self, path: Path) -> None:
         sums = {key: float(value) for key, value in self.sums.items()}
-        state = {"sums": sums, "batches": self.batches, "skipped": self.skipped}
+        state = {
+            "sums": sums,
+            "batches": self.batches,
+            "skipped": self.skipped,
+            "seconds": self.seconds,
+        }
         Path(path).write_text(json.dumps(state), encoding="utf-8")
 
     @mark_as_loader
     def _load(self, path: Path, end_of_epoch: bool) -> None:
         state = json.loads(Path(path).read_text(encoding="utf-8"))
+        self.skipped, self._seconds = state["skipped"], state["seconds"]
         self.reset()
+        # Clips of the interval from before the interruption do not fit this clock.
         self.sums, self.batches = state["sums"], state["batches"]
-        self.skipped = state["skipped"]
-        # Clips seen before the interruption would not fit this process's clock.

@@ -25,6 +25,7 @@ from eat.pretraining.student import StudentOutput
 from eat.pretraining.teacher import ema_decay
 from eat.pretraining.ufo import UFOLoss, utterance_frame_objective
 from eat.training.brain import EATBrain
+from eat.training.cost import gflop
 from eat.training.optim import parameter_groups
 from eat.training.seeding import step_generator
 
@@ -37,7 +38,7 @@ class PretrainBrain(EATBrain):
     Besides the keys of :class:`EATBrain` the YAML file must have: ``mask_sampler``,
     ``clones``, ``utterance_weight``, ``weight_decay``, ``decay_vectors``,
     ``ema_start``, ``ema_end``, ``ema_anneal_steps``, ``collapse_monitor``,
-    ``keep_checkpoints``, ``train_logger``.
+    ``keep_checkpoints``, ``keep_epoch_models``, ``train_logger``.
 
     Attributes
     ----------
@@ -151,6 +152,8 @@ class PretrainBrain(EATBrain):
         )
         # The model first: a run killed in between repeats the epoch and writes both.
         run_on_main(self.write_model)
+        if self.hparams.keep_epoch_models:
+            run_on_main(self.write_model, args=[f"models/epoch{epoch}"])
         self.save_epoch(self.last, num_to_keep=self.hparams.keep_checkpoints)
 
     def knn_score(self) -> float:
@@ -172,7 +175,7 @@ class PretrainBrain(EATBrain):
             labels.append(batch.target)
         return torch.cat(features), torch.cat(labels)
 
-    def write_model(self) -> None:
+    def write_model(self, name: str = "model") -> None:
         """Write the student, its decoder and the teacher as a model folder."""
         student, teacher = self.bare, self.modules.teacher
         config = {
@@ -186,4 +189,20 @@ class PretrainBrain(EATBrain):
             "step": self.optimizer_step,
         }
         model = EATPretraining(student, teacher, self.hparams.utterance_weight)
-        save_model(Path(self.hparams.output_folder) / "model", config, model)
+        save_model(Path(self.hparams.output_folder) / name, config, model)
+
+    def cost(self) -> dict[str, Any]:
+        """What training costs, with the operations of one clip and its clones."""
+        frames = self.modules.frontend.num_frames
+        mels = self.bare.encoder.config["num_mels"]
+        spec = torch.zeros(1, frames, mels, device=self.device)
+        generator = torch.Generator(self.device).manual_seed(0)
+        masks = self.hparams.mask_sampler(
+            1, self.hparams.clones, grid_of(frames, mels), generator
+        )
+
+        student = gflop(lambda: self.bare(spec, masks, generator=generator))
+        teacher = gflop(lambda: self.modules.teacher(spec, update_centre=False))
+        # The student's backward pass takes twice its forward pass.
+        counted = 3 * student + teacher
+        return {**super().cost(), "gflop_per_clip": counted}

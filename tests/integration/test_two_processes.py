@@ -50,6 +50,7 @@ def settings(folder):
         "total_steps": STEPS,
         "batch_size": BATCH,
         "log_interval": 1,
+        "keep_epoch_models": False,
         "weight_decay": 0.05,
         "decay_vectors": True,
         "clones": 3,

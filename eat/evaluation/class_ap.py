@@ -1,0 +1,52 @@
+"""Average precision by class, in the form of the official ``results/*.txt`` files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+HEADER = f"{'Class':<50} AP"
+
+
+def write_class_ap(path: str | Path, names: Sequence[str], ap: Sequence[float]) -> None:
+    """Write one line a class, in the order of the classifier's outputs.
+
+    Parameters
+    ----------
+    path
+        The file to write.
+    names
+        The classes' names.
+    ap
+        Their average precision; NaN for a class without positives.
+    """
+    lines = [f"{name:<50} {value:.4f}" for name, value in zip(names, ap, strict=True)]
+    Path(path).write_text("\n".join([HEADER, *lines]) + "\n", encoding="utf-8")
+
+
+def read_class_ap(path: str | Path) -> dict[str, float]:
+    """Read such a file, ours or official.
+
+    Returns
+    -------
+    dict
+        Average precision by class name, in the file's order.
+
+    Raises
+    ------
+    ValueError
+        If a line is not a name and a number.
+    """
+    header, *lines = Path(path).read_text(encoding="utf-8").splitlines() or [""]
+    if header.split() != HEADER.split():
+        raise ValueError(f"{path}: its first line is not 'Class ... AP'")
+    found = {}
+    for number, line in enumerate(lines, 2):
+        name, _, value = line.rstrip().rpartition(" ")
+        try:
+            found[name.rstrip()] = float(value)
+        except ValueError:
+            raise ValueError(
+                f"{path}: line {number} is '{line}', not a class and a number"
+            ) from None
+    return found
