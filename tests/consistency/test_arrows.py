@@ -29,6 +29,7 @@ ALLOWED = {
     "data": {"audio"},
     "training": ROOMS_BELOW_TRAINING | {"eat"},
     "report": {"evaluation"},
+    "study": {"report"},
     "eat": {"interop"},
 }
 WITHOUT_SPEECHBRAIN = {"audio", "model", "pretraining", "interop", "evaluation"}

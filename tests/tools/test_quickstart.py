@@ -3,7 +3,6 @@
 import json
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -11,55 +10,10 @@ import pytest
 FOLDER = Path(__file__).resolve().parents[2] / "tools" / "quickstart"
 sys.path.insert(0, str(FOLDER))
 
-from jobs import Job, JobError, Runner  # noqa: E402
 from report import SYSTEMS, _rows  # noqa: E402
 from run import Plan, Study, best_rate  # noqa: E402
 
-
-@dataclass(frozen=True)
-class Script(Job):
-    """A job that runs a few lines of Python in place of a training."""
-
-    lines: str = ""
-
-    @property
-    def command(self):
-        return [sys.executable, "-c", self.lines]
-
-
-TRAIN = """
-import json
-with open("{0}/calls", "a") as file: file.write("x")
-json.dump({{"last": {{"mAP": 0.25}}}}, open("{0}/results.json", "w"))
-"""
-
-
-def script(folder, lines):
-    return Script("a job", folder, "x.yaml", {}, 3, lines.format(folder))
-
-
-def test_job_runs_once(tmp_path, capsys):
-    job = script(tmp_path / "run", TRAIN)
-    runner = Runner()
-    for _ in range(2):
-        assert runner.run(job).results()["last"]["mAP"] == 0.25
-    assert (tmp_path / "run" / "calls").read_text() == "x"
-    assert job.done()["seconds"] > 0 and job.done()["peak_mb"] > 0
-    assert "mAP 0.250" in capsys.readouterr().out
-
-
-def test_job_with_other_settings_is_not_taken_for_done(tmp_path):
-    Runner().run(script(tmp_path / "run", TRAIN))
-    Runner().run(script(tmp_path / "run", TRAIN + "\n"))
-    assert (tmp_path / "run" / "calls").read_text() == "xx"
-
-
-def test_failed_job_says_why_and_runs_again(tmp_path):
-    folder = tmp_path / "run"
-    with pytest.raises(JobError, match=r"a job failed: error: no such corpus \(all in"):
-        Runner().run(script(folder, "import sys; sys.exit('error: no such corpus')"))
-    Runner().run(script(folder, TRAIN))
-    assert (folder / "calls").read_text() == "x"
+from eat.study.jobs import Job  # noqa: E402
 
 
 def test_both_starts_get_the_same_steps_and_seeds():
@@ -89,7 +43,7 @@ def test_best_rate(tmp_path):
         folder = tmp_path / str(rate)
         folder.mkdir()
         (folder / "results.json").write_text(json.dumps({"last": {"mAP": score}}))
-        jobs.append(Job("x", folder, "x.yaml", {"lr": rate}, 1))
+        jobs.append(Job("x", folder, Path(), "x.yaml", {"lr": rate}, 1))
     with ThreadPoolExecutor() as pool:
         assert best_rate([pool.submit(lambda job=job: job) for job in jobs]) == 0.2
 

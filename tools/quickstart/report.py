@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 from hyperpyyaml import load_hyperpyyaml
-from jobs import DONE, HAS_BF16, Job
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -35,6 +34,7 @@ from eat.report import (
     plot_masks,
     read_metrics,
 )
+from eat.study.jobs import DONE, HAS_BF16, Job
 from eat.training.results import versions
 
 UNTRAINED_SEEDS = (0, 1, 2)
@@ -266,7 +266,7 @@ Trainings took {seconds / 60:.1f} core-minutes in all, the largest process
 def _commands(jobs: dict[str, list[Job]]) -> str:
     """Every training's command line, paths relative to the current folder."""
     here = os.getcwd() + os.sep
-    lines = [" ".join(job.command[1:]) for group in jobs.values() for job in group]
+    lines = [" ".join(job.command) for group in jobs.values() for job in group]
     return "\n".join("python " + line.replace(here, "../../") for line in lines)
 
 

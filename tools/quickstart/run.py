@@ -9,10 +9,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs import Job, JobError, Runner
 from report import write_report
 
 from eat.data.mini_corpora import make_mini_corpora
+from eat.study.jobs import Job, JobError, Runner, cpu_options
 
 ROOT = Path(__file__).resolve().parents[2]
 CORES = 2
@@ -110,7 +110,8 @@ class Study:
             "log_interval": self.plan.log_interval,
             **settings,
         }
-        return Job(name, folder, yaml, settings, steps)
+        recipe = ROOT / "recipes" / "AudioSet"
+        return Job(name, folder, recipe, yaml, settings, steps, cpu_options())
 
 
 def best_rate(finished: list[Future]) -> float:

@@ -16,47 +16,66 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-RECIPE = Path(__file__).resolve().parents[2] / "recipes" / "AudioSet"
 DONE = "job.json"
 # Without the instructions bf16 is emulated, some ten times slower than fp32.
 HAS_BF16 = torch.cpu._is_avx512_bf16_supported()
 POLL_SECONDS = 0.5
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Job:
-    """One call of the AudioSet recipe's train.py.
+    """One call of a recipe's train.py; two jobs are the same if their folders are.
 
     Attributes
     ----------
     name
-        Shown to the user; also the name of the run's folder.
+        Shown to the user.
     folder
         The run's folder.
+    recipe
+        Folder of the recipe.
     yaml
         File in the recipe's hparams.
     settings
         Overrides of its keys.
     steps
         Optimiser steps, for the progress bar.
+    options
+        SpeechBrain's run options.
+    processes
+        How many torchrun starts; 1 starts none.
+    needs
+        Jobs that must be done before.
+    gpu_hours
+        Estimated cost; None where nothing was ever measured.
     """
 
     name: str
     folder: Path
+    recipe: Path
     yaml: str
     settings: dict[str, object]
     steps: int
+    options: tuple[str, ...] = ()
+    processes: int = 1
+    needs: tuple[Job, ...] = ()
+    gpu_hours: float | None = None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Job) and self.folder == other.folder
+
+    def __hash__(self) -> int:
+        return hash(self.folder)
 
     @property
     def command(self) -> list[str]:
-        """The command line, as a user would type it in the recipe's folder."""
+        """What a user would type after ``python`` in the recipe's folder."""
         overrides = {"output_folder": self.folder, **self.settings}
         words = [str(w) for k, v in overrides.items() for w in (f"--{k}", v)]
-        # On the CPU everywhere, so that all see the same numbers.
-        options = ["--device", "cpu", "--noprogressbar"]
-        if not HAS_BF16:
-            options += ["--precision", "fp32", "--eval_precision", "fp32"]
-        return [sys.executable, "train.py", f"hparams/{self.yaml}", *words, *options]
+        launcher = ["-m", "torch.distributed.run", "--standalone"]
+        launcher += [f"--nproc_per_node={self.processes}"]
+        script = ["train.py", f"hparams/{self.yaml}"]
+        return [*launcher * (self.processes > 1), *script, *words, *self.options]
 
     def results(self) -> dict:
         """The finished run's results.json."""
@@ -70,16 +89,28 @@ class Job:
             return None
 
 
+def cpu_options() -> tuple[str, ...]:
+    """Run options of mini runs: on the CPU everywhere, so that all see one number."""
+    fp32 = ("--precision", "fp32", "--eval_precision", "fp32")
+    return ("--device", "cpu", "--noprogressbar", *(() if HAS_BF16 else fp32))
+
+
 class JobError(RuntimeError):
     """A training run that failed."""
 
 
 class Runner:
-    """Runs jobs; several threads may call it at once, each with its own bar."""
+    """Runs jobs; several threads may call it at once, each with its own bar.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    lines
+        Bars at a time.
+    """
+
+    def __init__(self, lines: int = 2) -> None:
         self.lock = threading.Lock()
-        self.free_lines = [0, 1]
+        self.free_lines = list(range(lines))
         self.children: list[subprocess.Popen] = []
 
     def run(self, job: Job) -> Job:
@@ -92,7 +123,7 @@ class Runner:
         """
         earlier = job.done()
         # A run with other settings is not this one; train.py will say so.
-        if earlier is not None and earlier["command"] == job.command[1:]:
+        if earlier is not None and earlier["command"] == job.command:
             tqdm.write(f"  {job.name}: done before")
             return job
         job.folder.mkdir(parents=True, exist_ok=True)
@@ -100,7 +131,10 @@ class Runner:
         output = job.folder / "output.txt"
         with open(output, "a", encoding="utf-8") as log, self.bar(job) as bar:
             child = subprocess.Popen(
-                job.command, cwd=RECIPE, stdout=log, stderr=subprocess.STDOUT
+                [sys.executable, *job.command],
+                cwd=job.recipe,
+                stdout=log,
+                stderr=subprocess.STDOUT,
             )
             self.children.append(child)
             peak_mb = self.wait(child, job, bar)
@@ -109,7 +143,7 @@ class Runner:
             raise JobError(f"{job.name} failed: {' '.join(last)} (all in {output})")
         shown = outcome(job)  # fails if the run left no results
         seconds = round(time.perf_counter() - started, 1)
-        done = {"seconds": seconds, "peak_mb": peak_mb, "command": job.command[1:]}
+        done = {"seconds": seconds, "peak_mb": peak_mb, "command": job.command}
         partial = job.folder / f"{DONE}.partial"
         partial.write_text(json.dumps(done), encoding="utf-8")
         os.replace(partial, job.folder / DONE)
@@ -166,6 +200,5 @@ def steps_done(folder: Path) -> int:
 def outcome(job: Job) -> str:
     """A finished run's main figures."""
     last = job.results()["last"]
-    return "  ".join(
-        f"{key} {last[key]:.3f}" for key in ("mAP", "knn_mAP") if key in last
-    )
+    keys = ("mAP", "accuracy", "knn_mAP")
+    return "  ".join(f"{key} {last[key]:.3f}" for key in keys if key in last)

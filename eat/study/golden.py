@@ -1,0 +1,93 @@
+"""Golden curves: how the first steps of a pre-training went when all was well.
+
+The stored curves are in fp32 on a CPU. Other processors round otherwise and training
+amplifies it, so curves agree within tolerances only; what changes the method changes
+them by more.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from eat.report import read_metrics
+from eat.study.jobs import Job
+
+STEPS, INTERVAL = 200, 10
+# How far a figure may lie from the stored one, as a share of it. Measured between one
+# thread and two, fp32 and bf16: see `tools/golden_curves.py`.
+TOLERANCES = {
+    "loss": 0.05,
+    "frame_loss": 0.05,
+    "utterance_loss": 0.1,
+    "target_deviation": 0.05,
+    "prediction_deviation": 0.1,
+    "content": 0.1,
+}
+# Corpus below the mini corpora's folder, and optimiser steps of the whole schedule, of
+# which the curve is the beginning.
+RECIPES = {
+    "AudioSet": ("AudioSet", 3000),
+    "ESC50": ("ESC-50-master", 600),
+    "SpeechCommands": ("speech_commands_v0.02", 600),
+}
+
+
+def golden_job(recipe: str, recipes: Path, corpora: Path, output: Path) -> Job:
+    """The run that gives a recipe's curve: ``pretrain_mini.yaml``, its first steps."""
+    corpus, total = RECIPES[recipe]
+    settings = {
+        "data_folder": corpora / corpus,
+        "number_of_epochs": 1,
+        "steps_per_epoch": STEPS,
+        "total_steps": total,
+        "log_interval": INTERVAL,
+    }
+    options = "--device cpu --noprogressbar --precision fp32 --eval_precision fp32"
+    return Job(
+        f"golden curve of {recipe}",
+        output / recipe,
+        recipes / recipe,
+        "pretrain_mini.yaml",
+        settings,
+        STEPS,
+        tuple(options.split()),
+    )
+
+
+def read_curve(run: Path) -> pd.DataFrame:
+    """The figures of a run's steps, indexed by step."""
+    metrics = read_metrics(run / "metrics.jsonl")
+    steps = metrics[metrics["kind"] == "step"]
+    return steps.set_index("step")[list(TOLERANCES)]
+
+
+def read_golden(path: Path) -> pd.DataFrame:
+    """A stored curve."""
+    return pd.read_csv(path, index_col="step")
+
+
+def deviations(curve: pd.DataFrame, golden: pd.DataFrame) -> pd.Series:
+    """The largest relative difference of each figure.
+
+    Raises
+    ------
+    ValueError
+        If the curves are not of the same steps and figures.
+    """
+    if list(curve.index) != list(golden.index) or set(curve) != set(golden):
+        raise ValueError(
+            f"the curve has steps {list(curve.index)} of {sorted(curve)}, the golden "
+            f"one {list(golden.index)} of {sorted(golden)}"
+        )
+    return ((curve - golden[curve.columns]).abs() / golden[curve.columns].abs()).max()
+
+
+def differences(curve: pd.DataFrame, golden: pd.DataFrame) -> list[str]:
+    """A line for each figure that is out of tolerance."""
+    return [
+        f"{name}: up to {share:.1%} from the golden one ({TOLERANCES[name]:.0%} allowed)"
+        for name, share in deviations(curve, golden).items()
+        if not share <= TOLERANCES[name]  # NaN is out as well
+    ]

@@ -1,0 +1,72 @@
+"""Where numbers come from: clips at hand, deviations from the plan, commands."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+
+from eat.study.jobs import Job
+from eat.study.schedule import in_order
+
+
+def coverage(jobs: Iterable[Job], records: Mapping[str, dict]) -> list[str]:
+    """Clips at hand and those of the paper, a line for each corpus as runs saw it."""
+    found: dict[str, dict[str, None]] = defaultdict(dict)
+    for job in jobs:
+        if data := records.get(job.name, {}).get("data"):
+            parts = [
+                f"{name} {counts['used']:,}"
+                + (f" of {of:,}" if (of := counts["used_in_paper"]) else "")
+                for name, counts in data.items()
+            ]
+            found[job.recipe.name].setdefault(", ".join(parts))
+    return [
+        f"Clips at hand, of the paper's ({recipe}): {line}."
+        for recipe, lines in found.items()
+        for line in lines
+    ]
+
+
+def deviations(jobs: Iterable[Job], records: Mapping[str, dict]) -> list[str]:
+    """Name runs whose command is not the planned one, grouped by the difference."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for job in jobs:
+        if (record := records.get(job.name)) is None:
+            continue
+        if (words := record.get("command")) is None:
+            found["started by hand, settings unchecked"].append(job.name)
+            continue
+        added = [word for word in words if word not in job.command]
+        left_out = [word for word in job.command if word not in words]
+        parts = [f"with `{' '.join(added)}`"] * bool(added)
+        parts += [f"without `{' '.join(left_out)}`"] * bool(left_out)
+        if parts:
+            found[" and ".join(parts)].append(job.name)
+    return [
+        f"Not as planned, {what}: {len(names)} run{'s' * (len(names) > 1)} ({names[0]}"
+        + (", ...)." if len(names) > 1 else ").")
+        for what, names in found.items()
+    ]
+
+
+def commands(jobs: Iterable[Job], records: Mapping[str, dict]) -> str:
+    """The command of each run, as made or as planned, for a shell."""
+    lines = []
+    for job in in_order(jobs):
+        record = records.get(job.name)
+        hours = f", some {job.gpu_hours:g} GPU hours" if job.gpu_hours else ""
+        lines.append(f"# {job.name}: " + ("done" if record else f"not run{hours}"))
+        words = (record or {}).get("command") or job.command
+        lines.append(f"(cd {job.recipe} && python {' '.join(words)})")
+    return "\n".join(lines)
+
+
+def versions(jobs: Iterable[Job], records: Mapping[str, dict]) -> list[str]:
+    """What the runs were made with, a line for each set of versions."""
+    found: dict[str, int] = defaultdict(int)
+    for job in jobs:
+        if record := records.get(job.name):
+            device = record["cost"]["device"] if "cost" in record else None
+            made = {**record["versions"], "on": device}
+            found[", ".join(f"{k} {v}" for k, v in made.items() if v)] += 1
+    return [f"- made with {made}: {count}" for made, count in found.items()]

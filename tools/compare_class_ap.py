@@ -1,0 +1,88 @@
+"""Compare two files of average precision by class, ours or the official ones.
+
+    python tools/compare_class_ap.py RUN/class_ap.txt EAT-base_epoch10_AS20K.txt
+
+The official files are in the ``results`` folder of github.com/cwx-worst-one/EAT.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+from eat.evaluation.class_ap import read_class_ap
+from eat.report import markdown_table
+
+
+def read_options(arguments: list[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("a", type=Path, metavar="A.txt")
+    parser.add_argument("b", type=Path, metavar="B.txt")
+    parser.add_argument(
+        "--top", type=int, default=20, help="classes to show on either side"
+    )
+    return parser.parse_args(arguments)
+
+
+def overview(both: pd.DataFrame) -> str:
+    """A line on the classes in both files: mAP, mean difference, rank correlation."""
+    valued = both.dropna()
+    text = f"{len(both)} classes in both files"
+    if without := [name for name in both.index if name not in valued.index]:
+        text += f"; left out, without a value in one or both: {'; '.join(without)}"
+    if valued.empty:
+        return text
+    means, ranks = valued.mean(), valued["A"].corr(valued["B"], method="spearman")
+    return (
+        f"{text}\nmAP {means['A']:.4f} in A, {means['B']:.4f} in B; mean difference "
+        f"B - A {means['B'] - means['A']:+.4f}, mean absolute difference "
+        f"{(valued['B'] - valued['A']).abs().mean():.4f}, rank correlation {ranks:.3f}"
+    )
+
+
+def extremes(both: pd.DataFrame, top: int) -> str:
+    """Tables of the classes that are better in B, and of those better in A."""
+    valued = both.dropna().assign(difference=lambda t: t["B"] - t["A"])
+    ordered = valued.sort_values("difference", kind="stable")
+    sides = {
+        "Better in B": ordered[ordered["difference"] > 0].iloc[::-1],
+        "Better in A": ordered[ordered["difference"] < 0],
+    }
+    parts = []
+    for title, classes in sides.items():
+        rows = classes.head(top).rename_axis("class").reset_index().to_dict("records")
+        parts.append(f"{title}: {len(classes)} classes")
+        if rows:
+            parts.append(markdown_table(rows, ["class", "A", "B", "difference"]))
+    return "\n\n".join(parts)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Read, compare, print."""
+    options = read_options(arguments)
+    try:
+        files = {"A": read_class_ap(options.a), "B": read_class_ap(options.b)}
+    except OSError as error:
+        sys.exit(f"compare_class_ap: {error.filename}: {error.strerror}")
+    except ValueError as error:
+        sys.exit(f"compare_class_ap: {error}")
+    table = pd.DataFrame(files, dtype=float)
+    for name, path in (("A", options.a), ("B", options.b)):
+        values = pd.Series(files[name], dtype=float)
+        shown = f"{len(values)} classes, mAP {values.mean():.4f}"
+        print(f"{name}: {path}: {shown}, {values.isna().sum()} without a value")
+    for name, other in ("AB", "BA"):
+        if missing := [key for key in files[name] if key not in files[other]]:
+            print(f"Only in {name}: {'; '.join(missing)}")
+    both = table.loc[[key for key in files["A"] if key in files["B"]]]
+    print(overview(both), extremes(both, options.top), sep="\n\n")
+
+
+if __name__ == "__main__":
+    main()
