@@ -77,7 +77,7 @@ def show(study: Study, what: list[str]) -> None:
         state = "done" if job.done() else "to do"
         hours = f", some {job.gpu_hours:g} GPU hours" if job.gpu_hours else ""
         print(f"# {job.name}: {state}{hours}")
-        print(f"cd {job.recipe} && python {shlex.join(job.command)}")
+        print(f"cd {shlex.quote(str(job.recipe))} && python {shlex.join(job.command)}")
     hours = sum(job.gpu_hours or 0 for job in jobs if not job.done())
     print(
         f"# {len(jobs)} runs, {sum(job.done() is None for job in jobs)} to do", end=""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import islice
 
 import numpy as np
 import torch
@@ -155,3 +156,48 @@ class WeightedSampler(Sampler[int]):
         generator = _generator(self.seed, self.epoch)
         drawn = torch.multinomial(self.weights, self.draws, generator=generator)
         yield from drawn[: self.epoch_size].tolist()
+
+
+class ProcessBatches(Sampler[list[int]]):
+    """The batches of one of several processes, dealt out in turn.
+
+    Batch m of the epoch goes to process m modulo their number: a step of several
+    processes takes the batches that one process would accumulate in it, and each batch
+    holds the same clips in either case. Clips that fill no batch for all are left out.
+
+    Parameters
+    ----------
+    sampler : EpochSampler or WeightedSampler
+        The clips of an epoch, the same in all processes.
+    batch_size : int
+        Clips of a batch.
+    rank, world_size : int
+        Which process this is, of how many.
+    """
+
+    def __init__(
+        self, sampler: Sampler[int], batch_size: int, rank: int = 0, world_size: int = 1
+    ) -> None:
+        self.sampler = sampler
+        self.batch_size = batch_size
+        self.rank = rank
+        self.world_size = world_size
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch; SpeechBrain calls it, counting from 1.
+
+        Parameters
+        ----------
+        epoch : int
+            Number of the epoch, 1 or more.
+        """
+        self.sampler.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return len(self.sampler) // (self.batch_size * self.world_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        clips, every = iter(self.sampler), self.batch_size * self.world_size
+        start = self.rank * self.batch_size
+        for _ in range(len(self)):
+            yield list(islice(clips, every))[start : start + self.batch_size]

@@ -1,7 +1,7 @@
 """Multi-masks: which patches each of a clip's K clones loses (paper section 3.2).
 
-Every sampler draws all masks of a batch at once, on the device of the given
-generator, and keeps exactly the same number of patches in each.
+Every sampler draws all masks of a batch at once, on the device of the given generator
+(or of the clips' own generators), and keeps exactly the same number of patches in each.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+
+from eat.pretraining.draws import Generators, integers, uniform
 
 
 @dataclass
@@ -65,7 +67,7 @@ class MaskSampler(Protocol):
     """Anything that draws the masks of a batch."""
 
     def __call__(
-        self, batch: int, clones: int, grid: tuple[int, int], generator: torch.Generator
+        self, batch: int, clones: int, grid: tuple[int, int], generator: Generators
     ) -> Masks:
         """Draw ``batch * clones`` masks over a (time, frequency) grid."""
 
@@ -88,11 +90,11 @@ class RandomMasking:
         self.mask_ratio = mask_ratio
 
     def __call__(
-        self, batch: int, clones: int, grid: tuple[int, int], generator: torch.Generator
+        self, batch: int, clones: int, grid: tuple[int, int], generator: Generators
     ) -> Masks:
         """Draw ``batch * clones`` masks over a (time, frequency) grid."""
         num_patches = grid[0] * grid[1]
-        scores = _uniform((batch * clones, num_patches), generator)
+        scores = uniform(batch, (clones, num_patches), generator).flatten(0, 1)
         return Masks.keep_highest(scores, num_kept(num_patches, self.mask_ratio))
 
 
@@ -129,27 +131,25 @@ class FlexibleBlockMasking:
         self.offset = offset
 
     def __call__(
-        self, batch: int, clones: int, grid: tuple[int, int], generator: torch.Generator
+        self, batch: int, clones: int, grid: tuple[int, int], generator: Generators
     ) -> Masks:
         """Draw ``batch * clones`` masks over a (time, frequency) grid."""
         height, width = grid
-        device = generator.device
-        shape = torch.randint(
-            len(self.blocks), (batch, 1), generator=generator, device=device
-        ).expand(batch, clones)
+        shape = integers(len(self.blocks), batch, (1,), generator)
+        shape = shape.expand(batch, clones).flatten()
         # One centre count for all rows keeps tensors rectangular; the shapes of a
         # flexible set have nearly equal areas.
-        rows, num_centres = batch * clones, self._num_blocks(height * width)
-        centres = torch.randint(
-            height * width, (rows, num_centres, 1), generator=generator, device=device
-        )
-        cells = self._block_cells().to(device)[shape.flatten()][:, None]  # [rows,1,A,2]
+        num_centres = self._num_blocks(height * width)
+        centres = integers(
+            height * width, batch, (clones, num_centres, 1), generator
+        ).flatten(0, 1)
+        cells = self._block_cells().to(centres.device)[shape][:, None]  # [B*K, 1, A, 2]
         time = (centres // width + cells[..., 0]).clamp(0, height - 1)
         frequency = (centres % width + cells[..., 1]).clamp(0, width - 1)
         painted = (time * width + frequency).flatten(1)
         # Painted patches rank above all others and ties break at random: too many
         # are thinned out, too few are filled up, both uniformly.
-        scores = _uniform((rows, height * width), generator)
+        scores = uniform(batch, (clones, height * width), generator).flatten(0, 1)
         scores += torch.zeros_like(scores).scatter_(1, painted, 1.0)
         return Masks.keep_highest(scores, num_kept(height * width, self.mask_ratio))
 
@@ -218,7 +218,3 @@ def block_masking(mask_ratio: float, adjust: float, blocks: str) -> MaskSampler:
     if len(shapes) == 1:
         return InverseBlockMasking(mask_ratio, adjust, shapes[0])
     return FlexibleBlockMasking(mask_ratio, adjust, shapes)
-
-
-def _uniform(shape: tuple[int, int], generator: torch.Generator) -> Tensor:
-    return torch.rand(shape, generator=generator, device=generator.device)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from eat.model.decoder import CNNDecoder
 from eat.model.encoder import EATEncoder
 from eat.model.patching import grid_of
+from eat.pretraining.draws import Generators, normal
 from eat.pretraining.masking import Masks
 
 
@@ -56,7 +57,7 @@ class EATStudent(nn.Module):
         spec: Tensor,
         masks: Masks,
         noise: Tensor | None = None,
-        generator: torch.Generator | None = None,
+        generator: Generators | None = None,
     ) -> StudentOutput:
         """Predict the targets of removed patches and of the utterance.
 
@@ -69,12 +70,12 @@ class EATStudent(nn.Module):
         noise
             What stands at removed patches, `[B*K, N, D]`; drawn if not given.
         generator
-            Source of the noise if that is drawn.
+            Source of the noise if that is drawn, for the batch or for each clip.
         """
         visible = self.mask(self.encoder.embed(spec), masks)
         encoded = self.encoder.encode(visible)
         if noise is None:
-            noise = self.draw_noise(masks, encoded.patches, generator)
+            noise = self.draw_noise(len(spec), masks, encoded.patches, generator)
         grid = self.fill(encoded.patches, masks, noise)
         decoded = self.decoder(grid.unflatten(1, grid_of(*spec.shape[1:])))
         predictions = self.decoder.proj(take(decoded.flatten(1, 2), masks.hidden))
@@ -88,13 +89,15 @@ class EATStudent(nn.Module):
         return clones.gather(2, kept.expand(-1, -1, -1, dim)).flatten(0, 1)
 
     def draw_noise(
-        self, masks: Masks, like: Tensor, generator: torch.Generator | None
+        self, batch: int, masks: Masks, like: Tensor, generator: Generators | None
     ) -> Tensor:
         """Fresh noise for the whole grid `[B*K, N, D]`."""
-        shape = (*masks.removed.shape, like.shape[-1])
-        noise = torch.randn(
-            shape, generator=generator, device=like.device, dtype=like.dtype
-        )
+        rows, patches = masks.removed.shape
+        if generator is None:
+            noise = torch.randn(rows, patches, like.shape[-1]).to(like)
+        else:
+            shape = (rows // batch, patches, like.shape[-1])
+            noise = normal(batch, shape, generator, like.dtype).flatten(0, 1)
         return noise * self.mask_noise_std
 
     @staticmethod

@@ -87,7 +87,7 @@ def deviations(curve: pd.DataFrame, golden: pd.DataFrame) -> pd.Series:
 def differences(curve: pd.DataFrame, golden: pd.DataFrame) -> list[str]:
     """A line for each figure that is out of tolerance."""
     return [
-        f"{name}: up to {share:.1%} from the golden one ({TOLERANCES[name]:.0%} allowed)"
+        f"{name}: {share:.1%} off the golden curve, {TOLERANCES[name]:.0%} allowed"
         for name, share in deviations(curve, golden).items()
         if not share <= TOLERANCES[name]  # NaN is out as well
     ]

@@ -6,63 +6,50 @@ counted, randomness and rates as functions of the step, a log that a program can
 
 from __future__ import annotations
 
-import json
 import logging
 import math
-from pathlib import Path
 from typing import Any
 
 import speechbrain as sb
 import torch
-from speechbrain.utils.distributed import if_main_process
 from torch import Tensor, nn
-from torch.utils.data import Dataset, Sampler
 
-from eat.data.dataset import collate
-from eat.data.sampling import EpochSampler
 from eat.training.cost import training_cost
 from eat.training.experiment import ExperimentError
+from eat.training.logbook import Logbook
 from eat.training.meter import IntervalMeter
 from eat.training.optim import clip_gradients, set_learning_rates
 from eat.training.results import write_results
-from eat.training.seeding import step_generator, step_seed
+from eat.training.resuming import ResumableBrain
+from eat.training.seeding import batch_generator, draw_seed
 
 logger = logging.getLogger(__name__)
 
 SPEECHBRAIN_META = {"unixtime", "end-of-epoch"}  # what it adds to a checkpoint's own
 
 
-class EATBrain(sb.Brain):
+class EATBrain(ResumableBrain):
     """Common ground of pre-training and fine-tuning.
 
     A subclass sets :attr:`trained` to the key of its one trainable module and
     implements :meth:`parameter_groups`, ``compute_forward`` and
     ``compute_objectives``.
 
-    The YAML file must have: ``seed``, ``output_folder``, ``lr``, ``min_lr``,
-    ``scale_min_lr``, ``warmup_steps``, ``total_steps``, ``steps_per_epoch``,
-    ``batch_size``, ``num_workers``, ``epoch_counter``, ``log_interval``.
+    Besides the keys of :class:`ResumableBrain` the YAML file must have: ``lr``,
+    ``min_lr``, ``scale_min_lr``, ``warmup_steps``, ``total_steps``, ``log_interval``.
     """
 
     trained: str
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.rank = getattr(self, "rank", 0)
-        self.world_size = (
-            torch.distributed.get_world_size() if self.distributed_launch else 1
-        )
-        self.last: dict[str, float] | None = None  # figures of the newest epoch
         self.grad_norm = math.nan
         self.meter = IntervalMeter()
+        self.logbook = Logbook(self.hparams.output_folder)
+        self.clips_of_step: list[str] = []  # ids, of this process
         if self.checkpointer is not None:
             self.checkpointer.add_recoverable("meter", self.meter)
-        if self.ckpt_interval_steps % self.grad_accumulation_factor:
-            raise ExperimentError(
-                f"ckpt_interval_steps {self.ckpt_interval_steps}: must be a multiple "
-                f"of grad_accumulation_factor {self.grad_accumulation_factor}, or a "
-                "resumed run would lose the gradients accumulated so far"
-            )
+            self.checkpointer.add_recoverable("logbook", self.logbook)
 
     @property
     def bare(self) -> nn.Module:
@@ -75,46 +62,6 @@ class EATBrain(sb.Brain):
         """Optimiser groups, see :func:`eat.training.optim.parameter_groups`."""
         raise NotImplementedError
 
-    @property
-    def clips_a_step(self) -> int:
-        """Clips in one optimiser step, over all processes."""
-        accumulated = self.hparams.batch_size * self.grad_accumulation_factor
-        return accumulated * self.world_size
-
-    @property
-    def clips_an_epoch(self) -> int:
-        """Clips of one epoch's optimiser steps."""
-        return self.hparams.steps_per_epoch * self.clips_a_step
-
-    @property
-    def loader_options(self) -> dict[str, Any]:
-        """Arguments of every data loader."""
-        return {
-            "batch_size": self.hparams.batch_size,
-            "num_workers": self.hparams.num_workers,
-            "collate_fn": collate,
-            "pin_memory": "cuda" in self.device,
-        }
-
-    def fit_steps(
-        self, train: Dataset, valid: Dataset, sampler: Sampler | None = None
-    ) -> None:
-        """Train over epochs of a fixed number of optimiser steps, judged on `valid`.
-
-        The sampler gives :attr:`clips_an_epoch` training clips; by default each clip
-        is seen equally often.
-        """
-        if sampler is None:
-            sampler = EpochSampler(len(train), self.clips_an_epoch, self.hparams.seed)
-        options = self.loader_options
-        self.fit(
-            self.hparams.epoch_counter,
-            train,
-            valid,
-            train_loader_kwargs={**options, "sampler": sampler, "drop_last": True},
-            valid_loader_kwargs=options,
-        )
-
     # -- SpeechBrain's hooks, in the order in which they run ------------------------
 
     def init_optimizers(self) -> None:
@@ -126,6 +73,8 @@ class EATBrain(sb.Brain):
 
     def on_fit_start(self) -> None:
         """Start or resume, and say which."""
+        if self.checkpointer is None or self.checkpointer.find_checkpoint() is None:
+            self.logbook.begin()  # of a start that was killed before its checkpoint
         super().on_fit_start()
         if self.optimizer_step:
             logger.info("Resumed after optimiser step %d", self.optimizer_step)
@@ -140,9 +89,10 @@ class EATBrain(sb.Brain):
 
     def on_fit_batch_start(self, batch: Any, should_step: bool) -> None:
         """Seed this step's draws and set its learning rate."""
-        position = (self.hparams.seed, self.epoch, self.step, self.rank)
-        self.generator = step_generator(*position, device=self.device)
-        torch.manual_seed(step_seed(*position))  # drop path draws from the global one
+        place = (self.hparams.seed, self.epoch, self.batch_number)
+        self.generator = batch_generator(*place, device=self.device)
+        torch.manual_seed(draw_seed(*place))  # drop path draws from the global one
+        self.clips_of_step += batch.ids
         self.lr = set_learning_rates(
             self.optimizer,
             self.optimizer_step,
@@ -154,15 +104,7 @@ class EATBrain(sb.Brain):
         )
 
     def check_loss_isfinite(self, loss: Tensor) -> None:
-        """Count losses that are not finite, and stop in one line if they go on."""
-        try:
-            super().check_loss_isfinite(loss)
-        except ValueError as error:
-            raise ExperimentError(
-                f"step {self.optimizer_step + 1}: the loss was not finite for more "
-                f"than {self.nonfinite_patience} batches of this epoch (try a lower "
-                "--lr or --precision fp32; --nonfinite_patience bears more)"
-            ) from error
+        """Leave it to the gradients: a loss that is not finite makes them so."""
 
     def optimizers_step(self) -> None:
         """Clip over all groups and step; a batch that is not finite is left out.
@@ -172,20 +114,47 @@ class EATBrain(sb.Brain):
         """
         parameters = [p for g in self.optimizer.param_groups for p in g["params"]]
         self.scaler.unscale_(self.optimizer)
+        self.scale_gradients([p.grad for p in parameters if p.grad is not None])
         self.grad_norm = float(clip_gradients(parameters, self.max_grad_norm))
-        if math.isfinite(self.grad_norm):
+        finite = math.isfinite(self.grad_norm)
+        if finite:
             self.scaler.step(self.optimizer)
-        else:
-            self.meter.skipped += 1
-            logger.warning(
-                "Step %d: gradient norm %s, batch left out (%d so far)",
-                self.optimizer_step + 1,
-                self.grad_norm,
-                self.meter.skipped,
-            )
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         self.optimizer_step += 1
+        self.meter.count(finite)
+        if not finite:
+            self.leave_out()
+        self.clips_of_step = []
+
+    def scale_gradients(self, gradients: list[Tensor]) -> None:
+        """Divide what was summed over the step by what is known at its end only."""
+
+    def leave_out(self) -> None:
+        """Write down a step whose gradient was not finite; stop if they go on."""
+        clips = [
+            clip for ids in self.of_all_processes(self.clips_of_step) for clip in ids
+        ]
+        reason = f"gradient norm {self.grad_norm}"
+        self.logbook.write_left_out(self.optimizer_step, reason, clips)
+        logger.warning(
+            "Step %d: %s, batch left out (%d so far; its clips: left_out.jsonl)",
+            self.optimizer_step,
+            reason,
+            self.meter.skipped,
+        )
+        # With fp16 a few in a row are how the loss scale finds its size.
+        if self.meter.skipped_in_a_row <= self.nonfinite_patience:
+            return
+        newest = self.checkpointer and self.checkpointer.find_checkpoint()
+        good = (
+            f"{newest.path} is the last good checkpoint" if newest else "none is kept"
+        )
+        raise ExperimentError(
+            f"step {self.optimizer_step}: the gradient was not finite for "
+            f"{self.meter.skipped_in_a_row} steps in a row (left_out.jsonl; {good}; "
+            "try a lower --lr or --precision fp32; --nonfinite_patience bears more)"
+        )
 
     def on_fit_batch_end(
         self, batch: Any, outputs: Any, loss: Tensor, should_step: bool
@@ -211,42 +180,6 @@ class EATBrain(sb.Brain):
         """Figures worth computing once an interval, of its last batch."""
         return {}
 
-    def make_dataloader(
-        self, dataset: Dataset, stage: sb.Stage, *args: Any, **kwargs: Any
-    ) -> torch.utils.data.DataLoader:
-        """Make a loader, and keep the sampler of training so that epochs reach it.
-
-        SpeechBrain calls ``set_epoch`` only on samplers that it made itself.
-        """
-        loader = super().make_dataloader(dataset, stage, *args, **kwargs)
-        if stage == sb.Stage.TRAIN:
-            self.train_sampler = loader.sampler
-        return loader
-
-    def _should_save_intra_epoch_ckpt(self, *args: Any) -> bool:
-        """Save between accumulation windows only, whatever the clock says.
-
-        A checkpoint within one would lose the gradients accumulated so far.
-        """
-        complete = self.step % self.grad_accumulation_factor == 0
-        return complete and super()._should_save_intra_epoch_ckpt(*args)
-
-    def save_epoch(self, meta: dict, **keep: Any) -> None:
-        """Checkpoint at the end of an epoch.
-
-        SpeechBrain resets the step counter after the hooks of a stage, so that
-        without a validation stage the checkpoint would say "step N" of an epoch that
-        has not begun.
-        """
-        self.step, self.avg_train_loss = 0, 0.0
-        if self.checkpointer is not None:
-            self.checkpointer.save_and_keep_only(meta=meta, **keep)
-
-    def was_complete(self) -> bool:
-        """Whether an earlier call has finished the run and written its results."""
-        written = (Path(self.hparams.output_folder) / "results.json").is_file()
-        return self.last is None and written
-
     def write_results(self, **results: Any) -> None:
         """Write ``results.json``; nothing if the run was complete before."""
         if self.was_complete():
@@ -271,28 +204,6 @@ class EATBrain(sb.Brain):
         clips = self.optimizer_step * self.clips_a_step
         return training_cost(self.meter.seconds, clips, self.device, self.world_size)
 
-    # -- logging ---------------------------------------------------------------------
-
     def log(self, kind: str, record: dict[str, float]) -> None:
         """Append a record to ``metrics.jsonl`` and show it on the console."""
-        if not if_main_process():
-            return
-        record = {key: _plain(value) for key, value in record.items()}
-        where = {"kind": kind, "epoch": self.epoch, "step": self.optimizer_step}
-        with open(
-            Path(self.hparams.output_folder) / "metrics.jsonl", "a", encoding="utf-8"
-        ) as file:
-            file.write(json.dumps({**where, **record}) + "\n")
-        shown = "  ".join(
-            f"{key} {value:.4g}" for key, value in record.items() if value is not None
-        )
-        logger.info("%s %d  %s", kind, self.optimizer_step, shown)
-
-
-def _plain(value: Any) -> float | str | None:
-    """A JSON value; not-a-number becomes null."""
-    if isinstance(value, Tensor):
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+        self.logbook.write(kind, self.epoch, self.optimizer_step, record)

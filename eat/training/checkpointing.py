@@ -1,11 +1,14 @@
-"""Checkpoints that exist whole or not at all."""
+"""Checkpoints that exist whole or not at all, and are read only if unaltered."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import os
 import shutil
 from collections.abc import Callable
+from logging import DEBUG
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,11 @@ from speechbrain.utils.distributed import ddp_barrier, if_main_process
 logger = logging.getLogger(__name__)
 
 PARTIAL = ".partial-"
+SUMS = "SHA256.json"
+
+
+class BrokenCheckpointError(RuntimeError):
+    """A checkpoint that cannot be written, or is not as it was written."""
 
 
 class AtomicCheckpointer(Checkpointer):
@@ -22,7 +30,8 @@ class AtomicCheckpointer(Checkpointer):
 
     SpeechBrain writes the metadata first, so that a run killed while it saves leaves
     a folder which the next start picks and fails on. Here an unfinished folder has
-    another name, is never picked, and goes when the next checkpoint is written.
+    another name, is never picked, and goes when the next checkpoint is written. Every
+    file's checksum lies beside it and is compared before anything is read.
     """
 
     def save_checkpoint(
@@ -35,12 +44,43 @@ class AtomicCheckpointer(Checkpointer):
         """Save as SpeechBrain does; the folder appears when it is complete."""
         if if_main_process():
             self._remove_partials()
-        # SpeechBrain would announce the folder by its passing name.
-        saved = super().save_checkpoint(meta or {}, end_of_epoch, name, logging.DEBUG)
-        ddp_barrier()  # other ranks may write into the folder as well
-        published = saved and self._publish(saved, verbosity)
+        try:
+            # SpeechBrain would announce the folder by its passing name.
+            saved = super().save_checkpoint(meta or {}, end_of_epoch, name, DEBUG)
+            ddp_barrier()  # other ranks may write into the folder as well
+            published = saved and self._publish(saved, verbosity)
+        except (OSError, RuntimeError) as error:  # torch says RuntimeError for both
+            raise BrokenCheckpointError(self._cannot_write(error)) from error
         ddp_barrier()  # no rank lists the checkpoints before this one is there
         return published
+
+    def _cannot_write(self, error: Exception) -> str:
+        """Say what happened, and what is left to go on from."""
+        for folder in Path(self.checkpoints_dir).glob(f"{PARTIAL}*"):
+            shutil.rmtree(folder, ignore_errors=True)
+        newest = self.find_checkpoint()
+        left = f"{newest.path} is complete" if newest else "there is none before it"
+        reason = str(error).strip().splitlines()[0]
+        return (
+            f"{self.checkpoints_dir}: the checkpoint cannot be written, {reason} "
+            f"({left}; free space or mend the disk and repeat the command)"
+        )
+
+    def load_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Load a checkpoint that is as it was written.
+
+        Raises
+        ------
+        BrokenCheckpointError
+            If a file is missing, truncated or altered.
+        """
+        if wrong := _altered(checkpoint.path):
+            raise BrokenCheckpointError(
+                f"{checkpoint.path / wrong}: missing, truncated or altered since it "
+                f"was written (remove the folder {checkpoint.path.name} to go on from "
+                "the checkpoint before it)"
+            )
+        super().load_checkpoint(checkpoint)
 
     def save_and_keep_only(
         self,
@@ -59,6 +99,7 @@ class AtomicCheckpointer(Checkpointer):
     def _publish(saved: Checkpoint, verbosity: int) -> Checkpoint:
         """Give a complete checkpoint its final name."""
         final = saved.path.with_name(saved.path.name.removeprefix(PARTIAL))
+        (saved.path / SUMS).write_text(json.dumps(_sums(saved.path)), encoding="utf-8")
         os.rename(saved.path, final)
         logger.log(verbosity, "Saved checkpoint %s", final)
         files = {key: final / Path(p).name for key, p in saved.paramfiles.items()}
@@ -73,6 +114,26 @@ class AtomicCheckpointer(Checkpointer):
     def _remove_partials(self) -> None:
         for folder in Path(self.checkpoints_dir).glob(f"{PARTIAL}*"):
             shutil.rmtree(folder)
+
+
+def _sums(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file of a checkpoint but the list of sums itself."""
+    sums = {}
+    for path in sorted(folder.iterdir()):
+        if path.name != SUMS:
+            with open(path, "rb") as file:
+                sums[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return sums
+
+
+def _altered(folder: Path) -> str | None:
+    """The first file of a checkpoint that is not as it was written."""
+    try:
+        written = json.loads((folder / SUMS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return SUMS
+    found = _sums(folder)
+    return next((name for name in written if found.get(name) != written[name]), None)
 
 
 def _aside(path: Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import logging
 import os
 import re
@@ -12,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import StringIO
 from pathlib import Path
+from typing import TextIO
 
 import speechbrain as sb
 import yaml
@@ -25,6 +27,9 @@ from eat.audio.io import AudioError
 from eat.data.manifest import ManifestError
 from eat.evaluation.diagnostics import CollapseError
 from eat.interop.weights import CheckpointError
+from eat.training.checkpointing import BrokenCheckpointError
+from eat.training.interruption import Interrupted
+from eat.training.lock import LockError, lock_folder
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +45,7 @@ FREE_SETTINGS = {
     "ckpt_interval_steps",
     "keep_checkpoints",
     "keep_epoch_models",
+    "keep_every_epochs",
 }
 
 
@@ -65,6 +71,8 @@ def start_experiment(argv: Sequence[str]) -> tuple[dict, dict]:
     ------
     ExperimentError
         If a setting is unknown or missing, or the folder belongs to another run.
+    LockError
+        If another process is using the folder.
     """
     path, run_opts, overrides = sb.parse_arguments(list(argv))
     if not Path(path).is_file():
@@ -74,6 +82,7 @@ def start_experiment(argv: Sequence[str]) -> tuple[dict, dict]:
     overrides = _with_run_options(text, overrides, run_opts)
     settings = _resolve(path, text, overrides)
     run_on_main(_check_folder, args=[Path(settings["output_folder"]), settings])
+    run_on_main(_lock, args=[Path(settings["output_folder"])])
     # Before the networks are built: the same weights in every process and every run.
     seed_everything(settings["seed"], verbose=False)
     hparams = _instantiate(path, text, overrides)
@@ -109,14 +118,34 @@ def one_line_errors() -> Iterator[None]:
         ManifestError,
         CheckpointError,
         CollapseError,
+        BrokenCheckpointError,
+        LockError,
     )
     try:
         yield
+    except Interrupted as stop:
+        print(stop, file=sys.stderr)
+        sys.exit(128 + stop.number)  # as a shell says of a process that a signal ended
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise
+        sys.exit(
+            f"error: {error.filename or 'the output'}: cannot be written, "
+            f"{error.strerror} (free space and repeat the command: it goes on from the "
+            "last checkpoint)"
+        )
     except expected as error:
         logger.debug("The run ended with an error", exc_info=True)  # into its log.txt
         # An error in a loader's worker comes with the worker's whole trace.
         last_line = str(error).strip().splitlines()[-1]
         sys.exit(f"error: {re.sub(r'^[a-z_.]+[A-Z][A-Za-z]+Error: ', '', last_line)}")
+
+
+_LOCKS: list[TextIO] = []  # held until this process ends
+
+
+def _lock(folder: Path) -> None:
+    _LOCKS.append(lock_folder(folder))
 
 
 def _keep_script(folder: Path) -> None:

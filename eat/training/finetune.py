@@ -45,6 +45,7 @@ class FinetuneBrain(EATBrain):
     metric: str
     label_set: LabelSet
     tested: dict[str, float] | None = None
+    step_count: Tensor | int = 0
 
     def figures(self, logits: Tensor, labels: Tensor) -> dict[str, float]:
         """Scores of all evaluation clips, from logits and labels `[M, C]`."""
@@ -71,6 +72,27 @@ class FinetuneBrain(EATBrain):
         # they need not have equally many.
         return self.bare(spec)
 
+    def sum_over_step(self, total: Tensor, count: Tensor) -> Tensor:
+        """The loss total / count, with the gradient divided by the whole step's count.
+
+        The official trainer divides by the count of all batches of a step, over
+        processes and accumulation. It is known at the end of the step only: until
+        then the gradient is that of the total.
+        """
+        self.step_count = self.step_count + count.detach()
+        return total + (total / count.clamp(min=1) - total).detach()
+
+    def scale_gradients(self, gradients: list[Tensor]) -> None:
+        """Divide by the step's count, where the loss is summed over the step."""
+        count, self.step_count = self.step_count, 0
+        if not isinstance(count, Tensor):
+            return
+        if self.world_size > 1:
+            torch.distributed.all_reduce(count)
+        # SpeechBrain and DDP have divided by the number of batches.
+        batches = self.grad_accumulation_factor * self.world_size
+        torch._foreach_mul_(gradients, batches / count.clamp(min=1).item())
+
     # -- evaluation: every process takes its share, all know the whole ---------------
 
     def make_dataloader(
@@ -96,10 +118,7 @@ class FinetuneBrain(EATBrain):
 
     def gathered(self) -> tuple[Tensor, Tensor]:
         """Logits and labels `[M, C]` of all processes."""
-        parts = [self.outputs]
-        if self.world_size > 1:
-            parts = [None] * self.world_size
-            torch.distributed.all_gather_object(parts, self.outputs)
+        parts = self.of_all_processes(self.outputs)
         logits, labels = zip(*chain.from_iterable(parts), strict=True)
         return torch.cat(logits), torch.cat(labels)
 
@@ -124,7 +143,7 @@ class FinetuneBrain(EATBrain):
         )
         # The model first: a run killed in between repeats the epoch and writes both.
         run_on_main(self.keep_best, args=[logits, labels])
-        self.save_epoch(self.last, max_keys=[self.metric])
+        self.save_epoch(self.last, best=self.metric)
 
     def keep_best(self, logits: Tensor, labels: Tensor) -> None:
         """Write model and details if this epoch is the best so far."""
@@ -159,7 +178,8 @@ class FinetuneBrain(EATBrain):
 
     def test(self, dataset: Dataset) -> dict[str, float]:
         """Judge the best epoch (with ``--test_only`` the network as it is)."""
-        self.evaluate(dataset, test_loader_kwargs=self.loader_options)
+        options = {**self.loader_options, "batch_size": self.hparams.batch_size}
+        self.evaluate(dataset, test_loader_kwargs=options)
         return self.tested
 
     def on_evaluate_start(
@@ -169,6 +189,11 @@ class FinetuneBrain(EATBrain):
         if not self.test_only:
             _, state = read_model(self.model_folder)
             load_strictly(self.bare, state, self.model_folder)
+        elif self.model_folder.exists():
+            raise ExperimentError(
+                f"{self.hparams.output_folder}: holds a training, whose results the "
+                "test would replace (give another --output_folder)"
+            )
 
 
 def require_classes(labels: LabelSet, hparams: dict[str, Any]) -> LabelSet:

@@ -23,12 +23,12 @@ class IntervalMeter:
 
     Attributes
     ----------
-    skipped
-        Batches left out so far.
+    skipped, skipped_in_a_row
+        Steps left out so far, and up to now without one that was not.
     """
 
     def __init__(self) -> None:
-        self.skipped = 0
+        self.skipped = self.skipped_in_a_row = 0
         self._seconds = 0.0  # before the clock last started
         self._started: float | None = None
         self.reset()
@@ -63,6 +63,11 @@ class IntervalMeter:
         self.batches += 1
         self.clips += clips
 
+    def count(self, finite: bool) -> None:
+        """Count an optimiser step that was taken or left out."""
+        self.skipped += not finite
+        self.skipped_in_a_row = 0 if finite else self.skipped_in_a_row + 1
+
     def means(self) -> dict[str, float]:
         """Means over the interval, and clips per second of this process."""
         seconds = self.seconds - self._interval_start
@@ -77,6 +82,7 @@ class IntervalMeter:
             "sums": sums,
             "batches": self.batches,
             "skipped": self.skipped,
+            "skipped_in_a_row": self.skipped_in_a_row,
             "seconds": self.seconds,
         }
         Path(path).write_text(json.dumps(state), encoding="utf-8")
@@ -85,6 +91,7 @@ class IntervalMeter:
     def _load(self, path: Path, end_of_epoch: bool) -> None:
         state = json.loads(Path(path).read_text(encoding="utf-8"))
         self.skipped, self._seconds = state["skipped"], state["seconds"]
+        self.skipped_in_a_row = state["skipped_in_a_row"]
         self.reset()
         # Clips of the interval from before the interruption do not fit this clock.
         self.sums, self.batches = state["sums"], state["batches"]

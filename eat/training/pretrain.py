@@ -27,7 +27,7 @@ from eat.pretraining.ufo import UFOLoss, utterance_frame_objective
 from eat.training.brain import EATBrain
 from eat.training.cost import gflop
 from eat.training.optim import parameter_groups
-from eat.training.seeding import step_generator
+from eat.training.seeding import clip_generators
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class PretrainBrain(EATBrain):
     Besides the keys of :class:`EATBrain` the YAML file must have: ``mask_sampler``,
     ``clones``, ``utterance_weight``, ``weight_decay``, ``decay_vectors``,
     ``ema_start``, ``ema_end``, ``ema_anneal_steps``, ``collapse_monitor``,
-    ``keep_checkpoints``, ``keep_epoch_models``, ``train_logger``.
+    ``keep_epoch_models``, ``train_logger``.
 
     Attributes
     ----------
@@ -63,16 +63,16 @@ class PretrainBrain(EATBrain):
         batch = batch.to(self.device, non_blocking=True)
         training = stage == sb.Stage.TRAIN
         # Validation sees the same masks every epoch: its loss is then comparable.
-        generator = (
-            self.generator
-            if training
-            else step_generator(self.hparams.seed, 0, self.step, device=self.device)
+        epoch, number = (self.epoch, self.batch_number) if training else (0, self.step)
+        first, clips = number * self.hparams.batch_size, len(batch.ids)
+        generators = clip_generators(
+            self.hparams.seed, epoch, first, clips, self.device
         )
         spec = self.modules.frontend(batch.wav, batch.lengths)
         masks = self.hparams.mask_sampler(
-            len(spec), self.hparams.clones, grid_of(*spec.shape[1:]), generator
+            len(spec), self.hparams.clones, grid_of(*spec.shape[1:]), generators
         )
-        predicted = self.modules.student(spec, masks, generator=generator)
+        predicted = self.modules.student(spec, masks, generator=generators)
         targets = self.modules.teacher(spec, update_centre=training)
         return predicted, targets, masks
 
@@ -154,7 +154,7 @@ class PretrainBrain(EATBrain):
         run_on_main(self.write_model)
         if self.hparams.keep_epoch_models:
             run_on_main(self.write_model, args=[f"models/epoch{epoch}"])
-        self.save_epoch(self.last, num_to_keep=self.hparams.keep_checkpoints)
+        self.save_epoch(self.last)
 
     def knn_score(self) -> float:
         """MAP of nearest neighbours in the student's mean patch features."""

@@ -80,7 +80,10 @@ class AudioSetFinetuneBrain(FinetuneBrain):
         total = F.binary_cross_entropy_with_logits(
             logits.float(), labels, reduction="sum"
         )
-        return total / labels.sum().clamp(min=1)
+        positives = labels.sum()
+        if stage == sb.Stage.TRAIN:
+            return self.sum_over_step(total, positives)
+        return total / positives.clamp(min=1)
 
     def figures(self, logits: Tensor, labels: Tensor) -> dict[str, float]:
         """Mean over the classes that occur."""

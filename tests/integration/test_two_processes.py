@@ -1,9 +1,12 @@
 """Two processes train one model: the same weights on both, other clips and draws.
 
+They judge it together: each clip once, the scores those of one process.
+
 The file is also the script that the processes run.
 """
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -12,17 +15,23 @@ import speechbrain as sb
 import torch
 from speechbrain.utils.distributed import ddp_init_group
 from speechbrain.utils.epoch_loop import EpochCounter
+from speechbrain.utils.train_logger import FileTrainLogger
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 import eat
 from eat.audio.frontend import LogMel
 from eat.data.dataset import collate
-from eat.data.sampling import EpochSampler
+from eat.data.manifest import LabelSet
 from eat.evaluation.diagnostics import CollapseMonitor
+from eat.evaluation.metrics import mean_average_precision
+from eat.model.classifier import EATClassifier
 from eat.model.decoder import CNNDecoder
 from eat.model.encoder import EATEncoder
 from eat.pretraining.masking import InverseBlockMasking
 from eat.pretraining.student import EATStudent
 from eat.pretraining.teacher import EMATeacher
+from eat.training.checkpointing import AtomicCheckpointer
+from eat.training.finetune import FinetuneBrain
 from eat.training.pretrain import PretrainBrain
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "AudioSet"
@@ -49,7 +58,12 @@ def settings(folder):
         "warmup_steps": 0,
         "total_steps": STEPS,
         "batch_size": BATCH,
+        "steps_per_epoch": STEPS,
+        "num_workers": 0,
+        "epoch_counter": EpochCounter(1),
         "log_interval": 1,
+        "keep_every_epochs": 0,
+        "keep_checkpoints": 1,
         "keep_epoch_models": False,
         "weight_decay": 0.05,
         "decay_vectors": True,
@@ -79,9 +93,7 @@ def train(folder, *options):
     size = STEPS * brain.clips_a_step
     wavs = torch.randn(size, 9000, generator=torch.Generator().manual_seed(0))
     clips = [{"id": str(i), "sig": wav * 0.02 * (i + 1)} for i, wav in enumerate(wavs)]
-    sampler = EpochSampler(size, size, seed=1)
-    loader = {"batch_size": BATCH, "collate_fn": collate, "sampler": sampler}
-    brain.fit(EpochCounter(1), clips, train_loader_kwargs=loader)
+    brain.fit_steps(clips, None)
     state = {
         "student": brain.bare.state_dict(),
         "teacher": brain.modules.teacher.state_dict(),
@@ -93,14 +105,70 @@ def train(folder, *options):
     torch.save(state, Path(folder) / f"rank{brain.rank}.pt")
 
 
+class Judge(FinetuneBrain):
+    """Keeps the clips that its process judges."""
+
+    metric = "mAP"
+
+    def compute_forward(self, batch, stage):
+        if stage != sb.Stage.TRAIN:
+            self.judged.setdefault((stage.name, self.epoch), []).extend(batch.ids)
+        spec = self.modules.frontend(batch.wav, batch.lengths)
+        return self.classify(spec, stage), batch.target
+
+    def compute_objectives(self, predictions, batch, stage):
+        return binary_cross_entropy_with_logits(*predictions)
+
+    def figures(self, logits, labels):
+        return {"mAP": mean_average_precision(logits, labels)}
+
+
+def labelled_clips():
+    """Eight clips to train on and seven others: one process gets one more."""
+    generator = torch.Generator().manual_seed(0)
+    wavs = torch.randn(15, 9000, generator=generator) * 0.1
+    labels = torch.eye(3)[torch.arange(15) % 3]
+    clips = [
+        {"id": str(i), "sig": wav * (i + 1), "target": label}
+        for i, (wav, label) in enumerate(zip(wavs, labels, strict=True))
+    ]
+    return clips[:8], clips[8:]
+
+
+def judge(folder, *options):
+    """Fine-tune for two epochs, validate after each, test, write what came out."""
+    _, run_opts, _ = sb.parse_arguments(["none.yaml", "--noprogressbar", *options])
+    ddp_init_group(run_opts)
+    torch.manual_seed(1)
+    encoder = EATEncoder(dim=DIM, depth=2, num_heads=2, max_frames=FRAMES)
+    classifier, counter = EATClassifier(encoder, 3), EpochCounter(2)
+    hparams = {
+        **settings(folder),
+        "layer_decay": 1.0,
+        "steps_per_epoch": 2,
+        "epoch_counter": counter,
+        "train_logger": FileTrainLogger(f"{folder}/train_log.txt"),
+    }
+    recoverables = {"classifier": classifier, "epoch_counter": counter}
+    modules = {"frontend": LogMel(-4.268, 4.569, FRAMES), "classifier": classifier}
+    checkpointer = AtomicCheckpointer(f"{folder}/save", recoverables)
+    brain = Judge(modules, torch.optim.AdamW, hparams, run_opts, checkpointer)
+    brain.judged, brain.label_set = {}, LabelSet(("a", "b", "c"), ("A", "B", "C"))
+    train, valid = labelled_clips()
+    brain.fit_steps(train, valid)
+    tested = brain.test(valid)
+    state = {"judged": brain.judged, "last": brain.last, "tested": tested}
+    torch.save({**state, "best": brain.best()}, Path(folder) / f"rank{brain.rank}.pt")
+
+
 if __name__ == "__main__":
-    train(*sys.argv[1:])
+    {"train": train, "judge": judge}[sys.argv[1]](*sys.argv[2:])
 
 
 @pytest.mark.slow
 def test_processes_stay_equal(launch, tmp_path):
     options = ["--device", "cpu", "--distributed_backend", "gloo"]
-    launch(__file__, tmp_path, *options, processes=2)
+    launch(__file__, "train", tmp_path, *options, processes=2)
     one, two = (torch.load(tmp_path / f"rank{rank}.pt") for rank in (0, 1))
     assert one["steps"] == two["steps"] == STEPS and one["moved"]
     for part in ("student", "teacher"):
@@ -111,6 +179,64 @@ def test_processes_stay_equal(launch, tmp_path):
     # They worked on different clips, under different masks.
     assert sorted(map(int, one["ids"] + two["ids"])) == list(range(2 * STEPS * BATCH))
     assert not any(map(torch.equal, one["masks"], two["masks"]))
+
+
+@pytest.mark.slow
+def test_processes_judge_together(launch, tmp_path):
+    options = ["--device", "cpu", "--distributed_backend", "gloo"]
+    launch(__file__, "judge", tmp_path, *options, processes=2)
+    one, two = (torch.load(tmp_path / f"rank{rank}.pt") for rank in (0, 1))
+    for stage in (("VALID", 1), ("VALID", 2), ("TEST", 0)):
+        mine, other = one["judged"][stage], two["judged"][stage]
+        assert len(mine) == 4 and len(other) == 3
+        assert sorted(map(int, mine + other)) == list(range(8, 15))
+    for key in ("last", "tested", "best"):
+        assert one[key] == two[key]
+    # One process, from the best epoch's model alone.
+    batch = collate(labelled_clips()[1])
+    model = eat.load_classifier(tmp_path / "model")
+    frontend = eat.load_frontend(tmp_path / "model")
+    with torch.no_grad():
+        logits = model(frontend(batch.wav, batch.lengths))
+    loss = binary_cross_entropy_with_logits(logits, batch.target).item()
+    expected = {"loss": loss, "mAP": mean_average_precision(logits, batch.target)}
+    assert one["tested"] == pytest.approx(expected, rel=1e-5)
+    best = {key: one["best"][key] for key in expected}
+    assert best == pytest.approx(expected, rel=1e-5)
+    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").open()]
+    assert [r["kind"] for r in records if r["kind"] != "step"] == [
+        "epoch",
+        "epoch",
+        "test",
+    ]
+
+
+@pytest.mark.slow
+def test_recipe_tests_in_two_processes(launch, run_recipe, audioset, tmp_path):
+    """Of eleven clips; the twelfth is no sound."""
+    corpus = tmp_path / "AudioSet"
+    shutil.copytree(audioset, corpus)
+    min((corpus / "audio" / "eval").iterdir()).write_text("no such video")
+    short = ["--number_of_epochs", 1, "--steps_per_epoch", 1, "--batch_size", 4]
+    options = [*short, "--pretrained", "none"]
+    trained = run_recipe(
+        "AudioSet", "finetune_mini", corpus, tmp_path / "run", *options
+    )
+    launch(
+        RECIPE / "train.py",
+        RECIPE / "hparams" / "finetune_mini.yaml",
+        *("--data_folder", corpus, "--output_folder", tmp_path / "test"),
+        *("--pretrained", tmp_path / "run" / "model", "--test_only"),
+        *"--batch_size 4 --distributed_backend gloo --device cpu".split(),
+        *"--precision fp32 --eval_precision fp32 --noprogressbar".split(),
+        processes=2,
+    )
+    tested = json.loads((tmp_path / "test" / "results.json").read_text())
+    assert tested["data"]["eval"]["used"] == 11
+    best = {key: trained["best"][key] for key in ("loss", "mAP")}
+    assert tested["test"] == pytest.approx(best, rel=1e-5)
+    tables = [(tmp_path / run / "class_ap.txt").read_text() for run in ("run", "test")]
+    assert tables[0] == tables[1]
 
 
 @pytest.mark.slow

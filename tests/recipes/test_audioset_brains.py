@@ -1,26 +1,18 @@
 """AudioSet's fine-tuning Brain: loss, augmentation, rates and which epoch is kept."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import pytest
 import torch
 from sklearn.metrics import average_precision_score
 from speechbrain import Stage
-from speechbrain.utils.epoch_loop import EpochCounter
-from speechbrain.utils.train_logger import FileTrainLogger
 
 import eat
 from eat.audio.augment import mix_with_flipped
 from eat.audio.frontend import LogMel
 from eat.data.dataset import collate
-from eat.data.manifest import LabelSet
-from eat.model.classifier import EATClassifier
-from eat.model.encoder import EATEncoder
-from eat.training.checkpointing import AtomicCheckpointer
+from eat.evaluation.class_ap import read_class_ap
 
-RECIPE = Path(__file__).parents[2] / "recipes" / "AudioSet"
 FRAMES, CLASSES = 64, 3
 NOTHING = {
     "roll": False,
@@ -33,14 +25,8 @@ EVERYTHING = {**MIXUP, "roll": True, "spec_augment_ratio": 0.5}
 
 
 @pytest.fixture(scope="module")
-def recipe():
-    """The recipe's train.py as a module."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(RECIPE))
-        spec = importlib.util.spec_from_file_location("as_train", RECIPE / "train.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        yield module
+def recipe(load_recipe):
+    return load_recipe("AudioSet")
 
 
 @pytest.fixture(scope="module")
@@ -57,70 +43,41 @@ def clips():
     ]
 
 
-def make_brain(recipe, folder, epochs=1, brain_class=None, **changed):
-    torch.manual_seed(1)
-    encoder = EATEncoder(dim=16, depth=2, num_heads=2, max_frames=FRAMES)
-    classifier, counter = EATClassifier(encoder, CLASSES), EpochCounter(epochs)
-    hparams = {
-        "seed": 1,
-        "output_folder": str(folder),
-        "lr": 0.01,
-        "min_lr": 0.0,
-        "scale_min_lr": True,
-        "warmup_steps": 0,
-        "total_steps": 100,
-        "batch_size": 2,
-        "steps_per_epoch": 2,
-        "num_workers": 0,
-        "log_interval": 1,
-        "weight_decay": 0.05,
-        "decay_vectors": True,
-        "layer_decay": 0.5,
-        "epoch_counter": counter,
-        "train_logger": FileTrainLogger(str(folder / "train_log.txt")),
-        **NOTHING,
-        **changed,
-    }
-    recoverables = {"classifier": classifier, "epoch_counter": counter}
-    brain = (brain_class or recipe.AudioSetFinetuneBrain)(
-        modules={"frontend": LogMel(-4.268, 4.569, FRAMES), "classifier": classifier},
-        opt_class=torch.optim.AdamW,
-        hparams=hparams,
-        run_opts={"device": "cpu", "noprogressbar": True},
-        checkpointer=AtomicCheckpointer(folder / "save", recoverables),
-    )
-    brain.label_set = LabelSet(("/m/a", "/m/b", "/m/c"), ("a", "b", "c"))
-    return brain
-
-
 @pytest.fixture(scope="module")
-def official(parity_folder):
-    return eat.load_classifier(parity_folder / "official_finetuned.pt")
+def make_brain(recipe, finetune_brain):
+    def make(folder, epochs=1, brain_class=recipe.AudioSetFinetuneBrain, **changed):
+        return finetune_brain(brain_class, folder, epochs, **changed)
+
+    return make
 
 
-def test_losses_are_the_official_ones(recipe, tmp_path, official, finetune_parity):
-    brain, numbers = make_brain(recipe, tmp_path), finetune_parity.numbers
+def test_losses_are_the_official_ones(
+    make_brain, tmp_path, official_classifier, finetune_parity
+):
+    brain, numbers = make_brain(tmp_path), finetune_parity.numbers
     x, y = finetune_parity["x"][:, 0], finetune_parity["y"]
     mixed_x, mixed_y = mix_with_flipped(x, y, 0.3)
-    loss = brain.compute_objectives((official(mixed_x), mixed_y), None, Stage.TRAIN)
+    loss = brain.compute_objectives(
+        (official_classifier(mixed_x), mixed_y), None, Stage.TRAIN
+    )
     expected = numbers["bce_train_mixup0.3"]["loss_after_division"]
     assert loss.item() == pytest.approx(expected, rel=2e-6)
     brain.on_stage_start(Stage.VALID, 1)
-    loss = brain.compute_objectives((official(x), y), None, Stage.VALID)
+    loss = brain.compute_objectives((official_classifier(x), y), None, Stage.VALID)
     expected = numbers["bce_eval"]["sum"] / numbers["bce_eval"]["sample_size"]
     assert loss.item() == pytest.approx(expected, rel=2e-6)
 
 
-def test_batch_without_labels_has_a_loss(recipe, tmp_path):
-    brain = make_brain(recipe, tmp_path)
+def test_batch_without_labels_has_a_loss(make_brain, tmp_path):
+    brain = make_brain(tmp_path)
     outputs = torch.zeros(2, CLASSES), torch.zeros(2, CLASSES)
     loss = brain.compute_objectives(outputs, None, Stage.TRAIN)
     assert loss.item() == pytest.approx(2 * CLASSES * 0.693147, rel=1e-5)
 
 
-def forward(recipe, folder, clips, stage, step=1, **augmentation):
+def forward(make_brain, folder, clips, stage, step=1, **augmentation):
     """What a batch becomes: (wave, spectrogram, labels) as the network sees them."""
-    brain = make_brain(recipe, folder, **augmentation)
+    brain = make_brain(folder, **augmentation)
     brain.init_optimizers()
     brain.on_stage_start(stage, 1)
     brain.step = step
@@ -152,15 +109,15 @@ def plain(pair):
     ("stage", "settings"),
     [(Stage.VALID, EVERYTHING), (Stage.TEST, EVERYTHING), (Stage.TRAIN, NOTHING)],
 )
-def test_nothing_is_augmented(recipe, tmp_path, pair, plain, stage, settings):
-    wav, spec, labels = forward(recipe, tmp_path, pair, stage, **settings)
+def test_nothing_is_augmented(make_brain, tmp_path, pair, plain, stage, settings):
+    wav, spec, labels = forward(make_brain, tmp_path, pair, stage, **settings)
     assert torch.equal(wav, collate(pair).wav)
     assert torch.equal(spec, plain) and torch.equal(labels, torch.eye(2, CLASSES))
 
 
 @pytest.mark.parametrize("step", [1, 2, 3])
-def test_mixup_mixes_clips_and_labels_alike(recipe, tmp_path, pair, plain, step):
-    _, spec, labels = forward(recipe, tmp_path, pair, Stage.TRAIN, step, **MIXUP)
+def test_mixup_mixes_clips_and_labels_alike(make_brain, tmp_path, pair, plain, step):
+    _, spec, labels = forward(make_brain, tmp_path, pair, Stage.TRAIN, step, **MIXUP)
     own, other = labels[0, :2]  # the clips have one label each, so it tells the share
     assert own + other == 1 and min(own, other) > 0.05 and abs(own - other) > 0.01
     assert torch.equal(labels[1, :2], torch.stack([other, own]))
@@ -168,9 +125,9 @@ def test_mixup_mixes_clips_and_labels_alike(recipe, tmp_path, pair, plain, step)
 
 
 @pytest.mark.parametrize("step", [2, 3])
-def test_spec_augment_blanks_a_cross(recipe, tmp_path, pair, plain, step):
+def test_spec_augment_blanks_a_cross(make_brain, tmp_path, pair, plain, step):
     blanking = {**NOTHING, "spec_augment_ratio": 1.0}
-    _, spec, labels = forward(recipe, tmp_path, pair, Stage.TRAIN, step, **blanking)
+    _, spec, labels = forward(make_brain, tmp_path, pair, Stage.TRAIN, step, **blanking)
     blank = spec == 0
     assert not (plain == 0).any()
     assert torch.equal(spec[~blank], plain[~blank])
@@ -180,9 +137,9 @@ def test_spec_augment_blanks_a_cross(recipe, tmp_path, pair, plain, step):
     assert torch.equal(labels, torch.eye(2, CLASSES))
 
 
-def test_roll_turns_every_clip(recipe, tmp_path, pair):
+def test_roll_turns_every_clip(make_brain, tmp_path, pair):
     wav, _, _ = forward(
-        recipe, tmp_path, pair, Stage.TRAIN, **{**NOTHING, "roll": True}
+        make_brain, tmp_path, pair, Stage.TRAIN, **{**NOTHING, "roll": True}
     )
     for rolled, clip in zip(wav, pair, strict=True):
         clip, rolled = clip["sig"], rolled[: len(clip["sig"])]
@@ -192,9 +149,9 @@ def test_roll_turns_every_clip(recipe, tmp_path, pair):
         torch.testing.assert_close(rolled, gain * clip.roll(shift))
 
 
-def test_every_step_draws_anew(recipe, tmp_path, pair):
+def test_every_step_draws_anew(make_brain, tmp_path, pair):
     one, again, two = (
-        forward(recipe, tmp_path, pair, Stage.TRAIN, step, **EVERYTHING)
+        forward(make_brain, tmp_path, pair, Stage.TRAIN, step, **EVERYTHING)
         for step in (1, 1, 2)
     )
     for first, same, other in zip(one, again, two, strict=True):
@@ -202,8 +159,8 @@ def test_every_step_draws_anew(recipe, tmp_path, pair):
 
 
 @pytest.mark.parametrize("decay_vectors", [True, False])
-def test_rates_and_decay(recipe, tmp_path, clips, decay_vectors):
-    brain = make_brain(recipe, tmp_path, decay_vectors=decay_vectors)
+def test_rates_and_decay(make_brain, tmp_path, clips, decay_vectors):
+    brain = make_brain(tmp_path, decay_vectors=decay_vectors)
     brain.init_optimizers()
     brain.on_stage_start(Stage.TRAIN, 1)
     brain.on_fit_batch_start(collate(clips), True)
@@ -224,26 +181,28 @@ def test_rates_and_decay(recipe, tmp_path, clips, decay_vectors):
 SCORES = [[0.5, 0.4, 0.6], [0.1, 0.3, 0.2], [0.7, 0.6, 0.8], [0.3, 0.5, 0.4]]
 
 
-def fit(recipe, folder, clips, epochs, patch, scores):
+@pytest.fixture
+def fit(recipe, make_brain, clips, monkeypatch):
     """Train with the given scores of the classes; keeps each epoch's weights."""
 
-    class Watched(recipe.AudioSetFinetuneBrain):
-        weights = {}
+    def fit(folder, epochs, scores):
+        class Watched(recipe.AudioSetFinetuneBrain):
+            weights = {}
 
-        def on_stage_end(self, stage, stage_loss, epoch=None):
-            if stage == Stage.VALID:
-                self.weights[epoch] = {
-                    name: tensor.clone()
-                    for name, tensor in self.bare.state_dict().items()
-                }
-            super().on_stage_end(stage, stage_loss, epoch)
+            def on_stage_end(self, stage, stage_loss, epoch=None):
+                if stage == Stage.VALID:
+                    state = self.bare.state_dict()
+                    self.weights[epoch] = {k: v.clone() for k, v in state.items()}
+                    told = torch.tensor(scores[epoch - 1])
+                    monkeypatch.setattr(recipe, "average_precision", lambda *_: told)
+                super().on_stage_end(stage, stage_loss, epoch)
 
-    told = iter(scores)
-    patch.setattr(recipe, "average_precision", lambda *_: torch.tensor(next(told)))
-    brain = make_brain(recipe, folder, epochs, Watched)
-    recipe.fit(brain, vars(brain.hparams), clips, clips)
-    brain.write_results(best=brain.best())
-    return brain
+        brain = make_brain(folder, epochs, Watched)
+        brain.fit_steps(clips, clips)
+        brain.write_results(best=brain.best())
+        return brain
+
+    return fit
 
 
 def check_kept(folder, weights, best, last, scores):
@@ -253,9 +212,9 @@ def check_kept(folder, weights, best, last, scores):
     assert all(torch.equal(kept[name], weights[name]) for name in kept)
     config = json.loads((folder / "model" / "config.json").read_text())
     assert config["step"] == 2 * best
-    named = sorted(zip(scores[best - 1], "abc", strict=True), reverse=True)
-    table = (folder / "class_ap.txt").read_text().splitlines()
-    assert table == [f"{score:.4f}\t{name}" for score, name in named]
+    table = read_class_ap(folder / "class_ap.txt")
+    assert list(table) == ["a", "b", "c"]  # in the order of the outputs, as official
+    assert list(table.values()) == pytest.approx(scores[best - 1])
     results = json.loads((folder / "results.json").read_text())
     for key, epoch in (("best", best), ("last", last)):
         assert results[key]["epoch"] == epoch
@@ -265,27 +224,33 @@ def check_kept(folder, weights, best, last, scores):
 
 
 @pytest.mark.parametrize(("epochs", "best"), [(1, 1), (2, 1), (3, 3), (4, 3)])
-def test_best_epoch_is_kept(recipe, tmp_path, clips, monkeypatch, epochs, best):
-    brain = fit(recipe, tmp_path, clips, epochs, monkeypatch, SCORES)
+def test_best_epoch_is_kept(fit, tmp_path, epochs, best):
+    brain = fit(tmp_path, epochs, SCORES)
     assert len(brain.weights) == epochs
     check_kept(tmp_path, brain.weights[best], best, epochs, SCORES)
 
 
+def test_of_equal_epochs_the_last_is_kept(fit, tmp_path):
+    """As officially; the model, its table and the best figures are of one epoch."""
+    scores = [SCORES[0], SCORES[0][::-1], SCORES[1]]
+    brain = fit(tmp_path, 3, scores)
+    check_kept(tmp_path, brain.weights[2], 2, 3, scores)
+
+
 @pytest.mark.parametrize(("after", "best"), [([0.45, 0.45, 0.45], 1), (SCORES[2], 3)])
-def test_best_epoch_survives_an_interruption(
-    recipe, tmp_path, clips, monkeypatch, after, best
-):
-    first = fit(recipe, tmp_path, clips, 2, monkeypatch, SCORES)
-    then = fit(recipe, tmp_path, clips, 3, monkeypatch, [after])
+def test_best_epoch_survives_an_interruption(fit, tmp_path, after, best):
+    scores = [*SCORES[:2], after]
+    first = fit(tmp_path, 2, scores)
+    weights = dict(first.weights)
+    then = fit(tmp_path, 3, scores)
     assert then.weights.keys() == {3}
-    weights = {**first.weights, **then.weights}[best]
-    check_kept(tmp_path, weights, best, 3, [*SCORES[:2], after])
+    check_kept(tmp_path, {**weights, **then.weights}[best], best, 3, scores)
 
 
-def test_score_is_that_of_the_kept_model(recipe, tmp_path, clips):
+def test_score_is_that_of_the_kept_model(make_brain, tmp_path, clips):
     """From the folder alone, the mean average precision comes out the same."""
-    brain = make_brain(recipe, tmp_path, epochs=2, **EVERYTHING)
-    recipe.fit(brain, vars(brain.hparams), clips, clips)
+    brain = make_brain(tmp_path, epochs=2, **EVERYTHING)
+    brain.fit_steps(clips, clips)
     batch = collate(clips)
     model = eat.load_classifier(tmp_path / "model").eval()
     with torch.no_grad():

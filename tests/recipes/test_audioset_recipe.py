@@ -11,7 +11,12 @@ import pytest
 import torch
 
 import eat
+from eat.data.manifest import ManifestError
 from eat.data.mini_audioset import LABELS
+from eat.data.sampling import EpochSampler
+from eat.evaluation.class_ap import read_class_ap
+from eat.interop.weights import CheckpointError
+from eat.training.experiment import ExperimentError
 
 ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "recipes" / "AudioSet"
@@ -30,7 +35,14 @@ ALWAYS = {
     "model",
 }
 # What SpeechBrain writes anew, with dates, whenever a run is started.
-REWRITTEN = {"hyperparams.yaml", "env.log", "log.txt", "experiment.py", "train.py"}
+REWRITTEN = {
+    "hyperparams.yaml",
+    "env.log",
+    "log.txt",
+    "experiment.py",
+    "train.py",
+    ".lock",
+}
 
 slow = pytest.mark.slow
 
@@ -120,40 +132,121 @@ def test_pretraining(pretrained, corpus):
     assert bad not in (pretrained / "manifests" / "pretrain.csv").read_text()
 
 
-def run_sh(folder, *options):
-    """Call run.sh with a Python that only says how it was called."""
-    python = folder / "python"
-    python.write_text('#!/usr/bin/env bash\necho "$@"\n')
-    python.chmod(0o755)
-    return subprocess.run(
-        ["bash", RECIPE / "run.sh", *options],
-        env={**os.environ, "PYTHON": str(python)},
-        cwd=folder,
-        capture_output=True,
-        text=True,
-    )
+FOLDERS = ("--data_folder", "in", "--output_folder", "out")
 
 
-def test_run_sh_calls(tmp_path):
-    folders = ["--data_folder", "in", "--output_folder", "out"]
-    said = run_sh(tmp_path, *folders, "--stop_stage", "3", "--ngpu", "2").stdout
+def test_run_sh_calls(run_sh):
+    said = run_sh("AudioSet", *FOLDERS, "--stop_stage", "3", "--ngpu", "2").stdout
     assert f"{RECIPE}/audioset_prepare.py in out/manifests\n" in said
     assert "--nproc_per_node=2" in said and "--grad_accumulation_factor 2" in said
     assert "finetune_as20k.yaml" in said and "--pretrained out/pretrain/model" in said
     only = ["--stage", "2", "--stop_stage", "2", "--mini", "true"]
-    said = run_sh(tmp_path, *folders, *only).stdout
+    said = run_sh("AudioSet", *FOLDERS, *only).stdout
     assert "pretrain_mini.yaml" in said and "accumulation" not in said
     assert "prepare" not in said and "finetune" not in said
 
 
+@pytest.mark.parametrize(("kind", "number"), [("table", 3), ("figure", 4)])
+def test_run_sh_reproduces(run_sh, kind, number):
+    said = run_sh("AudioSet", f"--{kind}", str(number), "--seeds", "2", "--list")
+    script, *options = said.stdout.split()
+    assert Path(script).resolve() == ROOT / "tools" / "reproduce.py"
+    assert options == [f"{kind}{number}", "--seeds", "2", "--list"]
+
+
 @pytest.mark.parametrize(
-    "options", ["--nonsense 1", "--data_folder", "--ngpu 3", "--stage 5", "--mini 1"]
+    "options",
+    ["--nonsense 1", "--data_folder", "--ngpu 3", "--stage 5", "--mini 1", "--table"],
 )
-def test_run_sh_refuses(options, tmp_path):
-    folders = ["--data_folder", "in", "--output_folder", "out"]
-    refused = run_sh(tmp_path, *folders, *options.split())
+def test_run_sh_refuses(options, run_sh):
+    options = options.split()
+    refused = run_sh("AudioSet", *(FOLDERS if options != ["--table"] else ()), *options)
     assert refused.returncode == 2 and "--data_folder DIR" in refused.stderr
     assert refused.stdout == ""
+
+
+WEIGHTED = (
+    "--pretrained none --number_of_epochs 2 --steps_per_epoch 3 --batch_size 4"
+).split()
+
+
+@pytest.fixture(scope="module")
+def seen(load_recipe, run_recipe, audioset):
+    """Fine-tune in this process; gives the clips of every epoch."""
+    recipe = load_recipe("AudioSet")
+
+    def run(folder, *options, stop_at=None):
+        clips = {}
+
+        class Watched(recipe.AudioSetFinetuneBrain):
+            def on_fit_batch_start(self, batch, should_step):
+                if (self.epoch, self.step) == stop_at:
+                    raise KeyboardInterrupt
+                clips.setdefault(self.epoch, []).extend(batch.ids)
+                super().on_fit_batch_start(batch, should_step)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(recipe, "AudioSetFinetuneBrain", Watched)
+            options = [*WEIGHTED, *options]
+            try:
+                run_recipe("AudioSet", "finetune_mini", audioset, folder, *options)
+            except KeyboardInterrupt:
+                pass
+        return clips
+
+    return run
+
+
+def test_weighted_draws_change_what_an_epoch_sees(seen, audioset, tmp_path):
+    draws = ["--weighted_draws", 16]
+    plain, weighted = seen(tmp_path / "a"), seen(tmp_path / "b", *draws)
+    order = list(EpochSampler(24, 12, seed=1))
+    with open(tmp_path / "a" / "manifests" / "balanced_train.csv") as file:
+        names = [line.split(",")[0] for line in file][1:]
+    assert plain[1] == [names[index] for index in order]
+    for epochs in (plain, weighted):
+        assert [len(set(epochs[epoch])) for epoch in (1, 2)] == [12, 12]
+    assert set(weighted[1]) != set(plain[1])
+    # Draws of different epochs overlap; the shuffle has not come round yet.
+    assert not set(plain[1]) & set(plain[2]) and set(weighted[1]) & set(weighted[2])
+    other = seen(tmp_path / "c", *draws, "--seed", 2)
+    assert other[1] != weighted[1]
+    # Killed in the second epoch, it goes on with the same clips.
+    first = seen(tmp_path / "d", *draws, stop_at=(2, 2))
+    again = seen(tmp_path / "d", *draws)
+    assert first[1] == weighted[1] and again == {2: weighted[2]}
+
+
+def test_too_many_draws_are_refused(seen, tmp_path):
+    with pytest.raises(ManifestError, match="25 different clips") as error:
+        seen(tmp_path, "--weighted_draws", 25)
+    assert "\n" not in str(error.value)
+
+
+def test_test_only(seen, run_recipe, audioset, parity_folder, tmp_path):
+    run, tests = tmp_path / "run", tmp_path / "tests"
+    seen(run, "--max_seconds", 2)
+
+    def test(output, *options):
+        options = ["--test_only", "--max_seconds", 2, *options]
+        return run_recipe("AudioSet", "finetune_mini", audioset, output, *options)
+
+    tested = test(tests, "--pretrained", run / "model")["test"]
+    best = results(run)["best"]
+    assert tested == pytest.approx({k: best[k] for k in ("loss", "mAP")}, rel=1e-5)
+    ours, theirs = ((f / "class_ap.txt").read_text() for f in (run, tests))
+    assert ours == theirs
+    for path, told, error in (
+        (parity_folder / "official_finetuned.pt", "7 classes apart", ExperimentError),
+        (parity_folder / "official_pretrain.pt", "a pretraining mod", CheckpointError),
+        (tmp_path / "none", "none", CheckpointError),
+    ):
+        with pytest.raises(error, match=told) as caught:
+            test(tmp_path / "other", "--pretrained", path)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(ExperimentError, match="give a fine-tuning YAML file"):
+        other = tmp_path / "another"
+        run_recipe("AudioSet", "pretrain_mini", audioset, other, "--test_only")
 
 
 @slow
@@ -161,8 +254,9 @@ def test_finetuning(finetuned):
     assert {path.name for path in finetuned.iterdir()} >= ALWAYS | {"class_ap.txt"}
     found = results(finetuned)
     assert 0 < found["best"]["mAP"] <= 1 and found["steps"] == 4
-    table = (finetuned / "class_ap.txt").read_text().splitlines()
-    assert sorted(line.split("\t")[1] for line in table) == sorted(LABELS)
+    table = read_class_ap(finetuned / "class_ap.txt")
+    config = json.loads((finetuned / "model" / "config.json").read_text())
+    assert list(table) == config["labels"] and set(table) == set(LABELS)
     classifier = eat.load_classifier(finetuned / "model")
     assert classifier(torch.zeros(1, 256, 128)).shape == (1, len(LABELS))
 
@@ -214,7 +308,7 @@ def test_bad_settings(corpus, pretrained, finetuned, tmp_path):
     model = pretrained / "model"  # of width 128
     other = tmp_path / "other"
     told = complaint("finetune_as20k", corpus, other, "--pretrained", model)
-    assert "num_classes 527" in told and "lists 20" in told
+    assert "num_classes 527" in told and "has 20 (add" in told
     base = ("--num_classes", "20", "--pretrained", model)
     told = complaint("finetune_as20k", corpus, other, *base)
     assert str(model) in told and "128" in told and "768" in told

@@ -5,25 +5,30 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
+from hyperpyyaml import resolve_references
 
 import eat
 from eat.data.bank import load_bank
 from eat.data.mini_audioset import AudioSetSizes, write_audioset
+from eat.training.optim import warmup_cosine
 
 ROOT = Path(__file__).parents[2]
-RECIPE = ROOT / "recipes" / "AudioSet"
+RECIPES = ROOT / "recipes"
 BLOCK = re.compile(r"blocks\.(\d+)\.")
 ONE_STEP = (
-    "--number_of_epochs 1 --steps_per_epoch 1 --batch_size 2 --num_workers 0 "
-    "--log_interval 1 --device cpu --precision fp32 --eval_precision fp32 "
-    "--noprogressbar"
+    "--number_of_epochs 1 --steps_per_epoch 1 --batch_size 2 --log_interval 1"
 ).split()
-
-pytestmark = pytest.mark.slow
+FULL = sorted(
+    path.relative_to(RECIPES).as_posix()
+    for path in RECIPES.glob("*/hparams/*.yaml")
+    if not path.stem.endswith("_mini")
+)
+CLASSES = {"AudioSet": 20, "ESC50": 10, "SpeechCommands": 10}  # of the mini corpora
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
+def four(tmp_path_factory):
     """Four clips of each kind: base size takes a second or two for each."""
     folder = tmp_path_factory.mktemp("four") / "AudioSet"
     folder.mkdir()
@@ -33,29 +38,70 @@ def corpus(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def train(launch, corpus):
-    def run(name, output, *options):
-        folders = ["--data_folder", corpus, "--output_folder", output]
-        settings = RECIPE / "hparams" / f"{name}.yaml"
-        launch(RECIPE / "train.py", settings, *folders, *ONE_STEP, *options)
-        [step] = [r for r in records(output) if r["kind"] == "step"]
-        assert step["loss"] > 0 and step["grad_norm"] > 0
-        assert step["skipped_batches"] == 0
-
-    return run
+def corpora(four, esc50, speech_commands):
+    return {"AudioSet": four, "ESC50": esc50, "SpeechCommands": speech_commands}
 
 
-def records(run):
-    return [json.loads(line) for line in (run / "metrics.jsonl").open()]
+def check_step(output):
+    """One step was taken, and taken well."""
+    records = [json.loads(line) for line in (output / "metrics.jsonl").open()]
+    [step] = [record for record in records if record["kind"] == "step"]
+    assert step["loss"] > 0 and step["grad_norm"] > 0 and step["skipped_batches"] == 0
+
+
+@pytest.mark.parametrize("path", FULL)
+def test_a_step_with_a_tiny_network(path, run_recipe, corpora, tmp_path):
+    """All settings but those of the network's size are the file's."""
+    recipe = path.split("/")[0]
+    text = (RECIPES / path).read_text()
+    text, presets = re.subn(r"preset: (base|large)", "preset: tiny", text)
+    assert presets == 1
+    (tmp_path / "tiny.yaml").write_text(re.sub(r"dim: \d+", "dim: 128", text))
+    options = [*ONE_STEP, "--clones", 2]
+    if "task: finetune" in text:
+        classes = ["--num_classes", CLASSES[recipe]]
+        options = [*ONE_STEP, *classes, "--pretrained", "none"]
+    if path.endswith("as2m.yaml"):
+        options += ["--weighted_draws", 4]
+    output = tmp_path / "run"
+    results = run_recipe(recipe, tmp_path / "tiny", corpora[recipe], output, *options)
+    assert results["steps"] == 1 and results["clips_seen"] == 2
+    check_step(output)
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "tolerance"),
+    [
+        ("AudioSet/hparams/pretrain.yaml", "pretrain_base", 1e-6),
+        ("AudioSet/hparams/finetune_as20k.yaml", "ft_as20k", 1e-6),
+        # 144 epochs of whole steps: 299,952 of them.
+        ("AudioSet/hparams/finetune_as2m.yaml", "ft_as2m", 2e-3),
+        ("ESC50/hparams/finetune.yaml", "ft_esc50", 1e-6),
+        ("SpeechCommands/hparams/finetune.yaml", "ft_spcv2", 1e-6),
+    ],
+)
+def test_rates_are_the_official_ones(path, name, tolerance, finetune_parity):
+    text = re.sub(r"!(PLACEHOLDER|new|apply|name)\S*", "", (RECIPES / path).read_text())
+    settings = yaml.safe_load(resolve_references(text).read())
+    official = finetune_parity.numbers[f"lr_{name}"]
+    keys = ("lr", "warmup_steps", "total_steps", "min_lr")
+    schedule = [float(settings[key]) for key in keys]
+    for step, rate in official:
+        if step == 400_000:  # officially it starts anew there, after the last step
+            continue
+        ours = warmup_cosine(step, *schedule)
+        assert ours == pytest.approx(rate, rel=tolerance, abs=1e-12), step
 
 
 @pytest.fixture(scope="module")
-def pretrained(train, tmp_path_factory):
+def pretrained(run_recipe, four, tmp_path_factory):
     run = tmp_path_factory.mktemp("runs") / "pretrain"
-    train("pretrain", run, "--clones", "2")
+    run_recipe("AudioSet", "pretrain", four, run, *ONE_STEP, "--clones", 2)
+    check_step(run)
     return run
 
 
+@pytest.mark.slow
 def test_pretraining(pretrained):
     config = json.loads((pretrained / "model" / "config.json").read_text())
     assert config["utterance_weight"] == 192.0
@@ -63,10 +109,12 @@ def test_pretraining(pretrained):
     assert config["frontend"]["num_frames"] == 1024
 
 
-def test_finetuning(train, pretrained, tmp_path):
+@pytest.mark.slow
+def test_finetuning(run_recipe, four, pretrained, tmp_path):
     model = pretrained / "model"
-    train("finetune_as20k", tmp_path, "--pretrained", model, "--num_classes", "20")
-    results = json.loads((tmp_path / "results.json").read_text())
+    options = [*ONE_STEP, "--pretrained", model, "--num_classes", 20]
+    results = run_recipe("AudioSet", "finetune_as20k", four, tmp_path, *options)
+    check_step(tmp_path)
     assert results["steps"] == 1 and 0 < results["best"]["mAP"] <= 1
     student = eat.load_encoder(model).state_dict()
     tuned = eat.load_classifier(tmp_path / "model").encoder.state_dict()

@@ -7,7 +7,7 @@ import torch
 from speechbrain.dataio.dataloader import SaveableDataLoader
 
 from eat.audio.io import AudioError, read_audio
-from eat.data.dataset import Batch, audio_dataset, collate
+from eat.data.dataset import Batch, audio_dataset, collate, hold_out
 from eat.data.manifest import LabelSet, ManifestError, ManifestRow, write_manifest
 
 RATE = 16000
@@ -145,3 +145,49 @@ def test_a_label_outside_the_list_names_the_file(corpus):
     dataset = audio_dataset(corpus / "m.csv", corpus, few, max_seconds=1)
     with pytest.raises(ManifestError, match="audio/c.wav: label '/m/2'"):
         dataset[2]
+
+
+@pytest.fixture
+def many(tmp_path):
+    """A manifest of 23 clips, without their audio."""
+    rows = [ManifestRow(str(i), 1.0, f"{i}.wav") for i in range(23)]
+    write_manifest(tmp_path / "many.csv", rows)
+    return audio_dataset(tmp_path / "many.csv", tmp_path, None, max_seconds=1)
+
+
+@pytest.mark.parametrize(
+    ("share", "expected"),
+    [
+        (0.1, [0, 10, 20]),
+        (0.2, [0, 5, 10, 15, 20]),
+        (0.5, range(0, 23, 2)),
+        (1e-3, [0]),
+    ],
+)
+def test_hold_out_takes_every_nth(many, share, expected):
+    rest, held = hold_out(many, share)
+    assert held.data_ids == [str(i) for i in expected]
+    assert rest.data_ids == [i for i in many.data_ids if i not in held.data_ids]
+    assert len(many) == 23  # as it was
+
+
+def test_parts_read_what_the_whole_reads(corpus):
+    data = audio_dataset(corpus / "m.csv", corpus, LABELS, max_seconds=1)
+    rest, held = hold_out(data, 0.5)
+    assert [item["id"] for item in held] == ["a", "c"]
+    assert held[1]["target"].tolist() == [0, 1, 0]
+    assert torch.equal(rest[0]["sig"], data[1]["sig"])
+
+
+@pytest.mark.parametrize("share", [0, -0.1, 0.6, 1, float("nan")])
+def test_no_such_share(many, share):
+    with pytest.raises(ManifestError, match="must lie above 0, up to 0.5"):
+        hold_out(many, share)
+
+
+def test_one_clip_cannot_be_split(tmp_path):
+    write_manifest(tmp_path / "m.csv", [ManifestRow("a", 1.0, "a.wav")])
+    data = audio_dataset(tmp_path / "m.csv", tmp_path, None, max_seconds=1)
+    with pytest.raises(ManifestError, match="only 1 clip") as error:
+        hold_out(data, 0.1)
+    assert "\n" not in str(error.value)

@@ -12,6 +12,7 @@ from eat.pretraining.masking import (
     InverseBlockMasking,
     Masks,
     RandomMasking,
+    block_masking,
 )
 
 GRID = (64, 8)
@@ -136,3 +137,22 @@ def test_speed():
     finally:
         torch.set_num_threads(threads)
     assert min(times) < 0.010
+
+
+def test_blocks_from_a_command_line():
+    """The text gives the very masks of the classes it stands for."""
+    one, several = block_masking(0.8, 0.07, "5x5"), block_masking(0.8, 0.07, "2x8")
+    for sampler, block in ((one, (5, 5)), (several, (2, 8))):
+        expected = draw(InverseBlockMasking(0.8, 0.07, block), 3, 4)
+        assert torch.equal(draw(sampler, 3, 4).removed, expected.removed)
+    mixed = block_masking(0.7, 0.1, "6x4,5x5,8x3")
+    expected = draw(FlexibleBlockMasking(0.7, 0.1), 3, 4)
+    assert torch.equal(draw(mixed, 3, 4).removed, expected.removed)
+
+
+@pytest.mark.parametrize(
+    "blocks", ["", "5", 5, "5x", "0x5", "5x5,", "5x5 6x4", "5X5", "-1x5"]
+)
+def test_blocks_that_are_none_are_refused(blocks):
+    with pytest.raises(ValueError, match="write 5x5, or several as 6x4,5x5,8x3"):
+        block_masking(0.8, 0.07, blocks)

@@ -73,6 +73,7 @@ def settings(folder, monitor):
         "total_steps": 6,
         "batch_size": 2,
         "log_interval": 2,
+        "keep_every_epochs": 0,
         "keep_epoch_models": False,
         "weight_decay": 0.05,
         "decay_vectors": True,

@@ -1,0 +1,55 @@
+"""An orderly end: SIGTERM and SIGINT let the step and a checkpoint be finished."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class Interrupted(Exception):  # noqa: N818 (no error: what was asked for)
+    """A run that ended early because a signal asked for it.
+
+    Attributes
+    ----------
+    number
+        The signal.
+    """
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.number = number
+
+
+class Interruption:
+    """Whether, and by which signal, the run has been asked to end."""
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The signal's name; empty before one came."""
+        return signal.Signals(self.number).name if self.number else ""
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Note the signals in place of dying; a second SIGINT kills as usual."""
+        if threading.current_thread() is not threading.main_thread():
+            yield  # only the main thread may handle signals
+            return
+        before = {number: signal.signal(number, self._note) for number in SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.number is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.number = number

@@ -1,0 +1,55 @@
+"""One run at a time in an experiment folder."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import socket
+from pathlib import Path
+from typing import TextIO
+
+LOCK = ".lock"
+
+
+class LockError(RuntimeError):
+    """The folder is taken."""
+
+
+def lock_folder(folder: Path) -> TextIO:
+    """Take a folder until this process ends, however it ends.
+
+    Parameters
+    ----------
+    folder
+        An experiment's folder; must exist.
+
+    Returns
+    -------
+    TextIO
+        The open lock file: the folder is free again when it is closed.
+
+    Raises
+    ------
+    LockError
+        If another process has taken it.
+    """
+    path = folder / LOCK
+    file = open(path, "a+", encoding="utf-8")
+    try:
+        # Not flock, which data workers would inherit and hold for a while longer.
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EAGAIN):
+            return file  # a file system without locks
+        file.seek(0)
+        holder = file.read().strip() or "unknown"
+        file.close()
+        raise LockError(
+            f"{folder}: another run is using it ({holder}; wait for its end or give "
+            "another --output_folder)"
+        ) from None
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+    file.flush()
+    return file

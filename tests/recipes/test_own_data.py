@@ -1,0 +1,139 @@
+"""``corpus: folder``: any recordings are pre-trained and fine-tuned on as they are."""
+
+import json
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from sklearn.metrics import average_precision_score
+
+import eat
+from eat.audio.io import read_audio
+from eat.data.manifest import ManifestError
+from eat.training.experiment import ExperimentError
+
+PRETRAIN = (
+    "--corpus folder --train_manifest pretrain --number_of_epochs 1 --clones 2 "
+    "--steps_per_epoch 2 --batch_size 2 --log_interval 1"
+).split()
+FINETUNE = (
+    "--corpus folder --number_of_epochs 1 --steps_per_epoch 2 --batch_size 2 "
+    "--num_classes 2"
+).split()
+CLASSES = ("low", "high")
+
+
+@pytest.fixture
+def recordings(tmp_path):
+    """Twelve tones of a third of a second, low and high, at several depths."""
+    folder = tmp_path / "recordings"
+    time = np.arange(5000) / 16000
+    for i in range(12):
+        path = folder / f"day{i % 3}" / f"{i}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tone = 0.3 * np.sin(2 * np.pi * (200, 3000)[i % 2] * (1 + i / 50) * time)
+        soundfile.write(path, tone, 16000)
+    return folder
+
+
+def label(folder):
+    """All but two of them, the last three for evaluation."""
+    lines = [
+        f"day{i % 3}/{i}.wav,{CLASSES[i % 2]},{'train' if i < 7 else 'eval'}\n"
+        for i in range(10)
+    ]
+    (folder / "labels.csv").write_text("file,label,split\n" + "".join(lines))
+
+
+def records(run):
+    return [json.loads(line) for line in (run / "metrics.jsonl").open()]
+
+
+def test_pretraining_without_labels(run_recipe, recordings, tmp_path):
+    run = tmp_path / "run"
+    results = run_recipe("AudioSet", "pretrain_mini", recordings, run, *PRETRAIN)
+    assert results["last"].keys() == {"valid_loss", "epoch"}  # no kNN score
+    assert results["last"]["valid_loss"] > 0
+    assert results["data"]["pretrain"]["used"] == 12
+    assert eat.load_encoder(run / "model").config["dim"] == 128
+    # Every tenth clip is validated on, and not trained on.
+    used = {record["step"]: record["loss"] for record in records(run)[:2]}
+    assert used.keys() == {1, 2} and results["clips_seen"] == 4
+    with pytest.raises(
+        ExperimentError, match="have no labels to fine-tune on"
+    ) as error:
+        options = [*FINETUNE, "--pretrained", run / "model"]
+        run_recipe("AudioSet", "finetune_mini", recordings, tmp_path / "f", *options)
+    assert "\n" not in str(error.value) and str(recordings) in str(error.value)
+
+
+def test_labelled_recordings(run_recipe, recordings, tmp_path):
+    label(recordings)
+    run, tuned = tmp_path / "run", tmp_path / "tuned"
+    results = run_recipe("AudioSet", "pretrain_mini", recordings, run, *PRETRAIN)
+    assert 0 <= results["last"]["knn_mAP"] <= 1
+    used = {name: counts["used"] for name, counts in results["data"].items()}
+    assert used == {"pretrain": 9, "balanced_train": 7, "eval": 3}
+    options = [*FINETUNE, "--pretrained", run / "model"]
+    results = run_recipe("AudioSet", "finetune_mini", recordings, tuned, *options)
+    assert 0 < results["best"]["mAP"] <= 1
+    config = json.loads((tuned / "model" / "config.json").read_text())
+    assert sorted(config["labels"]) == sorted(CLASSES)
+    tests = [*FINETUNE, "--pretrained", tuned / "model", "--test_only"]
+    tested = run_recipe("AudioSet", "finetune_mini", recordings, tmp_path / "t", *tests)
+    best = {key: results["best"][key] for key in ("loss", "mAP")}
+    assert tested["test"] == pytest.approx(best, rel=1e-5)
+
+
+def test_validation_clips_are_not_trained_on(load_recipe, run_recipe, recordings):
+    recipe, seen = load_recipe("AudioSet"), []
+
+    class Watched(recipe.AudioSetPretrainBrain):
+        def compute_forward(self, batch, stage):
+            seen.extend((stage.name, clip) for clip in batch.ids)
+            return super().compute_forward(batch, stage)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recipe, "AudioSetPretrainBrain", Watched)
+        run = recordings.parent / "run"
+        options = " ".join(PRETRAIN).replace("epoch 2", "epoch 12").split()
+        run_recipe("AudioSet", "pretrain_mini", recordings, run, *options)
+    trained, judged = (
+        {clip for stage, clip in seen if stage == name} for name in ("TRAIN", "VALID")
+    )
+    assert len(judged) == 2 and len(trained) == 10 and not trained & judged
+
+
+def test_official_checkpoint_is_tested(run_recipe, recordings, tmp_path, parity_folder):
+    """Its seven classes are told from seven of ours, by the order of the outputs."""
+    lines = [f"day{i % 3}/{i}.wav,class{i % 7},eval\n" for i in range(12)]
+    (recordings / "labels.csv").write_text("file,label,split\n" + "".join(lines))
+    path = parity_folder / "official_finetuned.pt"
+    options = ["--corpus", "folder", "--pretrained", path, "--test_only"]
+    run, seven = tmp_path / "run", [*options, "--num_classes", 7]
+    tested = run_recipe("AudioSet", "finetune_mini", recordings, run, *seven)
+    model, frontend = eat.load_classifier(path), eat.load_frontend(path)
+    scores, truth = [], []
+    for i in range(12):
+        wav = read_audio(recordings / f"day{i % 3}" / f"{i}.wav")
+        with torch.no_grad():
+            scores.append(model(frontend(wav[None]))[0])
+        truth.append(torch.eye(7)[i % 7])
+    scores, truth = torch.stack(scores).numpy(), torch.stack(truth).numpy()
+    expected = average_precision_score(truth, scores)
+    assert tested["test"]["mAP"] == pytest.approx(expected)
+
+
+def test_one_recording_is_too_few(run_recipe, recordings, tmp_path):
+    for path in sorted(recordings.rglob("*.wav"))[1:]:
+        path.unlink()
+    with pytest.raises(ManifestError, match="only 1 clip, day0/0") as error:
+        run_recipe("AudioSet", "pretrain_mini", recordings, tmp_path / "r", *PRETRAIN)
+    assert "\n" not in str(error.value)
+
+
+def test_no_such_corpus(run_recipe, recordings, tmp_path):
+    options = ["--corpus", "audiosets"]
+    with pytest.raises(ExperimentError, match="^corpus audiosets: audioset or folder$"):
+        run_recipe("AudioSet", "pretrain_mini", recordings, tmp_path / "r", *options)

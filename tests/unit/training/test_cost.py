@@ -1,0 +1,82 @@
+"""Cost: operations by closed forms and the official count, time, memory."""
+
+import resource
+
+import pytest
+import torch
+
+from eat.audio.frontend import LogMel
+from eat.model.decoder import CNNDecoder
+from eat.model.encoder import EATEncoder
+from eat.model.transformer import explicit_attention
+from eat.pretraining.masking import block_masking
+from eat.pretraining.student import EATStudent
+from eat.pretraining.teacher import EMATeacher
+from eat.training.cost import gflop, training_cost
+from eat.training.pretrain import PretrainBrain
+
+
+def test_products_and_convolutions_are_counted():
+    linear = torch.nn.Linear(30, 50)
+    assert gflop(lambda: linear(torch.zeros(7, 30))) == 2 * 7 * 30 * 50 / 1e9
+    conv = torch.nn.Conv2d(8, 6, 3, padding=1, groups=2)
+    expected = 2 * (9 * 8 // 2) * 6 * (5 * 4)  # by output value, 9 taps of 4 channels
+    assert gflop(lambda: conv(torch.zeros(1, 8, 5, 4))) == expected / 1e9
+    query = torch.zeros(1, 2, 10, 16)  # scores, and the sum of values
+    attended = gflop(lambda: explicit_attention(query, query, query))
+    assert attended == 2 * (2 * 2 * 10 * 10 * 16) / 1e9
+
+
+def test_counting_leaves_no_gradients():
+    linear = torch.nn.Linear(3, 5)
+    outputs = []
+    gflop(lambda: outputs.append(linear(torch.zeros(7, 3))))
+    assert not outputs[0].requires_grad
+
+
+def test_time_and_devices():
+    cost = training_cost(1800.0, 9000, "cpu", 4)
+    assert cost["hours"] == 0.5 and cost["device_hours"] == 2.0
+    assert cost["clips_per_second"] == 5.0 and cost["devices"] == 4
+    assert cost["device"].startswith("CPU ")
+
+
+def test_peak_memory_is_in_mib():
+    before = training_cost(1.0, 1, "cpu", 1)["peak_memory_mb"]
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    assert before == pytest.approx(used, abs=4)
+    torch.ones(2**20 * 64).sum()  # 256 MiB, above or below the peak so far
+    after = training_cost(1.0, 1, "cpu", 1)["peak_memory_mb"]
+    assert before <= after < before + 300
+
+
+@pytest.mark.slow
+def test_operations_of_the_paper_s_pretraining(tmp_path):
+    """The official code, measured: 1082.9; it also projects cells nobody asks for."""
+    encoder = EATEncoder.from_preset("base")
+    decoder = CNNDecoder(dim=768, depth=6, kernel=3, groups=16)
+    modules = {
+        "frontend": LogMel(-4.268, 4.569, 1024),
+        "student": EATStudent(encoder, decoder),
+        "teacher": EMATeacher(encoder),
+    }
+    hparams = {
+        "output_folder": str(tmp_path),
+        "batch_size": 12,
+        "clones": 16,
+        "mask_sampler": block_masking(0.8, 0.07, "5x5"),
+    }
+    brain = PretrainBrain(modules, torch.optim.AdamW, hparams, {"device": "cpu"})
+    brain.optimizer_step = 10
+    brain.meter.go_on()
+    cost = brain.cost()
+    assert cost["gflop_per_clip"] == pytest.approx(1082.9, rel=0.01)
+    assert cost["clips_per_second"] > 0 and cost["devices"] == 1
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="names a GPU")
+def test_gpu_is_named():
+    torch.zeros(2**20, device="cuda")
+    cost = training_cost(1.0, 1, "cuda:0", 1)
+    assert cost["device"] == torch.cuda.get_device_name(0)
+    assert cost["peak_memory_mb"] >= 4

@@ -1,0 +1,242 @@
+"""Fine-tuning: evaluation in shares, the epoch that is tested, what may be tested."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from speechbrain import Stage
+
+import eat
+from eat.data.dataset import collate
+from eat.data.manifest import LabelSet
+from eat.interop.weights import CheckpointError
+from eat.training import meter
+from eat.training.experiment import ExperimentError
+from eat.training.finetune import FinetuneBrain, finetuned_modules, require_classes
+
+SEVEN = LabelSet(tuple("0123456"), tuple("abcdefg"))
+
+
+class Toy(FinetuneBrain):
+    """The score is the number of clips of the first class: a stand-in."""
+
+    metric = "score"
+
+    def compute_forward(self, batch, stage):
+        self.seen.append(batch.ids)
+        spec = self.modules.frontend(batch.wav, batch.lengths)
+        return self.classify(spec, stage), batch.target
+
+    def compute_objectives(self, predictions, batch, stage):
+        logits, labels = predictions
+        return (logits - labels).square().mean()
+
+    def figures(self, logits, labels):
+        return {"score": labels[:, 0].sum().item(), "clips": len(labels)}
+
+    def write_details(self, logits, labels):
+        self.details.append((logits, labels))
+
+
+def one_line(error):
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.fixture(scope="module")
+def clips():
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.eye(3)
+    return [
+        {
+            "id": str(i),
+            "sig": torch.randn(9000, generator=generator) * 0.1,
+            "target": labels[i % 3],
+        }
+        for i in range(7)
+    ]
+
+
+@pytest.fixture
+def brain(finetune_brain, tmp_path):
+    brain = finetune_brain(Toy, tmp_path)
+    brain.seen, brain.details = [], []
+    return brain
+
+
+def evaluate(brain, clips):
+    """Judge clips as a validation does; gives the record."""
+    brain.modules.eval()
+    options = {**brain.loader_options, "batch_size": 2}
+    loader = brain.make_dataloader(clips, Stage.TEST, **options)
+    brain.on_stage_start(Stage.TEST)
+    for batch in loader:
+        brain.evaluate_batch(batch, Stage.TEST)
+    return brain.outputs
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 8])
+def test_every_clip_is_one_process_s(brain, clips, world_size):
+    everything = []
+    brain.world_size = world_size
+    for brain.rank in range(world_size):
+        brain.seen.clear()
+        outputs = evaluate(brain, clips)
+        mine = [clip for ids in brain.seen for clip in ids]
+        assert len(mine) in (7 // world_size, 7 // world_size + 1)
+        everything += mine
+        assert sum(len(logits) for logits, _ in outputs) == len(mine)
+    assert sorted(everything) == [clip["id"] for clip in clips]
+
+
+def test_processes_know_the_whole(brain, clips, monkeypatch):
+    """What each has collected is joined; logits stay beside their labels."""
+    evaluate(brain, clips)
+    whole_logits, whole_labels = brain.gathered()
+    shares = []
+    brain.world_size = 2
+    for brain.rank in range(2):
+        evaluate(brain, clips)
+        shares.append(brain.outputs)
+
+    def all_gather_object(parts, mine):
+        assert mine is shares[1]
+        parts[:] = shares
+
+    monkeypatch.setattr(torch.distributed, "all_gather_object", all_gather_object)
+    logits, labels = brain.gathered()
+    order = [0, 2, 4, 6, 1, 3, 5]
+    torch.testing.assert_close(logits, whole_logits[order])
+    assert torch.equal(labels, whole_labels[order])
+
+
+def test_loss_is_that_of_all_clips_at_once(brain, clips):
+    """Not the mean over batches, the last of which is smaller."""
+    brain.fit_steps(clips, clips)
+    spec = brain.modules.frontend(*(lambda b: (b.wav, b.lengths))(collate(clips)))
+    targets = torch.stack([clip["target"] for clip in clips])
+    with torch.no_grad():
+        expected = (brain.bare(spec) - targets).square().mean().item()
+    assert brain.last["loss"] == pytest.approx(expected, rel=1e-5)
+    assert brain.last == {
+        "loss": brain.last["loss"],
+        "score": 3,
+        "clips": 7,
+        "epoch": 1,
+    }
+    assert brain.best() == {"loss": brain.last["loss"], "score": 3, "epoch": 1}
+    assert not any(logits.requires_grad for logits, _ in brain.details)
+
+
+def test_only_training_costs(finetune_brain, clips, tmp_path, monkeypatch):
+    """A second for each batch, a hundred for one that is judged, in both epochs."""
+
+    class Clock:
+        now = 0.0
+
+        def perf_counter(self):
+            return self.now
+
+    class Slow(Toy):
+        def compute_forward(self, batch, stage):
+            clock.now += 1 if stage == Stage.TRAIN else 100
+            return super().compute_forward(batch, stage)
+
+    clock = Clock()
+    monkeypatch.setattr(meter, "time", clock)
+    brain = finetune_brain(Slow, tmp_path, epochs=2)
+    brain.seen, brain.details = [], []
+    brain.fit_steps(clips, clips)
+    brain.test(clips)
+    assert clock.now > 1000 and brain.optimizer_step == 4
+    cost = brain.cost()
+    assert cost["hours"] == pytest.approx(4 / 3600)
+    assert cost["clips_per_second"] == 2.0  # batches of two
+
+
+def test_best_epoch_is_tested(brain, clips):
+    """Whatever came after; training could go on from where it was, not from there."""
+    brain.fit_steps(clips, clips)
+    kept = {k: v.clone() for k, v in brain.bare.state_dict().items()}
+    with torch.no_grad():
+        for parameter in brain.bare.parameters():
+            parameter.add_(1.0)
+    figures = brain.test(clips)
+    assert figures["loss"] == pytest.approx(brain.last["loss"], rel=1e-5)
+    assert all(torch.equal(kept[k], v) for k, v in brain.bare.state_dict().items())
+    assert len(brain.details) == 2  # of the best epoch, then of the test
+
+
+def test_with_test_only_the_network_is_tested_as_it_is(finetune_brain, clips, tmp_path):
+    brain = finetune_brain(Toy, tmp_path, run_opts={"test_only": True})
+    brain.seen, brain.details = [], []
+    weights = {k: v.clone() for k, v in brain.bare.state_dict().items()}
+    figures = brain.test(clips)
+    assert all(torch.equal(weights[k], v) for k, v in brain.bare.state_dict().items())
+    [logged] = [json.loads(line) for line in (tmp_path / "metrics.jsonl").open()]
+    assert logged["kind"] == "test" and logged["test_loss"] == figures["loss"]
+
+
+def test_test_only_does_not_replace_a_training(brain, finetune_brain, clips, tmp_path):
+    brain.fit_steps(clips, clips)
+    before = (tmp_path / "metrics.jsonl").read_text()
+    other = finetune_brain(Toy, tmp_path, run_opts={"test_only": True})
+    with pytest.raises(ExperimentError, match="give another --output_folder") as error:
+        other.test(clips)
+    assert one_line(error).startswith(str(tmp_path))
+    assert (tmp_path / "metrics.jsonl").read_text() == before
+
+
+def test_classes_must_be_as_many_as_outputs():
+    hparams = {"num_classes": 7, "data_folder": "DATA"}
+    assert require_classes(SEVEN, hparams) is SEVEN
+    with pytest.raises(ExperimentError, match="num_classes 8: DATA has 7") as error:
+        require_classes(SEVEN, {**hparams, "num_classes": 8})
+    assert one_line(error).endswith("(add --num_classes 7)")
+    with pytest.raises(ExperimentError, match="fine-tuning YAML") as error:
+        require_classes(SEVEN, {"data_folder": "DATA"})
+    one_line(error)
+
+
+@pytest.fixture(scope="module")
+def official(parity_folder):
+    return parity_folder / "official_finetuned.pt"
+
+
+def test_official_checkpoint_is_taken(official, finetune_parity):
+    modules = finetuned_modules(official, SEVEN)
+    assert modules["frontend"].num_frames == eat.load_frontend(official).num_frames
+    with torch.no_grad():
+        logits = modules["classifier"](finetune_parity["x"][:, 0])
+    torch.testing.assert_close(logits, finetune_parity["logits"], atol=2e-6, rtol=0)
+    eight = LabelSet(tuple("01234567"), tuple("abcdefgh"))
+    with pytest.raises(
+        ExperimentError, match="tells 7 classes apart, the corpus has 8"
+    ):
+        finetuned_modules(official, eight)
+
+
+def test_our_checkpoint_must_be_of_these_classes(brain, clips, tmp_path):
+    brain.fit_steps(clips, clips)
+    model, labels = brain.model_folder, brain.label_set
+    modules = finetuned_modules(model, labels)
+    state, expected = modules["classifier"].state_dict(), brain.bare.state_dict()
+    assert all(torch.equal(state[key], expected[key]) for key in expected)
+    other = LabelSet(("/m/a", "/m/c", "/m/b"), ("a", "c", "b"))
+    with pytest.raises(ExperimentError, match="a class 'b' where the corpus has 'c'"):
+        finetuned_modules(model, other)
+    with pytest.raises(ExperimentError, match="3 classes apart, the corpus has 7") as e:
+        finetuned_modules(model, SEVEN)
+    assert one_line(e).startswith(str(model))
+    shutil.rmtree(model)
+    with pytest.raises(CheckpointError) as error:
+        finetuned_modules(model, labels)
+    assert str(model) in one_line(error)
+
+
+def test_pretrained_checkpoint_is_refused(parity_folder):
+    path = parity_folder / "official_pretrain.pt"
+    with pytest.raises(CheckpointError, match="a pretraining model, not a") as error:
+        finetuned_modules(path, SEVEN)
+    assert one_line(error).startswith(str(path))

@@ -1,0 +1,72 @@
+"""The meter: time spent in training, and only that, across interruptions."""
+
+import pytest
+import torch
+from speechbrain.utils.checkpoints import Checkpointer
+
+from eat.training import meter as module
+from eat.training.meter import IntervalMeter
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that goes when told."""
+
+    class Clock:
+        now = 100.0
+
+        def perf_counter(self):
+            return self.now
+
+    clock = Clock()
+    monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
+def test_validation_is_not_counted(clock):
+    meter = IntervalMeter()
+    clock.now += 5  # before training
+    assert meter.seconds == 0
+    for _ in range(2):
+        meter.go_on()
+        clock.now += 3
+        assert meter.seconds % 3 == 0
+        meter.go_on()  # no harm
+        meter.pause()
+        meter.pause()
+        clock.now += 40
+    assert meter.seconds == 6
+
+
+def test_rate_is_that_of_training(clock):
+    meter = IntervalMeter()
+    meter.go_on()
+    clock.now += 2
+    meter.reset()
+    meter.add({"loss": torch.tensor(1.0)}, clips=6)
+    clock.now += 1
+    meter.pause()
+    clock.now += 100  # a validation within an interval
+    meter.go_on()
+    clock.now += 1
+    meter.add({"loss": torch.tensor(2.0)}, clips=4)
+    assert meter.means() == {"loss": 1.5, "clips_per_second": 10 / 2}
+
+
+def test_survives_a_checkpoint(clock, tmp_path):
+    meter = IntervalMeter()
+    meter.go_on()
+    meter.add({"loss": torch.tensor(3.0)}, clips=4)
+    meter.skipped = 2
+    clock.now += 7
+    Checkpointer(tmp_path, {"meter": meter}).save_checkpoint()
+    clock.now += 50  # lost with the run that was killed
+    resumed = IntervalMeter()
+    Checkpointer(tmp_path, {"meter": resumed}).recover_if_possible()
+    assert resumed.seconds == 7 and resumed.skipped == 2
+    resumed.go_on()
+    clock.now += 2
+    assert resumed.seconds == 9
+    # The interval's mean goes on; its rate is that of this part of the run.
+    resumed.add({"loss": torch.tensor(1.0)}, clips=10)
+    assert resumed.means() == {"loss": 2.0, "clips_per_second": 5.0}

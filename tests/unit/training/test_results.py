@@ -1,0 +1,73 @@
+"""results.json: settings, clips at hand, versions; written whole or not at all."""
+
+import json
+import subprocess
+from importlib.metadata import version
+
+import pytest
+
+import eat
+from eat.training import results as module
+from eat.training.results import versions, write_results
+
+SETTINGS = """\
+seed: 3
+lr: 0.01
+manifest_folder: {}
+model: !new:torch.nn.Linear
+    in_features: 2
+"""
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run's folder with its settings; its manifests lie beside it."""
+    folder, manifests = tmp_path / "run", tmp_path / "manifests"
+    folder.mkdir()
+    manifests.mkdir()
+    (folder / "hyperparams.yaml").write_text(SETTINGS.format(manifests))
+    return folder
+
+
+def written(folder):
+    return json.loads((folder / "results.json").read_text())
+
+
+def test_settings_and_clips(run):
+    subset = {"listed": 9, "used": 7, "used_in_paper": 20, "extra": 1}
+    summary = {"subsets": {"train": subset}}
+    (run.parent / "manifests" / "summary.json").write_text(json.dumps(summary))
+    write_results(run, steps=4, best={"mAP": 0.5})
+    found = written(run)
+    assert found["steps"] == 4 and found["best"] == {"mAP": 0.5}
+    plain = {"seed": 3, "lr": 0.01, "manifest_folder": str(run.parent / "manifests")}
+    assert found["settings"] == plain  # no nested objects
+    assert found["data"] == {"train": {"used": 7, "used_in_paper": 20}}
+    assert found["versions"] == versions()
+
+
+def test_without_settings_or_summary(run, tmp_path):
+    write_results(run)
+    assert written(run)["data"] is None
+    write_results(tmp_path)
+    assert written(tmp_path)["settings"] == {} and written(tmp_path)["data"] is None
+
+
+def test_failed_write_leaves_the_earlier_results(run):
+    write_results(run, steps=4)
+    before = (run / "results.json").read_text()
+    with pytest.raises(TypeError):
+        write_results(run, steps=object())  # no JSON
+    assert (run / "results.json").read_text() == before
+
+
+def test_versions(monkeypatch):
+    found = versions()
+    assert found["eat"] == eat.__version__ and found["torch"] == version("torch")
+    assert found["git"] is None or len(found["git"]) == 40
+
+    def no_git(*_, **__):
+        raise FileNotFoundError("git")
+
+    monkeypatch.setattr(subprocess, "run", no_git)
+    assert module.versions() == {**found, "git": None}
