@@ -59,14 +59,14 @@ def read_metrics(path: str | Path) -> pd.DataFrame:
     return table.sort_values("step", kind="stable", ignore_index=True)
 
 
-def _figure(width: float, height: float) -> Figure:
-    """Make a figure that needs no display and leaves no global state."""
+def new_figure(width: float, height: float) -> Figure:
+    """Make a figure, its sizes in inches; needs no display, leaves no global state."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), dpi=150, layout="constrained")
 
 
-def _tidy(axes: Axes, title: str, x: str, y: str) -> None:
+def tidy(axes: Axes, title: str, x: str, y: str) -> None:
     """Name the panel and its axes, take away what is not data."""
     axes.set_title(title, loc="left", fontsize=12, fontweight="bold", pad=10)
     axes.set_xlabel(x, fontsize=11)
@@ -96,7 +96,7 @@ def _draw_losses(axes: Axes, steps: pd.DataFrame) -> None:
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter("")
-    _tidy(axes, "Losses", "step", "squared error / √width (log)")
+    tidy(axes, "Losses", "step", "squared error / √width (log)")
 
 
 def _draw_signals(axes: Axes, steps: pd.DataFrame) -> None:
@@ -109,7 +109,7 @@ def _draw_signals(axes: Axes, steps: pd.DataFrame) -> None:
     for key, (colour, style) in signals.items():
         _trace(axes, steps, key, colour, style)
     axes.set_ylim(0, max(1.2, 1.05 * steps[list(signals)].max(axis=None)))
-    _tidy(axes, "Collapse signals (healthy near 1)", "step", "share, deviation")
+    tidy(axes, "Collapse signals (healthy near 1)", "step", "share, deviation")
 
 
 def _draw_probe(
@@ -119,7 +119,7 @@ def _draw_probe(
     for (name, level), style in zip(references.items(), cycle(("--", ":", "-."))):
         axes.axhline(level, color=GREY, linestyle=style, label=name)
     axes.margins(y=0.15)
-    _tidy(axes, "Frozen features after each epoch", "step", "kNN mAP")
+    tidy(axes, "Frozen features after each epoch", "step", "kNN mAP")
 
 
 def plot_curves(
@@ -141,7 +141,7 @@ def plot_curves(
     """
     steps = metrics[metrics["kind"] == "step"]
     probed = "knn_mAP" in metrics
-    figure = _figure(13.5 if probed else 9.2, 4.6)
+    figure = new_figure(13.5 if probed else 9.2, 4.6)
     panels = figure.subplots(1, 3 if probed else 2)
     _draw_losses(panels[0], steps)
     _draw_signals(panels[1], steps)
@@ -170,7 +170,7 @@ def plot_masks(spec: Tensor, removed: Tensor, path: str | Path, seconds: float) 
     """
     shown, bins = min(len(removed), SHOWN_COPIES), spec.shape[1]
     side = bins // removed.shape[2]
-    figure = _figure(9, 1.9 + 1.35 * shown)
+    figure = new_figure(9, 1.9 + 1.35 * shown)
     panels = figure.subplots(shown + 1, 1, sharex=True, sharey=True)
     panels[0].set_yticks([0, bins // 2, bins])
     low, high = spec.quantile(torch.tensor([0.01, 0.995], device=spec.device)).tolist()
@@ -234,7 +234,7 @@ def plot_comparison(
         The mAP of guessing.
     """
     groups = list(dict.fromkeys(row["group"] for row in rows))
-    figure = _figure(9, 1.1 + 0.42 * (len(rows) + len(groups)))
+    figure = new_figure(9, 1.1 + 0.42 * (len(rows) + len(groups)))
     axes = figure.subplots()
     places, labels, at = [], [], 0
     heading = {"weight": "bold", "fontsize": 11, "va": "center"}
@@ -253,7 +253,7 @@ def plot_comparison(
     axes.set_yticks(places, labels, fontsize=11)
     axes.set_ylim(at - 0.4, -0.5)  # rows go down the page
     axes.set_xlim(right=1.12 * max(max(row["runs"]) for row in rows))
-    _tidy(axes, "", "mAP (bar: mean, line: ± standard deviation, dot: one seed)", "")
+    tidy(axes, "", "mAP (bar: mean, line: ± standard deviation, dot: one seed)", "")
     axes.grid(visible=False, axis="y")
     figure.savefig(path)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from eat.audio.frontend import LogMel
+from eat.interop.hugging_face import is_hugging_face, read_hugging_face
 from eat.interop.official import read_official
 from eat.interop.weights import CheckpointError, load_strictly, read_model
 from eat.model.classifier import EATClassifier
@@ -25,7 +26,8 @@ def load_encoder(path: str | Path, weights: str = "student") -> EATEncoder:
     Parameters
     ----------
     path
-        A model folder of ours, or an official fairseq ``.pt`` file.
+        A model folder of ours, an official fairseq ``.pt`` file, or an official
+        Hugging Face folder.
     weights
         ``student`` (what the paper fine-tunes) or ``teacher``; a fine-tuned
         checkpoint has only one encoder, its ``student``.
@@ -120,13 +122,15 @@ def load_pretraining(path: str | Path) -> EATPretraining:
 
 
 def read_checkpoint(path: str | Path) -> tuple[dict, dict[str, Tensor]]:
-    """Config and state of a model folder or an official file.
+    """Config and state of a model folder, ours or theirs, or an official file.
 
     Raises
     ------
     CheckpointError
         If it is neither.
     """
+    if is_hugging_face(path):
+        return read_hugging_face(path)
     if Path(path).is_dir():
         return read_model(path)
     return read_official(path)

@@ -112,8 +112,8 @@ def _convert_pretraining(
     official: Mapping, settings: Mapping, path: str | Path
 ) -> tuple[dict, dict[str, Tensor]]:
     decoder = settings["modalities"]["image"]["decoder"]
-    state = _prefixed("student.", _student_state(official, path))
-    state |= _prefixed("teacher.", _student_state(official["_ema"], path))
+    state = _prefixed("student.", student_state(official, path))
+    state |= _prefixed("teacher.", student_state(official["_ema"], path))
     config = {
         "kind": "pretraining",
         "encoder": _encoder_config(official, settings),
@@ -137,7 +137,7 @@ def _convert_classifier(
         for name, tensor in official.items()
         if name.startswith("model.")
     }
-    state = _student_state(inner, path)
+    state = student_state(inner, path)
     for part in ("weight", "bias"):
         state[f"norm.{part}"] = official[f"fc_norm.{part}"]
         state[f"head.{part}"] = official[f"head.{part}"]
@@ -168,7 +168,14 @@ def _encoder_config(official: Mapping, settings: Mapping) -> dict:
     }
 
 
-def _student_state(official: Mapping, path: str | Path) -> dict[str, Tensor]:
+def student_state(official: Mapping, path: str | Path) -> dict[str, Tensor]:
+    """The student's weights under our names.
+
+    Raises
+    ------
+    CheckpointError
+        If its positions are not the fixed ones.
+    """
     _check_positions(official[POSITIONS][0].float(), path)
     return {
         our_name(name): tensor.float()

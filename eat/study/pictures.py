@@ -9,7 +9,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eat.report import GREY, _figure, _tidy
+from eat.report import GREY, new_figure, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -76,7 +76,7 @@ def plot_panels(panels: Sequence[Panel], path: str | Path, x: str, y: str) -> No
     x, y
         Names of the axes.
     """
-    figure = _figure(1 + 4.6 * len(panels), 4.4)
+    figure = new_figure(1 + 4.6 * len(panels), 4.4)
     row = figure.subplots(1, len(panels), squeeze=False)[0]
     for axes, panel in zip(row, panels, strict=True):
         for number, curve in enumerate(panel.curves):
@@ -86,7 +86,7 @@ def plot_panels(panels: Sequence[Panel], path: str | Path, x: str, y: str) -> No
         axes.set_xticks(range(len(panel.ticks)), panel.ticks)
         axes.set_xlim(-0.4, len(panel.ticks) - 0.6)
         axes.margins(y=0.12)
-        _tidy(axes, panel.title, x, y)
+        tidy(axes, panel.title, x, y)
         below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.16), "ncol": 2}
         axes.legend(**below, frameon=False, fontsize=10)
     figure.savefig(path)
