@@ -189,6 +189,7 @@ def finetune_brain():
             "layer_decay": 0.5,
             "keep_checkpoints": 1,
             "keep_every_epochs": 0,
+            "max_damaged_share": 0.01,
             "epoch_counter": counter,
             "train_logger": FileTrainLogger(str(folder / "train_log.txt")),
             **NOTHING,

@@ -1,19 +1,26 @@
-"""From a manifest to padded batches: the SpeechBrain dataset and its collate."""
+"""From a manifest to padded batches: the dataset and its collate."""
 
 from __future__ import annotations
 
-import csv
+import hashlib
 import os
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
+import numpy as np
 import torch
-from speechbrain.dataio.dataset import DynamicItemDataset
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import Dataset, get_worker_info
 
-from eat.audio.io import read_audio
-from eat.data.manifest import COLUMNS, LabelSet, ManifestError
+from eat.audio.io import AudioError, read_audio
+from eat.data.manifest import LabelSet, ManifestError
+from eat.data.packed import PackedManifest
+
+ATTEMPTS = 10  # clips that may fail one after the other
+MAX_WORKERS = 128
 
 
 @dataclass(frozen=True)
@@ -30,12 +37,15 @@ class Batch:
         `[B]` int64, samples of each clip (exact, unlike SpeechBrain's shares).
     target : Tensor, optional
         `[B, C]` float32 multi-hot labels.
+    failures : list of (str, str)
+        Clips that could not be read and for which others stand in, and why.
     """
 
     ids: list[str]
     wav: Tensor
     lengths: Tensor
     target: Tensor | None = None
+    failures: list[tuple[str, str]] = field(default_factory=list)
 
     def to(self, device: str | torch.device, non_blocking: bool = False) -> Batch:
         """Return the batch with its tensors on a device.
@@ -91,24 +101,112 @@ def collate(items: list[dict]) -> Batch:
         wav=pad_sequence(wavs, batch_first=True),
         lengths=torch.tensor([len(wav) for wav in wavs]),
         target=torch.stack([item["target"] for item in items]) if labelled else None,
+        failures=[failure for item in items for failure in item.get("failures", ())],
     )
 
 
-def _check_manifest(manifest: str | os.PathLike[str]) -> None:
-    """Raise `ManifestError` unless the file has our columns and one clip at least."""
-    try:
-        with open(manifest, encoding="utf-8", newline="") as file:
-            reader = csv.reader(file, skipinitialspace=True)
-            header, first = next(reader, None), next(reader, None)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ManifestError(
-            f"{manifest}: cannot be read ({error}; run the corpus's prepare script)"
-        ) from None
-    if first is None or not set(COLUMNS) <= set(header):
-        raise ManifestError(
-            f"{manifest}: no clips under the columns {','.join(COLUMNS)} "
-            "(run the corpus's prepare script again)"
-        )
+class ClipDataset(Dataset):
+    """The clips of a manifest: read, and replaced where they cannot be.
+
+    Parameters
+    ----------
+    manifest : PackedManifest
+        All clips.
+    data_root : str
+        Folder that stands for ``$data_root`` in their paths.
+    labels : LabelSet, optional
+        Classes of the targets; None for items without targets.
+    read : callable
+        From a path to a waveform `[S]`.
+    replace : bool
+        Let another clip stand in for one that cannot be read, always the same one.
+    chosen : numpy.ndarray, optional
+        Rows of the manifest, in order; all by default.
+    """
+
+    def __init__(
+        self,
+        manifest: PackedManifest,
+        data_root: str,
+        labels: LabelSet | None,
+        read: Callable[[str], Tensor],
+        replace: bool = False,
+        chosen: np.ndarray | None = None,
+    ) -> None:
+        self.manifest = manifest
+        self.data_root = data_root
+        self.label_set = labels
+        self.read = read
+        self.replace = replace
+        self.chosen = np.arange(len(manifest)) if chosen is None else chosen
+        # What each worker is reading, for the message when one dies or hangs.
+        self._reading = torch.full((MAX_WORKERS + 1,), -1).share_memory_()
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def id(self, index: int) -> str:
+        """Return the name of a clip."""
+        return self.manifest.ids[self.chosen[index]]
+
+    def labels(self, index: int) -> tuple[str, ...]:
+        """Return the label ids of a clip."""
+        return tuple(filter(None, self._field(index).split(";")))
+
+    def subset(self, indices: np.ndarray) -> ClipDataset:
+        """Return the dataset of some of these clips."""
+        settings = (self.data_root, self.label_set, self.read, self.replace)
+        return ClipDataset(self.manifest, *settings, self.chosen[indices])
+
+    def in_work(self) -> list[str]:
+        """Return the names of the clips that data workers are reading right now."""
+        return [self.id(index) for index in self._reading[1:].tolist() if index >= 0]
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Return ``id``, ``sig`` `[S]`, ``target`` `[C]` and ``failures`` of a clip.
+
+        Raises
+        ------
+        AudioError
+            If it cannot be read and nothing may or can stand in for it.
+        ManifestError
+            If it has a label that is not in the list.
+        """
+        worker = get_worker_info()
+        slot = 0 if worker is None else 1 + worker.id % MAX_WORKERS
+        failures: list[tuple[str, str]] = []
+        while True:
+            self._reading[slot] = index
+            try:
+                item = self._load(index)
+                self._reading[slot] = -1
+                return {**item, "failures": failures}
+            except AudioError as error:
+                failures.append((self.id(index), str(error)))
+                if not self.replace:
+                    raise
+                if len(failures) == ATTEMPTS:
+                    raise AudioError(
+                        f"{error} ({ATTEMPTS} clips in a row cannot be read)"
+                    ) from None
+            index = _stand_in(index, len(failures), len(self))
+
+    def _load(self, index: int) -> dict[str, Any]:
+        wav = self.manifest.wavs[self.chosen[index]]
+        path = wav.replace("$data_root", self.data_root, 1)
+        item = {"id": self.id(index), "sig": self.read(path)}
+        if self.label_set is not None:
+            item["target"] = self.label_set.encode(self._field(index), path)
+        return item
+
+    def _field(self, index: int) -> str:
+        return self.manifest.labels[self.chosen[index]]
+
+
+def _stand_in(index: int, attempt: int, clips: int) -> int:
+    """Return which clip stands in for one; a function of nothing but the numbers."""
+    digest = hashlib.sha256(f"{index}/{attempt}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") % clips
 
 
 def audio_dataset(
@@ -117,8 +215,9 @@ def audio_dataset(
     labels: LabelSet | None,
     max_seconds: float,
     sample_rate: int = 16000,
-) -> DynamicItemDataset:
-    """Make the SpeechBrain dataset of a manifest.
+    replace: bool = False,
+) -> ClipDataset:
+    """Make the dataset of a manifest.
 
     Parameters
     ----------
@@ -132,71 +231,54 @@ def audio_dataset(
         Clips are cut to their first seconds.
     sample_rate : int
         Rate of the waveforms, in Hz.
+    replace : bool
+        For training: a clip that cannot be read does not stop it, another one stands
+        in, and the batch says so. Otherwise `eat.audio.io.AudioError` is raised.
 
     Returns
     -------
-    DynamicItemDataset
+    ClipDataset
         Items with ``id``, ``sig`` `[S]` float32 and, with labels, ``target`` `[C]`
-        float32. An unreadable file raises `eat.audio.io.AudioError` when its item is
-        fetched, a label outside the list `ManifestError`.
+        float32.
 
     Raises
     ------
     ManifestError
         If the manifest is missing, empty or malformed.
     """
-    _check_manifest(manifest)
-    try:
-        dataset = DynamicItemDataset.from_csv(
-            os.fspath(manifest), replacements={"data_root": os.fspath(data_root)}
-        )
-    except (KeyError, ValueError, TypeError) as error:
-        raise ManifestError(
-            f"{manifest}: {error} (run the corpus's prepare script again)"
-        ) from None
-    # Partials of module functions, which a data worker can unpickle.
+    # A partial of a module function, which a data worker can unpickle.
     read = partial(read_audio, sample_rate=sample_rate, max_seconds=max_seconds)
-    dataset.add_dynamic_item(read, takes="wav", provides="sig")
-    if labels is None:
-        dataset.set_output_keys(["id", "sig"])
-    else:
-        dataset.add_dynamic_item(
-            labels.encode, takes=["labels", "wav"], provides="target"
-        )
-        dataset.set_output_keys(["id", "sig", "target"])
-    return dataset
+    rows = PackedManifest(manifest)
+    return ClipDataset(rows, os.fspath(data_root), labels, read, replace)
 
 
-def hold_out(
-    data: DynamicItemDataset, share: float
-) -> tuple[DynamicItemDataset, DynamicItemDataset]:
+def hold_out(data: ClipDataset, share: float) -> tuple[ClipDataset, ClipDataset]:
     """Split into (rest, held out): clips at even distances in the manifest.
 
     Parameters
     ----------
-    data : DynamicItemDataset
+    data : ClipDataset
         All clips.
     share : float
-        How much to hold out, above 0 and up to 0.5.
+        How much to hold out, above 0 and up to 0.5; taken is every n-th clip, where n
+        is the whole number nearest to 1 / share.
 
     Returns
     -------
-    tuple of DynamicItemDataset
+    tuple of ClipDataset
         The larger and the smaller part.
 
     Raises
     ------
     ManifestError
-        If the share is no such number, or there is one clip only.
+        If the share is no such number, or there is only one clip.
     """
     if not 0 < share <= 0.5:
         raise ManifestError(f"held_out {share}: must lie above 0, up to 0.5")
     if len(data) < 2:
         raise ManifestError(
-            f"only 1 clip, {data.data_ids[0]}: none can be held out (add recordings)"
+            f"only 1 clip, {data.id(0)}: none can be held out (add recordings)"
         )
-    held = set(data.data_ids[:: round(1 / share)])
-    return (
-        data.filtered_sorted(key_test={"id": lambda i: i not in held}),
-        data.filtered_sorted(key_test={"id": lambda i: i in held}),
-    )
+    held = np.zeros(len(data), dtype=bool)
+    held[:: round(1 / share)] = True
+    return data.subset(np.flatnonzero(~held)), data.subset(np.flatnonzero(held))

@@ -25,6 +25,7 @@ from eat.training.seeding import batch_generator, draw_seed
 
 logger = logging.getLogger(__name__)
 
+FEW_DAMAGED = 10  # never too many
 SPEECHBRAIN_META = {"unixtime", "end-of-epoch"}  # what it adds to a checkpoint's own
 
 
@@ -36,7 +37,8 @@ class EATBrain(ResumableBrain):
     ``compute_objectives``.
 
     Besides the keys of :class:`ResumableBrain` the YAML file must have: ``lr``,
-    ``min_lr``, ``scale_min_lr``, ``warmup_steps``, ``total_steps``, ``log_interval``.
+    ``min_lr``, ``scale_min_lr``, ``warmup_steps``, ``total_steps``, ``log_interval``,
+    ``max_damaged_share``.
     """
 
     trained: str
@@ -47,6 +49,7 @@ class EATBrain(ResumableBrain):
         self.meter = IntervalMeter()
         self.logbook = Logbook(self.hparams.output_folder)
         self.clips_of_step: list[str] = []  # ids, of this process
+        self.damaged_of_step: list[tuple[str, str]] = []  # ids and reasons
         if self.checkpointer is not None:
             self.checkpointer.add_recoverable("meter", self.meter)
             self.checkpointer.add_recoverable("logbook", self.logbook)
@@ -93,6 +96,7 @@ class EATBrain(ResumableBrain):
         self.generator = batch_generator(*place, device=self.device)
         torch.manual_seed(draw_seed(*place))  # drop path draws from the global one
         self.clips_of_step += batch.ids
+        self.damaged_of_step += batch.failures
         self.lr = set_learning_rates(
             self.optimizer,
             self.optimizer_step,
@@ -126,6 +130,8 @@ class EATBrain(ResumableBrain):
         if not finite:
             self.leave_out()
         self.clips_of_step = []
+        if self.any_process(bool(self.damaged_of_step)):
+            self.note_damaged()
 
     def scale_gradients(self, gradients: list[Tensor]) -> None:
         """Divide what was summed over the step by what is known at its end only."""
@@ -156,6 +162,25 @@ class EATBrain(ResumableBrain):
             "try a lower --lr or --precision fp32; --nonfinite_patience bears more)"
         )
 
+    def note_damaged(self) -> None:
+        """Write down clips that another stood in for; stop if they are too many."""
+        for damaged in self.of_all_processes(self.damaged_of_step):
+            for clip, reason in damaged:
+                self.logbook.write_left_out(self.optimizer_step, reason, [clip])
+                self.meter.damaged += 1
+        self.damaged_of_step = []
+        seen = self.optimizer_step * self.clips_a_step
+        logger.warning(
+            "%d damaged clips of %d (see left_out.jsonl)", self.meter.damaged, seen
+        )
+        share = self.hparams.max_damaged_share
+        if self.meter.damaged > max(share * seen, FEW_DAMAGED):
+            raise ExperimentError(
+                f"step {self.optimizer_step}: {self.meter.damaged} damaged clips of "
+                f"{seen}, more than the share {share} (left_out.jsonl names them: mend "
+                "the corpus, or allow more with --max_damaged_share)"
+            )
+
     def on_fit_batch_end(
         self, batch: Any, outputs: Any, loss: Tensor, should_step: bool
     ) -> None:
@@ -168,6 +193,7 @@ class EATBrain(ResumableBrain):
                 "grad_norm": self.grad_norm,
                 "lr": self.lr,
                 "skipped_batches": self.meter.skipped,
+                "damaged_clips": self.meter.damaged,
             }
             self.log("step", record)
             self.meter.reset()
@@ -194,6 +220,7 @@ class EATBrain(ResumableBrain):
             steps=self.optimizer_step,
             clips_seen=self.optimizer_step * self.clips_a_step,
             skipped_batches=self.meter.skipped,
+            damaged_clips=self.meter.damaged,
             last=self.last,
             **results,
             cost=self.cost(),

@@ -46,6 +46,7 @@ FREE_SETTINGS = {
     "keep_checkpoints",
     "keep_epoch_models",
     "keep_every_epochs",
+    "max_damaged_share",
 }
 
 

@@ -25,10 +25,12 @@ class IntervalMeter:
     ----------
     skipped, skipped_in_a_row
         Steps left out so far, and up to now without one that was not.
+    damaged
+        Clips so far that could not be read and were replaced.
     """
 
     def __init__(self) -> None:
-        self.skipped = self.skipped_in_a_row = 0
+        self.skipped = self.skipped_in_a_row = self.damaged = 0
         self._seconds = 0.0  # before the clock last started
         self._started: float | None = None
         self.reset()
@@ -83,6 +85,7 @@ class IntervalMeter:
             "batches": self.batches,
             "skipped": self.skipped,
             "skipped_in_a_row": self.skipped_in_a_row,
+            "damaged": self.damaged,
             "seconds": self.seconds,
         }
         Path(path).write_text(json.dumps(state), encoding="utf-8")
@@ -92,6 +95,7 @@ class IntervalMeter:
         state = json.loads(Path(path).read_text(encoding="utf-8"))
         self.skipped, self._seconds = state["skipped"], state["seconds"]
         self.skipped_in_a_row = state["skipped_in_a_row"]
+        self.damaged = state["damaged"]
         self.reset()
         # Clips of the interval from before the interruption do not fit this clock.
         self.sums, self.batches = state["sums"], state["batches"]

@@ -9,12 +9,11 @@ from typing import Any
 
 import speechbrain as sb
 import torch
-from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.utils.distributed import run_on_main
 from torch import Tensor
 from tqdm import tqdm
 
-from eat.data.dataset import Batch, collate
+from eat.data.dataset import Batch, ClipDataset, collate
 from eat.evaluation.diagnostics import content, deviation, effective_rank
 from eat.evaluation.probing import knn_probe
 from eat.interop.weights import save_model
@@ -48,7 +47,7 @@ class PretrainBrain(EATBrain):
     """
 
     trained = "student"
-    probe_sets: tuple[DynamicItemDataset, DynamicItemDataset] | None = None
+    probe_sets: tuple[ClipDataset, ClipDataset] | None = None
 
     def parameter_groups(self) -> list[dict]:
         """Groups of encoder and decoder."""
@@ -162,7 +161,7 @@ class PretrainBrain(EATBrain):
         return knn_probe(*remembered, *queried)
 
     @torch.no_grad()
-    def embed(self, dataset: DynamicItemDataset) -> tuple[Tensor, Tensor]:
+    def embed(self, dataset: ClipDataset) -> tuple[Tensor, Tensor]:
         """Mean patch features `[M, D]` and labels `[M, C]` of labelled clips."""
         encoder = self.bare.encoder
         loader = torch.utils.data.DataLoader(dataset, batch_size=32, collate_fn=collate)

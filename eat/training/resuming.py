@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +15,14 @@ import torch
 from speechbrain.utils.checkpoints import Checkpoint
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from eat.data.dataset import collate
+from eat.data.dataset import ClipDataset, collate
 from eat.data.sampling import EpochSampler, ProcessBatches
 from eat.training.experiment import ExperimentError
 from eat.training.interruption import Interrupted, Interruption
 
 logger = logging.getLogger(__name__)
+
+WORKER_TIMEOUT = 600  # seconds to wait for a batch before a data worker counts as hung
 
 
 class ResumableBrain(sb.Brain):
@@ -72,6 +77,7 @@ class ResumableBrain(sb.Brain):
         return {
             "num_workers": self.hparams.num_workers,
             "collate_fn": collate,
+            "timeout": WORKER_TIMEOUT if self.hparams.num_workers else 0,
             "pin_memory": "cuda" in self.device,
         }
 
@@ -87,7 +93,7 @@ class ResumableBrain(sb.Brain):
             sampler = EpochSampler(len(train), self.clips_an_epoch, self.hparams.seed)
         batch, options = self.hparams.batch_size, self.loader_options
         self.train_sampler = ProcessBatches(sampler, batch, self.rank, self.world_size)
-        with self.interruption.watched():
+        with self.interruption.watched(), _worker_errors(train, valid):
             self.fit(
                 self.hparams.epoch_counter,
                 train,
@@ -180,3 +186,19 @@ class ResumableBrain(sb.Brain):
         parts = [None] * self.world_size
         torch.distributed.all_gather_object(parts, mine)
         return parts
+
+
+@contextmanager
+def _worker_errors(*datasets: Dataset) -> Iterator[None]:
+    """Name the clips at which data workers died or hang."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader" not in str(error):
+            raise
+        reading = [d.in_work() for d in datasets if isinstance(d, ClipDataset)]
+        clips = ", ".join(chain.from_iterable(reading)) or "unknown"
+        raise ExperimentError(
+            f"{str(error).splitlines()[0]} (clips being read: {clips}; memory full, or "
+            "storage that hangs? the same command goes on from the last checkpoint)"
+        ) from error

@@ -18,12 +18,11 @@ import speechbrain as sb
 import torch.nn.functional as F
 from audioset_prepare import prepare_audioset
 from folder_prepare import prepare_folder
-from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.utils.distributed import run_on_main
 from torch import Tensor
 
 from eat.audio.augment import mixup, roll_and_gain, spec_augment
-from eat.data.dataset import Batch, audio_dataset, hold_out
+from eat.data.dataset import Batch, ClipDataset, audio_dataset, hold_out
 from eat.data.manifest import LabelSet, read_labels
 from eat.data.sampling import WeightedSampler, balancing_weights
 from eat.evaluation.class_ap import write_class_ap
@@ -122,26 +121,27 @@ def labels_of(hparams: dict) -> LabelSet:
 
 
 def dataset(
-    hparams: dict, manifest: str, labels: LabelSet | None
-) -> DynamicItemDataset:
-    """Dataset of one manifest."""
+    hparams: dict, manifest: str, labels: LabelSet | None, replace: bool = False
+) -> ClipDataset:
+    """Dataset of one manifest; for training, others stand in for damaged clips."""
     path = Path(hparams["manifest_folder"]) / f"{manifest}.csv"
-    return audio_dataset(path, hparams["data_folder"], labels, hparams["max_seconds"])
+    return audio_dataset(
+        path, hparams["data_folder"], labels, hparams["max_seconds"], replace=replace
+    )
 
 
 def weighted_sampler(
-    brain: EATBrain, train: DynamicItemDataset, draws: int
+    brain: EATBrain, train: ClipDataset, draws: int
 ) -> WeightedSampler:
     """Epochs in which rare classes are as frequent as common ones."""
-    fields = [train.data[clip]["labels"] for clip in train.data_ids]
-    weights = balancing_weights([f.split(";") if f else [] for f in fields])
+    weights = balancing_weights([train.labels(i) for i in range(len(train))])
     return WeightedSampler(weights, draws, brain.clips_an_epoch, brain.hparams.seed)
 
 
 def pretrain(hparams: dict, run_opts: dict[str, Any]) -> None:
     """Pre-train; labels serve the kNN score only, where there are labelled clips."""
     labels = prepare_data(hparams)
-    train = dataset(hparams, hparams["train_manifest"], None)
+    train = dataset(hparams, hparams["train_manifest"], None, replace=True)
     probe_sets = None
     if (Path(hparams["manifest_folder"]) / "balanced_train.csv").is_file():
         labelled = dataset(hparams, "balanced_train", labels)
@@ -164,7 +164,7 @@ def pretrain(hparams: dict, run_opts: dict[str, Any]) -> None:
 def finetune(hparams: dict, run_opts: dict[str, Any]) -> None:
     """Fine-tune a pre-trained encoder, or train the same network from scratch."""
     labels = labels_of(hparams)
-    train = dataset(hparams, hparams["train_manifest"], labels)
+    train = dataset(hparams, hparams["train_manifest"], labels, replace=True)
     if hparams["held_out"]:
         train, valid = hold_out(train, hparams["held_out"])
     else:

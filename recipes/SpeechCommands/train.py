@@ -17,12 +17,11 @@ from typing import Any
 import speechbrain as sb
 import torch.nn.functional as F
 from speech_commands_prepare import prepare_speech_commands
-from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.utils.distributed import run_on_main
 from torch import Tensor
 
 from eat.audio.augment import mixup, noise_and_shift, roll_and_gain, spec_augment
-from eat.data.dataset import Batch, audio_dataset, hold_out
+from eat.data.dataset import Batch, ClipDataset, audio_dataset, hold_out
 from eat.data.manifest import LabelSet, read_labels
 from eat.evaluation.confusion import write_confusion
 from eat.evaluation.metrics import accuracy
@@ -94,10 +93,16 @@ def prepare_data(hparams: dict) -> LabelSet:
     return read_labels(Path(hparams["manifest_folder"]) / "labels.csv")
 
 
-def dataset(hparams: dict, part: str, labels: LabelSet | None) -> DynamicItemDataset:
-    """Clips of ``train``, ``valid`` or ``test``, by the corpus's own lists."""
+def dataset(hparams: dict, part: str, labels: LabelSet | None) -> ClipDataset:
+    """Clips of ``train``, ``valid`` or ``test``, by the corpus's own lists.
+
+    In training others stand in for damaged ones.
+    """
     path = Path(hparams["manifest_folder"]) / f"{part}.csv"
-    return audio_dataset(path, hparams["data_folder"], labels, hparams["max_seconds"])
+    replace = part == "train"
+    return audio_dataset(
+        path, hparams["data_folder"], labels, hparams["max_seconds"], replace=replace
+    )
 
 
 def pretrain(hparams: dict, run_opts: dict[str, Any]) -> None:

@@ -63,6 +63,7 @@ def settings(folder):
         "epoch_counter": EpochCounter(1),
         "log_interval": 1,
         "keep_every_epochs": 0,
+        "max_damaged_share": 0.01,
         "keep_checkpoints": 1,
         "keep_epoch_models": False,
         "weight_decay": 0.05,

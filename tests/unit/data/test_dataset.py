@@ -1,4 +1,5 @@
 import pickle
+import time
 
 import numpy as np
 import pytest
@@ -45,7 +46,7 @@ def test_items_hold_the_waveform_cut_and_the_target(corpus):
 
 def test_without_labels_there_is_no_target(corpus):
     dataset = audio_dataset(corpus / "m.csv", corpus, None, max_seconds=10)
-    assert set(dataset[0]) == {"id", "sig"}
+    assert set(dataset[0]) == {"id", "sig", "failures"}
     assert collate([dataset[0]]).target is None
 
 
@@ -108,7 +109,7 @@ def test_an_empty_or_foreign_manifest_is_one_clear_line(tmp_path, content):
     path.write_text(content)
     with pytest.raises(ManifestError, match="prepare script") as error:
         audio_dataset(path, tmp_path, None, max_seconds=1)
-    assert str(error.value).startswith(f"{path}: no clips")
+    assert str(error.value).startswith((f"{path}: no clips", f"{path}: lacks some"))
     assert "\n" not in str(error.value)
 
 
@@ -120,10 +121,11 @@ def test_a_missing_manifest_is_one_clear_line(tmp_path):
 @pytest.mark.parametrize(
     ("rows", "fault"),
     [
-        ("a,1.0,$data_root/a.wav,\na,1.0,$data_root/b.wav,\n", "Duplicate id: a"),
-        ("a,long,$data_root/a.wav,\n", "long"),
-        ("a,1.0\n", "m.csv: "),
-        ("a,1.0,$elsewhere/a.wav,\n", "elsewhere"),
+        (
+            "a,1.0,$data_root/a.wav,\na,1.0,$data_root/b.wav,\n",
+            "'a' stands in it twice",
+        ),
+        ("a,1.0\n", "m.csv: line 2 has 2 fields, not 4"),
     ],
 )
 def test_a_malformed_manifest_is_named(tmp_path, rows, fault):
@@ -138,6 +140,56 @@ def test_unreadable_audio_is_named(corpus):
     dataset = audio_dataset(corpus / "m.csv", corpus, LABELS, max_seconds=1)
     with pytest.raises(AudioError, match="audio/b.wav: not readable"):
         dataset[1]
+
+
+@pytest.fixture
+def damaged(corpus):
+    """The three clips, the second without its audio, and others stand in."""
+    (corpus / "audio" / "b.wav").write_text("no audio")
+    return audio_dataset(corpus / "m.csv", corpus, LABELS, 1, replace=True)
+
+
+def test_another_clip_stands_in_for_a_damaged_one(damaged):
+    item = damaged[1]
+    assert item["id"] in "ac" and torch.equal(damaged[1]["sig"], item["sig"])
+    ((clip, reason), *_) = item["failures"]
+    assert clip == "b" and "audio/b.wav: not readable" in reason
+    whole = damaged["abc".index(item["id"])]
+    assert torch.equal(item["target"], whole["target"]) and whole["failures"] == []
+    batch = collate([damaged[0], damaged[1]])
+    assert batch.failures == item["failures"] and batch.ids == ["a", item["id"]]
+
+
+def test_nothing_stands_in_where_all_is_damaged(corpus):
+    for name in "abc":
+        (corpus / "audio" / f"{name}.wav").write_text("no audio")
+    data = audio_dataset(corpus / "m.csv", corpus, LABELS, 1, replace=True)
+    with pytest.raises(AudioError, match="10 clips in a row cannot be read"):
+        data[0]
+
+
+def test_a_subset_keeps_order_labels_and_settings(damaged):
+    part = damaged.subset(np.array([2, 1]))
+    assert [part.id(i) for i in range(len(part))] == ["c", "b"]
+    assert part.labels(0) == ("/m/2",) and part.labels(1) == ()
+    assert part[0]["id"] == "c" and part[1]["failures"]
+
+
+def test_clips_being_read_are_known_from_outside(corpus):
+    data = audio_dataset(corpus / "m.csv", corpus, None, 1)
+    assert data.in_work() == []
+    workers = torch.utils.data.DataLoader(data, num_workers=2, collate_fn=collate)
+    data.read = hang
+    iterator = iter(workers)
+    deadline = time.monotonic() + 20
+    while len(data.in_work()) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert sorted(data.in_work()) == ["a", "b"]
+    iterator._shutdown_workers()
+
+
+def hang(path):
+    time.sleep(60)
 
 
 def test_a_label_outside_the_list_names_the_file(corpus):
@@ -166,8 +218,10 @@ def many(tmp_path):
 )
 def test_hold_out_takes_every_nth(many, share, expected):
     rest, held = hold_out(many, share)
-    assert held.data_ids == [str(i) for i in expected]
-    assert rest.data_ids == [i for i in many.data_ids if i not in held.data_ids]
+    kept, ids = ([part.id(i) for i in range(len(part))] for part in (held, many))
+    assert kept == [str(i) for i in expected]
+    rest_ids = [rest.id(i) for i in range(len(rest))]
+    assert rest_ids == [clip for clip in ids if clip not in kept]
     assert len(many) == 23  # as it was
 
 

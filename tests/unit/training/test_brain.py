@@ -24,6 +24,7 @@ SETTINGS = {
     "total_steps": 12,
     "batch_size": 2,
     "num_workers": 0,
+    "max_damaged_share": 0.01,
     "keep_checkpoints": 1,
     "keep_every_epochs": 0,
     "log_interval": 2,
@@ -189,7 +190,7 @@ def test_rank_epoch_and_step_enter_the_draws(tmp_path):
     brain.world_size = 2
     for rank, epoch, step in [(0, 1, 1), (1, 1, 1), (0, 2, 1), (0, 1, 2)]:
         brain.rank, brain.epoch, brain.step = rank, epoch, step
-        brain.on_fit_batch_start(SimpleNamespace(ids=[]), True)
+        brain.on_fit_batch_start(SimpleNamespace(ids=[], failures=[]), True)
         own = torch.rand(1, generator=brain.generator).item()
         draws |= {("own", own), ("global", torch.rand(1).item())}
     assert len(draws) == 8

@@ -36,6 +36,7 @@ FIGURES = {
     "ema_decay",
     "clips_per_second",
     "skipped_batches",
+    "damaged_clips",
 }
 
 
@@ -74,6 +75,7 @@ def settings(folder, monitor):
         "batch_size": 2,
         "log_interval": 2,
         "keep_every_epochs": 0,
+        "max_damaged_share": 0.01,
         "keep_epoch_models": False,
         "weight_decay": 0.05,
         "decay_vectors": True,

@@ -78,6 +78,7 @@ def make_brain(folder, centre_momentum=None, seed=1):
         "batch_size": 2,
         "log_interval": 2,
         "keep_every_epochs": 0,
+        "max_damaged_share": 0.01,
         "keep_epoch_models": False,
         "weight_decay": 0.05,
         "decay_vectors": True,
