@@ -188,7 +188,7 @@ class EATBrain(ResumableBrain):
         self.meter.add(self.batch_figures(loss), clips=len(batch.ids))
         if should_step and self.optimizer_step % self.hparams.log_interval == 0:
             record = {
-                **self.meter.means(),
+                **self.means(),
                 **self.interval_figures(batch, outputs),
                 "grad_norm": self.grad_norm,
                 "lr": self.lr,
@@ -197,6 +197,14 @@ class EATBrain(ResumableBrain):
             }
             self.log("step", record)
             self.meter.reset()
+
+    def means(self) -> dict[str, float]:
+        """Means over the interval and all processes, and their clips per second."""
+        parts = self.of_all_processes(self.meter.means())
+        sums = {key: sum(part[key] for part in parts) for key in parts[0]}
+        rate = sums.pop("clips_per_second")
+        means = {key: value / len(parts) for key, value in sums.items()}
+        return {**means, "clips_per_second": rate}
 
     def batch_figures(self, loss: Tensor) -> dict[str, Tensor]:
         """Scalars to average over an interval."""

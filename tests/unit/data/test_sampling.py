@@ -6,7 +6,12 @@ import pytest
 import torch
 
 from eat.data.manifest import ManifestError
-from eat.data.sampling import EpochSampler, WeightedSampler, balancing_weights
+from eat.data.sampling import (
+    EpochSampler,
+    ProcessBatches,
+    WeightedSampler,
+    balancing_weights,
+)
 
 
 def epoch(sampler, number):
@@ -145,3 +150,21 @@ def test_weighted_draws_from_two_million_clips_take_a_moment():
     start = time.perf_counter()
     assert len(list(WeightedSampler(weights, 200_000, 199_968, seed=0))) == 199_968
     assert time.perf_counter() - start < 3.0
+
+
+@pytest.mark.parametrize(("world", "batch"), [(1, 3), (2, 3), (3, 2)])
+def test_processes_share_out_the_batches_of_one(world, batch):
+    sampler = EpochSampler(50, 22, seed=1)
+    alone = ProcessBatches(sampler, batch)
+    parts = [ProcessBatches(sampler, batch, rank, world) for rank in range(world)]
+    for epoch in (1, 2):
+        alone.set_epoch(epoch)
+        whole = list(alone)
+        assert [clip for clips in whole for clip in clips] == list(sampler)[
+            : len(whole) * batch
+        ]
+        dealt = [list(part) for part in parts]
+        assert {len(part) for part in dealt} == {len(parts[0])}
+        in_turn = [clips for step in zip(*dealt, strict=True) for clips in step]
+        assert in_turn == whole[: len(in_turn)]
+        assert len(whole) - len(in_turn) < world

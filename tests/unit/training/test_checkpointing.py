@@ -1,13 +1,15 @@
 """A checkpoint is there whole or not at all."""
 
+import errno
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from eat.training.checkpointing import AtomicCheckpointer
+from eat.training.checkpointing import AtomicCheckpointer, BrokenCheckpointError
 
 
 class Bomb:
@@ -139,3 +141,67 @@ def test_given_keys_are_not_changed(checkpointer):
     assert len(keys) == 1
     kept = sorted(c.meta["score"] for c in checkpointer.list_checkpoints())
     assert kept == [2, 3]
+
+
+def flip_a_byte(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+@pytest.mark.parametrize("damage", [flip_a_byte, truncate, Path.unlink])
+@pytest.mark.parametrize("name", ["model.ckpt", "CKPT.yaml", "SHA256.json"])
+def test_altered_checkpoint_is_refused(checkpointer, model, damage, name):
+    set_weight(model, 1.0)
+    checkpointer.save_checkpoint(meta={"epoch": 1}, name="1")
+    set_weight(model, 2.0)
+    newest = checkpointer.save_checkpoint(meta={"epoch": 2}, name="2")
+    if (damage, name) == (Path.unlink, "CKPT.yaml"):
+        pytest.skip("SpeechBrain takes a folder without it for no checkpoint")
+    damage(newest.path / name)
+    try:
+        with pytest.raises(BrokenCheckpointError, match="altered.*remove .*CKPT"):
+            checkpointer.load_checkpoint(newest)
+        shutil.rmtree(newest.path)  # the remedy
+    finally:
+        set_weight(model, 9.0)
+    assert checkpointer.recover_if_possible().meta["epoch"] == 1
+    assert model.weight.item() == 1.0
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.EROFS, "Read-only file system"),
+        RuntimeError("PytorchStreamWriter failed writing file\nwith more lines"),
+    ],
+)
+def test_failed_write_leaves_the_previous_one(checkpointer, model, bomb, error):
+    set_weight(model, 1.0)
+    earlier = checkpointer.save_checkpoint(name="1")
+
+    def fail():
+        raise error
+
+    bomb.explode = fail
+    set_weight(model, 2.0)
+    with pytest.raises(BrokenCheckpointError) as told:
+        checkpointer.save_checkpoint(name="2")
+    assert f"{earlier.path} is complete" in str(told.value)
+    assert "\n" not in str(told.value) and not partials(checkpointer)
+    assert checkpointer.recover_if_possible().path == earlier.path
+    assert model.weight.item() == 1.0
+
+
+def test_first_write_that_fails_says_that_nothing_is_left(checkpointer, bomb):
+    def fail():
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    bomb.explode = fail
+    with pytest.raises(BrokenCheckpointError, match="there is none before it"):
+        checkpointer.save_checkpoint()
