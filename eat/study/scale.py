@@ -76,7 +76,8 @@ def mini_scale() -> Scale:
     """The tiny network on the mini corpora: some two minutes a run on one core."""
     steps = 400
     short = {"steps_per_epoch": steps, "number_of_epochs": 1}
-    all_clips = {"train_manifest": "pretrain", "weighted_draws": steps * 16}
+    all_clips = {"train_manifest": "pretrain"}
+    weighted = {"steps_per_epoch": 100, "number_of_epochs": 4, "weighted_draws": 1600}
     return Scale(
         "mini",
         "pretrain_mini.yaml",
@@ -85,7 +86,7 @@ def mini_scale() -> Scale:
         "2x2",
         "mean",
         {
-            "AS-2M": ("finetune_mini.yaml", {**short, **all_clips}, steps),
+            "AS-2M": ("finetune_mini.yaml", {**all_clips, **weighted}, steps),
             "AS-20K": ("finetune_mini.yaml", short, steps),
             "ESC-50": ("finetune_mini.yaml", {}, 400),
             "SPC-2": ("finetune_mini.yaml", {}, 800),

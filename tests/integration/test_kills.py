@@ -1,0 +1,118 @@
+"""A run that is killed or asked to end, and started again, ends as if it had not been.
+
+`tools/survive_kills.py` does this at length.
+"""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "tools"))
+
+from survive_kills import (  # noqa: E402
+    FINETUNE,
+    PRETRAIN,
+    Setting,
+    differences,
+    start,
+    train_under_kills,
+    try_setting,
+)
+
+from eat.data.bank import load_bank  # noqa: E402
+from eat.data.mini_audioset import AudioSetSizes, write_audioset  # noqa: E402
+from eat.training.lock import lock_folder  # noqa: E402
+
+pytestmark = pytest.mark.slow
+SETTING = Setting("finetune_mini.yaml", f"{FINETUNE} --num_workers 0")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("kills") / "AudioSet"
+    folder.mkdir()
+    bank = load_bank(ROOT / "tools" / "bank")
+    write_audioset(bank, folder, 0, AudioSetSizes(48, 48, 12), workers=2)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(data):
+    """A run that nothing interrupted."""
+    run = data.parent / "whole"
+    train_under_kills(SETTING, data, run, 0, random.Random(0))
+    return run
+
+
+def interrupt(data, run, number):
+    """Send a signal after the first logged step; returns exit status and last line."""
+    process = start(SETTING, data, run)
+    while not (run / "metrics.jsonl").exists() and process.poll() is None:
+        time.sleep(0.01)
+    os.kill(process.pid, number)
+    status = process.wait(timeout=60)
+    return status, (run / "output.txt").read_text().splitlines()[-1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_ends_in_order_and_the_same_command_goes_on(
+    data, whole, tmp_path, number
+):
+    run = tmp_path / "run"
+    status, told = interrupt(data, run, number)
+    assert status == 128 + number
+    assert told.startswith(f"ended by {number.name} after optimiser step ")
+    assert told.endswith("the same command goes on")
+    assert len(list((run / "save").glob("CKPT*"))) == 1
+    assert not (run / "results.json").exists()
+    train_under_kills(SETTING, data, run, 0, random.Random(0))
+    assert list(differences(whole, run)) == []
+
+
+def test_second_run_in_the_folder_stops_at_once(data, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    with lock_folder(run):  # as a first run does
+        second = subprocess.run(
+            [*SETTING.command(data, run)],
+            cwd=ROOT / "recipes" / "AudioSet",
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+        )
+    assert second.returncode == 1
+    told = second.stderr.splitlines()[-1]
+    assert told.startswith(f"error: {run}: another run is using it")
+    assert {path.name for path in run.iterdir()} == {".lock"}
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        Setting("pretrain_mini.yaml", f"{PRETRAIN} --num_workers 0", processes=2),
+        Setting(
+            "finetune_mini.yaml",
+            f"{FINETUNE} --num_workers 2 --grad_accumulation_factor 2",
+        ),
+    ],
+    ids=lambda setting: setting.name,
+)
+def test_killed_run_ends_as_if_it_had_not_been(data, tmp_path, setting):
+    outcome = try_setting(setting, data, tmp_path, 2, random.Random(3))
+    assert outcome["kills"] and outcome["differences"] == []
+
+
+def test_a_difference_is_found(data, whole, tmp_path):
+    """The comparison itself: another seed is another training."""
+    other = Setting("finetune_mini.yaml", f"{SETTING.options} --seed 2")
+    run = tmp_path / "run"
+    train_under_kills(other, data, run, 0, random.Random(0))
+    found = list(differences(whole, run))
+    assert "metrics.jsonl" in found and any("model" in line for line in found)
