@@ -43,9 +43,9 @@ and centred targets, on small corpora of real recordings (`tools/make_mini_corpo
 with a grid of 16 x 8 patches where the paper has 64 x 8. Scores are not comparable with
 the paper's, whose column stands there to compare orders and shapes. AS-2M and AS-20K
 mean their miniatures: 5,000 and 1,000 training clips of 2.56 s, 20 classes, 600
-evaluation clips. Fine-tuning on AS-20K is one epoch of 400 steps, so best and last epoch
-are one. Minutes are those of the clock: one run on one core, another run beside it, at
-times other work as well.
+evaluation clips. Fine-tuning on AS-20K is one epoch of 400 steps, so that best and last
+epoch are one. Minutes are those of the clock: one run on one core, another run beside
+it, at times other work as well.
 
 When yours differ: processors without AVX512-bf16 train in fp32, and other versions of
 torch round differently, so that equal seeds agree in distribution only; compare means,

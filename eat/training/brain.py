@@ -15,13 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from eat.training.cost import training_cost
-from eat.training.experiment import ExperimentError
 from eat.training.logbook import Logbook
 from eat.training.meter import IntervalMeter
 from eat.training.optim import clip_gradients, set_learning_rates
 from eat.training.results import write_results
 from eat.training.resuming import ResumableBrain
 from eat.training.seeding import batch_generator, draw_seed
+from eat.training.settings import ExperimentError
 
 logger = logging.getLogger(__name__)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import errno
 import logging
 import os
@@ -11,16 +10,12 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from io import StringIO
 from pathlib import Path
 from typing import TextIO
 
 import speechbrain as sb
 import yaml
-from hyperpyyaml import load_hyperpyyaml, resolve_references
-from ruamel.yaml.error import MarkedYAMLError
 from speechbrain.utils.distributed import ddp_init_group, run_on_main
-from speechbrain.utils.run_opts import RunOptions
 from speechbrain.utils.seed import seed_everything
 
 from eat.audio.io import AudioError
@@ -30,10 +25,16 @@ from eat.interop.weights import CheckpointError
 from eat.training.checkpointing import BrokenCheckpointError
 from eat.training.interruption import Interrupted
 from eat.training.lock import LockError, lock_folder
+from eat.training.settings import (
+    SETTINGS,
+    ExperimentError,
+    PlainLoader,
+    instantiate,
+    resolve,
+    with_run_options,
+)
 
 logger = logging.getLogger(__name__)
-
-SETTINGS = "hyperparams.yaml"
 
 # Settings that may change between the parts of one run without changing its numbers.
 FREE_SETTINGS = {
@@ -48,10 +49,6 @@ FREE_SETTINGS = {
     "keep_every_epochs",
     "max_damaged_share",
 }
-
-
-class ExperimentError(ValueError):
-    """A run that cannot begin, or go on, as asked."""
 
 
 def start_experiment(argv: Sequence[str]) -> tuple[dict, dict]:
@@ -80,13 +77,13 @@ def start_experiment(argv: Sequence[str]) -> tuple[dict, dict]:
         raise ExperimentError(f"{path}: no such YAML file (see hparams/)")
     ddp_init_group(run_opts)
     text = Path(path).read_text(encoding="utf-8")
-    overrides = _with_run_options(text, overrides, run_opts)
-    settings = _resolve(path, text, overrides)
+    overrides = with_run_options(text, overrides, run_opts)
+    settings = resolve(path, text, overrides)
     run_on_main(_check_folder, args=[Path(settings["output_folder"]), settings])
     run_on_main(_lock, args=[Path(settings["output_folder"])])
     # Before the networks are built: the same weights in every process and every run.
     seed_everything(settings["seed"], verbose=False)
-    hparams = _instantiate(path, text, overrides)
+    hparams = instantiate(path, text, overrides)
     # Never hparams.update(run_opts): it would put SpeechBrain's defaults in place of
     # the YAML's precision, clipping and accumulation. The Brain merges them rightly.
     sb.create_experiment_directory(
@@ -96,18 +93,6 @@ def start_experiment(argv: Sequence[str]) -> tuple[dict, dict]:
     )
     run_on_main(_keep_script, args=[Path(settings["output_folder"])])
     return hparams, run_opts
-
-
-def plain_settings(folder: str | Path) -> dict[str, object]:
-    """A run's settings, overrides included; empty where it has none.
-
-    Nested objects are left out.
-    """
-    path = Path(folder) / SETTINGS
-    if not path.is_file():
-        return {}
-    settings = yaml.load(path.read_text(encoding="utf-8"), Loader=_PlainLoader)
-    return {k: v for k, v in settings.items() if not isinstance(v, dict | list)}
 
 
 @contextmanager
@@ -156,74 +141,6 @@ def _keep_script(folder: Path) -> None:
         shutil.copy(sys.argv[0], folder)
 
 
-def _with_run_options(text: str, overrides: str, run_opts: RunOptions) -> str:
-    """The overrides and the run options that the YAML file sets as well.
-
-    SpeechBrain lets them win over the file without a trace in what it records.
-    """
-    given = run_opts.overridden_args & set(_setting_names(text))
-    lines = [overrides, *(f"{key}: {run_opts[key]}" for key in sorted(given))]
-    if "ckpt_interval_steps" in run_opts.overridden_args:
-        lines.append("ckpt_interval_minutes: 0")  # SpeechBrain refuses to have both
-    return "\n".join(line for line in lines if line)
-
-
-def _setting_names(text: str) -> list[str]:
-    return [line.split(":")[0] for line in text.splitlines() if line[:1].isalpha()]
-
-
-def _resolve(path: str, text: str, overrides: str) -> dict:
-    """The settings as plain values, references followed, nothing instantiated."""
-    try:
-        resolved = resolve_references(
-            StringIO(text), overrides, overrides_must_match=True
-        )
-    except MarkedYAMLError as error:
-        reason = str(error.problem).splitlines()[0]
-        raise ExperimentError(
-            f"{path}: options cannot be read, is one given twice? ({reason})"
-        ) from error
-    except KeyError as error:
-        raise ExperimentError(_unknown_setting(path, text, overrides)) from error
-    except ValueError as error:
-        if "PLACEHOLDER" not in str(error):
-            raise ExperimentError(f"{path}: {error}") from error
-        name = str(error).split("'")[1]
-        raise ExperimentError(f"{path}: {name} not given (add --{name} ...)") from error
-    settings = yaml.load(resolved.read(), Loader=_PlainLoader)
-    for key, default in yaml.load(text, Loader=_PlainLoader).items():
-        if isinstance(default, int | float) and not _is_number(settings[key]):
-            raise ExperimentError(
-                f"{path}: {key} is {settings[key]!r}: must be a number, as {default}"
-            )
-    return settings
-
-
-def _is_number(value: object) -> bool:
-    try:
-        float(value)  # PyYAML takes 1e-3 for a string
-    except (TypeError, ValueError):
-        return False
-    return True
-
-
-def _instantiate(path: str, text: str, overrides: str) -> dict:
-    try:
-        return load_hyperpyyaml(text, overrides)
-    except (TypeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ExperimentError(f"{path}: a setting does not fit ({reason})") from error
-
-
-def _unknown_setting(path: str, text: str, overrides: str) -> str:
-    known = _setting_names(text)
-    names = yaml.safe_load(overrides).keys()
-    name = next(name for name in names if name not in known)
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean --{close[0]}?" if close else "the file lists them all"
-    return f"{path}: no setting --{name} ({hint})"
-
-
 def _check_folder(folder: Path, settings: dict) -> None:
     """Refuse a folder that cannot be written or holds a run with other settings."""
     try:
@@ -239,7 +156,7 @@ def _check_folder(folder: Path, settings: dict) -> None:
     begun = (folder / "metrics.jsonl").exists() or any(folder.glob("save/CKPT*"))
     if not begun or not (folder / SETTINGS).is_file():
         return  # a start that failed must not bind the next one
-    earlier = yaml.load((folder / SETTINGS).read_text(), Loader=_PlainLoader)
+    earlier = yaml.load((folder / SETTINGS).read_text(), Loader=PlainLoader)
     # The folder may have moved since, or be spelled differently.
     earlier = _relative(earlier, earlier["output_folder"])
     settings = _relative(settings, settings["output_folder"])
@@ -267,20 +184,3 @@ def _relative(value: object, folder: str) -> object:
     if isinstance(value, str) and f"{value}/".startswith(f"{folder}/"):
         return os.path.normpath(f"./{value.removeprefix(folder)}")
     return value
-
-
-class _PlainLoader(yaml.SafeLoader):
-    """Reads HyperPyYAML as plain data: a tag becomes a key beside its arguments."""
-
-
-def _plain_tag(loader: yaml.SafeLoader, suffix: str, node: yaml.Node) -> object:
-    if isinstance(node, yaml.MappingNode):
-        return {"!": suffix, **loader.construct_mapping(node, deep=True)}
-    if isinstance(node, yaml.SequenceNode):
-        return {"!": suffix, "": loader.construct_sequence(node, deep=True)}
-    if suffix == "tuple":  # HyperPyYAML leaves the tag out once it has loaded a file
-        return node.value
-    return f"!{suffix}" + (f" {node.value}" if node.value else "")
-
-
-_PlainLoader.add_multi_constructor("!", _plain_tag)

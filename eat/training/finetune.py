@@ -17,8 +17,8 @@ from eat.data.manifest import LabelSet
 from eat.interop.loading import load_classifier, load_frontend, read_checkpoint
 from eat.interop.weights import load_strictly, read_model, save_model
 from eat.training.brain import EATBrain
-from eat.training.experiment import ExperimentError
 from eat.training.optim import parameter_groups
+from eat.training.settings import ExperimentError
 
 
 class FinetuneBrain(EATBrain):

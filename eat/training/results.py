@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import eat
-from eat.training.experiment import plain_settings
+from eat.training.settings import plain_settings
 
 PACKAGES = ("torch", "torchaudio", "speechbrain")
 

@@ -17,8 +17,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from eat.data.dataset import ClipDataset, collate
 from eat.data.sampling import EpochSampler, ProcessBatches
-from eat.training.experiment import ExperimentError
 from eat.training.interruption import Interrupted, Interruption
+from eat.training.settings import ExperimentError
 
 logger = logging.getLogger(__name__)
 

@@ -29,11 +29,7 @@ from eat.evaluation.class_ap import write_class_ap
 from eat.evaluation.metrics import average_precision
 from eat.interop.loading import initialise_encoder
 from eat.training.brain import EATBrain
-from eat.training.experiment import (
-    ExperimentError,
-    one_line_errors,
-    start_experiment,
-)
+from eat.training.experiment import one_line_errors, start_experiment
 from eat.training.finetune import (
     FinetuneBrain,
     finetuned_modules,
@@ -41,6 +37,7 @@ from eat.training.finetune import (
 )
 from eat.training.pretrain import PretrainBrain
 from eat.training.results import write_results
+from eat.training.settings import ExperimentError
 
 
 class AudioSetPretrainBrain(PretrainBrain):

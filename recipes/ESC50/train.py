@@ -26,11 +26,7 @@ from eat.data.manifest import LabelSet, read_labels
 from eat.evaluation.confusion import write_confusion
 from eat.evaluation.metrics import accuracy
 from eat.interop.loading import initialise_encoder
-from eat.training.experiment import (
-    ExperimentError,
-    one_line_errors,
-    start_experiment,
-)
+from eat.training.experiment import one_line_errors, start_experiment
 from eat.training.finetune import (
     FinetuneBrain,
     finetuned_modules,
@@ -38,6 +34,7 @@ from eat.training.finetune import (
 )
 from eat.training.pretrain import PretrainBrain
 from eat.training.results import write_results
+from eat.training.settings import ExperimentError
 
 
 class ESC50PretrainBrain(PretrainBrain):

@@ -16,7 +16,7 @@ from eat.data.mini_audioset import LABELS
 from eat.data.sampling import EpochSampler
 from eat.evaluation.class_ap import read_class_ap
 from eat.interop.weights import CheckpointError
-from eat.training.experiment import ExperimentError
+from eat.training.settings import ExperimentError
 
 ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "recipes" / "AudioSet"

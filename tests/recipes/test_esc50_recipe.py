@@ -15,7 +15,7 @@ from speechbrain import Stage
 import eat
 from eat.data.dataset import collate
 from eat.interop.weights import CheckpointError
-from eat.training.experiment import ExperimentError
+from eat.training.settings import ExperimentError
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "ESC50"
 SHORT = "--number_of_epochs 2 --steps_per_epoch 2 --batch_size 4 --log_interval 2"

@@ -11,7 +11,7 @@ from sklearn.metrics import average_precision_score
 import eat
 from eat.audio.io import read_audio
 from eat.data.manifest import ManifestError
-from eat.training.experiment import ExperimentError
+from eat.training.settings import ExperimentError
 
 PRETRAIN = (
     "--corpus folder --train_manifest pretrain --number_of_epochs 1 --clones 2 "

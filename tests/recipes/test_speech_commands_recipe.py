@@ -15,7 +15,7 @@ from eat.audio.augment import mix_with_flipped
 from eat.data.dataset import audio_dataset, collate
 from eat.data.manifest import read_labels
 from eat.interop.weights import CheckpointError
-from eat.training.experiment import ExperimentError
+from eat.training.settings import ExperimentError
 
 NAME = "SpeechCommands"
 RECIPE = Path(__file__).parents[2] / "recipes" / NAME

@@ -12,8 +12,8 @@ from torch import nn
 from eat.data.sampling import EpochSampler
 from eat.training.brain import EATBrain
 from eat.training.checkpointing import AtomicCheckpointer
-from eat.training.experiment import ExperimentError
 from eat.training.optim import warmup_cosine
+from eat.training.settings import ExperimentError
 
 SETTINGS = {
     "seed": 3,

@@ -13,6 +13,7 @@ import yaml
 
 from eat.audio.io import AudioError
 from eat.training.experiment import one_line_errors, start_experiment
+from eat.training.settings import ExperimentError
 
 YAML = """\
 # A recipe in small.
@@ -264,3 +265,19 @@ def test_unexpected_errors_keep_their_traceback():
 
 def test_word_for_a_number_is_refused(start):
     assert "lr is 'abc': must be a number, as 0.5" in refusal(start, "--lr", "abc")
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "1.5"])
+def test_counts_are_whole_and_positive(start, value):
+    start.path.write_text(YAML + "batch_size: 4\n")
+    with pytest.raises(
+        ExperimentError, match=f"batch_size is {value}: must be a whole"
+    ):
+        start("--batch_size", value)
+
+
+def test_spectrograms_are_whole_patches(start):
+    start.path.write_text(YAML + "num_frames: 64\n")
+    start("--num_frames", 128)
+    with pytest.raises(ExperimentError, match="num_frames is 100: .*multiple of 16"):
+        start("--num_frames", 100)

@@ -12,8 +12,8 @@ from eat.data.dataset import collate
 from eat.data.manifest import LabelSet
 from eat.interop.weights import CheckpointError
 from eat.training import meter
-from eat.training.experiment import ExperimentError
 from eat.training.finetune import FinetuneBrain, finetuned_modules, require_classes
+from eat.training.settings import ExperimentError
 
 SEVEN = LabelSet(tuple("0123456"), tuple("abcdefg"))
 

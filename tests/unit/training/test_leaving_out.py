@@ -7,8 +7,8 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from eat.evaluation.metrics import mean_average_precision
-from eat.training.experiment import ExperimentError
 from eat.training.finetune import FinetuneBrain
+from eat.training.settings import ExperimentError
 
 
 class Toy(FinetuneBrain):
