@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TextIO
 
 import speechbrain as sb
+import torch
 import yaml
 from speechbrain.utils.distributed import ddp_init_group, run_on_main
 from speechbrain.utils.seed import seed_everything
@@ -109,6 +110,7 @@ def one_line_errors() -> Iterator[None]:
     )
     try:
         yield
+        leave_together()
     except Interrupted as stop:
         print(stop, file=sys.stderr)
         sys.exit(128 + stop.number)  # as a shell says of a process that a signal ended
@@ -125,6 +127,16 @@ def one_line_errors() -> Iterator[None]:
         # An error in a loader's worker comes with the worker's whole trace.
         last_line = str(error).strip().splitlines()[-1]
         sys.exit(f"error: {re.sub(r'^[a-z_.]+[A-Z][A-Za-z]+Error: ', '', last_line)}")
+
+
+def leave_together() -> None:
+    """End the processes' connection in order.
+
+    One that just exits may tear it from under another, which then aborts.
+    """
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
 
 
 _LOCKS: list[TextIO] = []  # held until this process ends

@@ -27,6 +27,7 @@ from eat.model.encoder import EATEncoder
 from eat.pretraining.masking import FlexibleBlockMasking
 from eat.pretraining.student import EATStudent
 from eat.pretraining.teacher import EMATeacher
+from eat.training.experiment import leave_together
 from eat.training.finetune import FinetuneBrain
 from eat.training.pretrain import PretrainBrain
 
@@ -126,6 +127,7 @@ def train(kind, folder, batch_size, *options):
     brain.fit_steps(make_clips(), None)
     if brain.rank == 0:
         torch.save(brain.bare.state_dict(), Path(folder) / "weights.pt")
+    leave_together()
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from eat.pretraining.masking import InverseBlockMasking
 from eat.pretraining.student import EATStudent
 from eat.pretraining.teacher import EMATeacher
 from eat.training.checkpointing import AtomicCheckpointer
+from eat.training.experiment import leave_together
 from eat.training.finetune import FinetuneBrain
 from eat.training.pretrain import PretrainBrain
 
@@ -164,6 +165,7 @@ def judge(folder, *options):
 
 if __name__ == "__main__":
     {"train": train, "judge": judge}[sys.argv[1]](*sys.argv[2:])
+    leave_together()
 
 
 @pytest.mark.slow
