@@ -32,6 +32,13 @@ setup(
     ],
     extras_require={
         "parquet": PARQUET,
-        "test": ["pytest>=8", "ruff>=0.8", "scikit-learn>=1.3", *PARQUET],
+        "test": [
+            "pytest>=8",
+            "ruff>=0.8",
+            "scikit-learn>=1.3",
+            "psutil>=5.9",  # all processes of a training
+            "webdataset>=1",  # reads our shards
+            *PARQUET,
+        ],
     },
 )

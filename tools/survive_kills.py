@@ -14,15 +14,16 @@ import json
 import os
 import random
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import torch
 from safetensors.torch import load_file
 from tqdm import tqdm
@@ -37,6 +38,7 @@ COMMON = (
     "--ckpt_interval_steps 4 --device cpu --precision fp32 --eval_precision fp32 "
     "--noprogressbar --distributed_backend gloo"
 )
+TOLD = 30  # lines of a failed run's output
 TIMES = {"clips_per_second", "hours", "device_hours", "peak_memory_mb"}
 
 
@@ -136,12 +138,39 @@ def train_under_kills(
         process = start(setting, data, run)
         moment = wait_to_kill(process, run, rng) if len(moments) < kills else ""
         if moment:
-            os.killpg(process.pid, signal.SIGKILL)
+            kill_all(process)
             moments.append(moment)
         if process.wait() == 0:
             return moments
         if not moment:
-            raise RuntimeError(f"{setting.name}: failed, see {run / 'output.txt'}")
+            output = (run / "output.txt").read_text(encoding="utf-8", errors="replace")
+            told = "\n".join(output.splitlines()[-TOLD:])
+            raise RuntimeError(f"{setting.name}: failed, {run / 'output.txt'}:\n{told}")
+
+
+def kill_all(process: subprocess.Popen) -> None:
+    """Kill a training with its processes and data workers, and wait for their end.
+
+    A launcher gives each of its processes a session of its own: killing the launcher's
+    group would leave them at work.
+    """
+    launcher = psutil.Process(process.pid)
+    launcher.suspend()  # so that it starts no other meanwhile
+    family = [launcher, *launcher.children(recursive=True)]
+    for member in family:
+        with suppress(psutil.NoSuchProcess):
+            member.kill()
+    process.wait()
+    while any(map(is_alive, family)):
+        time.sleep(0.01)
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """Whether it still runs; one that ended and that nobody asked after does not."""
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def differences(whole: Path, killed: Path) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
@@ -182,6 +182,17 @@ class ProcessBatches(Sampler[list[int]]):
         self.batch_size = batch_size
         self.rank = rank
         self.world_size = world_size
+        self._start = 0
+
+    def begin_at(self, batch: int) -> None:
+        """Leave out the first batches of this process, the next time only.
+
+        Parameters
+        ----------
+        batch : int
+            How many.
+        """
+        self._start = batch
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch; SpeechBrain calls it, counting from 1.
@@ -198,6 +209,8 @@ class ProcessBatches(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         clips, every = iter(self.sampler), self.batch_size * self.world_size
+        batches, self._start = range(self._start, len(self)), 0
+        deque(islice(clips, batches.start * every), maxlen=0)  # drawn, not read
         start = self.rank * self.batch_size
-        for _ in range(len(self)):
+        for _ in batches:
             yield list(islice(clips, every))[start : start + self.batch_size]

@@ -14,10 +14,12 @@ import speechbrain as sb
 import torch
 from torch import Tensor, nn
 
+from eat.training.checkpointing import CHECKPOINT_META
 from eat.training.cost import training_cost
 from eat.training.logbook import Logbook
 from eat.training.meter import IntervalMeter
 from eat.training.optim import clip_gradients, set_learning_rates
+from eat.training.processes import any_process, of_all_processes
 from eat.training.results import write_results
 from eat.training.resuming import ResumableBrain
 from eat.training.seeding import batch_generator, draw_seed
@@ -26,7 +28,6 @@ from eat.training.settings import ExperimentError
 logger = logging.getLogger(__name__)
 
 FEW_DAMAGED = 10  # never too many
-SPEECHBRAIN_META = {"unixtime", "end-of-epoch"}  # what it adds to a checkpoint's own
 
 
 class EATBrain(ResumableBrain):
@@ -46,7 +47,7 @@ class EATBrain(ResumableBrain):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.grad_norm = math.nan
-        self.meter = IntervalMeter()
+        self.meter = IntervalMeter(self.rank, self.world_size)
         self.logbook = Logbook(self.hparams.output_folder)
         self.clips_of_step: list[str] = []  # ids, of this process
         self.damaged_of_step: list[tuple[str, str]] = []  # ids and reasons
@@ -66,6 +67,10 @@ class EATBrain(ResumableBrain):
         raise NotImplementedError
 
     # -- SpeechBrain's hooks, in the order in which they run ------------------------
+
+    def before_checkpoint(self) -> None:
+        """Bring together what each process has counted."""
+        self.meter.gather()
 
     def init_optimizers(self) -> None:
         """Build the optimiser over the module's own groups."""
@@ -130,7 +135,7 @@ class EATBrain(ResumableBrain):
         if not finite:
             self.leave_out()
         self.clips_of_step = []
-        if self.any_process(bool(self.damaged_of_step)):
+        if any_process(bool(self.damaged_of_step), self.device):
             self.note_damaged()
 
     def scale_gradients(self, gradients: list[Tensor]) -> None:
@@ -138,9 +143,7 @@ class EATBrain(ResumableBrain):
 
     def leave_out(self) -> None:
         """Write down a step whose gradient was not finite; stop if they go on."""
-        clips = [
-            clip for ids in self.of_all_processes(self.clips_of_step) for clip in ids
-        ]
+        clips = [clip for ids in of_all_processes(self.clips_of_step) for clip in ids]
         reason = f"gradient norm {self.grad_norm}"
         self.logbook.write_left_out(self.optimizer_step, reason, clips)
         logger.warning(
@@ -164,7 +167,7 @@ class EATBrain(ResumableBrain):
 
     def note_damaged(self) -> None:
         """Write down clips that another stood in for; stop if they are too many."""
-        for damaged in self.of_all_processes(self.damaged_of_step):
+        for damaged in of_all_processes(self.damaged_of_step):
             for clip, reason in damaged:
                 self.logbook.write_left_out(self.optimizer_step, reason, [clip])
                 self.meter.damaged += 1
@@ -200,7 +203,7 @@ class EATBrain(ResumableBrain):
 
     def means(self) -> dict[str, float]:
         """Means over the interval and all processes, and their clips per second."""
-        parts = self.of_all_processes(self.meter.means())
+        parts = of_all_processes(self.meter.means())
         sums = {key: sum(part[key] for part in parts) for key in parts[0]}
         rate = sums.pop("clips_per_second")
         means = {key: value / len(parts) for key, value in sums.items()}
@@ -221,7 +224,7 @@ class EATBrain(ResumableBrain):
             return
         if self.last is None:  # killed between the last epoch and here
             meta = self.checkpointer.find_checkpoint().meta
-            self.last = {k: v for k, v in meta.items() if k not in SPEECHBRAIN_META}
+            self.last = {k: v for k, v in meta.items() if k not in CHECKPOINT_META}
         write_results(
             self.hparams.output_folder,
             seed=self.hparams.seed,
@@ -237,7 +240,8 @@ class EATBrain(ResumableBrain):
     def cost(self) -> dict[str, Any]:
         """Time, devices and memory of training, every part of the run included."""
         clips = self.optimizer_step * self.clips_a_step
-        return training_cost(self.meter.seconds, clips, self.device, self.world_size)
+        times = self.meter.seconds, self.meter.device_seconds
+        return training_cost(*times, clips, self.device, self.world_size)
 
     def log(self, kind: str, record: dict[str, float]) -> None:
         """Append a record to ``metrics.jsonl`` and show it on the console."""

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import shutil
+import time
 from collections.abc import Callable
 from logging import DEBUG
 from pathlib import Path
@@ -15,10 +16,13 @@ from typing import Any
 from speechbrain.utils.checkpoints import Checkpoint, Checkpointer
 from speechbrain.utils.distributed import ddp_barrier, if_main_process
 
+from eat.training.processes import is_lost_connection
+
 logger = logging.getLogger(__name__)
 
 PARTIAL = ".partial-"
 SUMS = "SHA256.json"
+CHECKPOINT_META = {"unixtime", "end-of-epoch"}  # beside the caller's
 
 
 class BrokenCheckpointError(RuntimeError):
@@ -44,12 +48,15 @@ class AtomicCheckpointer(Checkpointer):
         """Save as SpeechBrain does; the folder appears when it is complete."""
         if if_main_process():
             self._remove_partials()
+        meta = {"unixtime": self._now(), **(meta or {})}
         try:
             # SpeechBrain would announce the folder by its passing name.
-            saved = super().save_checkpoint(meta or {}, end_of_epoch, name, DEBUG)
+            saved = super().save_checkpoint(meta, end_of_epoch, name, DEBUG)
             ddp_barrier()  # other ranks may write into the folder as well
             published = saved and self._publish(saved, verbosity)
         except (OSError, RuntimeError) as error:  # torch says RuntimeError for both
+            if not if_main_process() or is_lost_connection(error):
+                raise  # another process has failed, and says why
             raise BrokenCheckpointError(self._cannot_write(error)) from error
         ddp_barrier()  # no rank lists the checkpoints before this one is there
         return published
@@ -100,10 +107,21 @@ class AtomicCheckpointer(Checkpointer):
         """Give a complete checkpoint its final name."""
         final = saved.path.with_name(saved.path.name.removeprefix(PARTIAL))
         (saved.path / SUMS).write_text(json.dumps(_sums(saved.path)), encoding="utf-8")
+        for path in (*saved.path.iterdir(), saved.path):
+            _flush(path)  # or a machine that goes down keeps the name without content
         os.rename(saved.path, final)
+        _flush(final.parent)
         logger.log(verbosity, "Saved checkpoint %s", final)
         files = {key: final / Path(p).name for key, p in saved.paramfiles.items()}
         return Checkpoint(final, saved.meta, files)
+
+    def _now(self) -> float:
+        """The time, later than that of every checkpoint whatever the clocks say.
+
+        The newest is known by its time, and another machine may have written it.
+        """
+        newest = self.find_checkpoint()
+        return max(time.time(), newest.meta["unixtime"] + 1e-3 if newest else 0)
 
     def _new_checkpoint_dirpath(self) -> Path:
         return _aside(super()._new_checkpoint_dirpath())
@@ -114,6 +132,15 @@ class AtomicCheckpointer(Checkpointer):
     def _remove_partials(self) -> None:
         for folder in Path(self.checkpoints_dir).glob(f"{PARTIAL}*"):
             shutil.rmtree(folder)
+
+
+def _flush(path: Path) -> None:
+    """Have the disk hold a file or folder before what comes next."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _sums(folder: Path) -> dict[str, str]:

@@ -33,7 +33,11 @@ def gflop(forward: Callable[[], object]) -> float:
 
 
 def training_cost(
-    seconds: float, clips: int, device: str | torch.device, devices: int
+    seconds: float,
+    device_seconds: float,
+    clips: int,
+    device: str | torch.device,
+    devices: int,
 ) -> dict[str, str | float]:
     """What a training took: time, clips per second, devices, memory of this process.
 
@@ -41,17 +45,19 @@ def training_cost(
     ----------
     seconds
         Time spent in training.
+    device_seconds
+        The same, summed over devices: their number may have changed.
     clips
         Clips seen in it, by all devices.
     device
         The device of this process.
     devices
-        How many there are.
+        How many there are now.
 
     Returns
     -------
     dict
-        ``device_hours`` is time x devices, ``peak_memory_mb`` in MiB.
+        ``peak_memory_mb`` is in MiB.
     """
     on_gpu = torch.device(device).type == "cuda"
     if on_gpu:
@@ -65,7 +71,7 @@ def training_cost(
         "device": name,
         "devices": devices,
         "hours": seconds / 3600,
-        "device_hours": seconds / 3600 * devices,
+        "device_hours": device_seconds / 3600,
         "clips_per_second": clips / seconds,
         "peak_memory_mb": peak // 2**20,
     }

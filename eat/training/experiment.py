@@ -10,13 +10,19 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import date
+from io import StringIO
 from pathlib import Path
 from typing import TextIO
 
 import speechbrain as sb
-import torch
 import yaml
-from speechbrain.utils.distributed import ddp_init_group, run_on_main
+from hyperpyyaml import resolve_references
+from speechbrain.utils.distributed import (
+    ddp_init_group,
+    if_main_process,
+    run_on_main,
+)
 from speechbrain.utils.seed import seed_everything
 
 from eat.audio.io import AudioError
@@ -26,6 +32,7 @@ from eat.interop.weights import CheckpointError
 from eat.training.checkpointing import BrokenCheckpointError
 from eat.training.interruption import Interrupted
 from eat.training.lock import LockError, lock_folder
+from eat.training.processes import leave_together
 from eat.training.settings import (
     SETTINGS,
     ExperimentError,
@@ -49,6 +56,7 @@ FREE_SETTINGS = {
     "keep_epoch_models",
     "keep_every_epochs",
     "max_damaged_share",
+    "grad_accumulation_factor",  # but not the clips of a step, see ResumableBrain
 }
 
 
@@ -87,12 +95,10 @@ def start_experiment(argv: Sequence[str]) -> tuple[dict, dict]:
     hparams = instantiate(path, text, overrides)
     # Never hparams.update(run_opts): it would put SpeechBrain's defaults in place of
     # the YAML's precision, clipping and accumulation. The Brain merges them rightly.
-    sb.create_experiment_directory(
-        experiment_directory=settings["output_folder"],
-        hyperparams_to_save=path,
-        overrides=overrides,
-    )
-    run_on_main(_keep_script, args=[Path(settings["output_folder"])])
+    folder = Path(settings["output_folder"])
+    sb.create_experiment_directory(experiment_directory=str(folder))
+    run_on_main(_keep_settings, args=[folder, path, text, overrides])
+    run_on_main(_keep_script, args=[folder])
     return hparams, run_opts
 
 
@@ -112,7 +118,8 @@ def one_line_errors() -> Iterator[None]:
         yield
         leave_together()
     except Interrupted as stop:
-        print(stop, file=sys.stderr)
+        if if_main_process():
+            print(stop, file=sys.stderr)
         sys.exit(128 + stop.number)  # as a shell says of a process that a signal ended
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
@@ -129,21 +136,20 @@ def one_line_errors() -> Iterator[None]:
         sys.exit(f"error: {re.sub(r'^[a-z_.]+[A-Z][A-Za-z]+Error: ', '', last_line)}")
 
 
-def leave_together() -> None:
-    """End the processes' connection in order.
-
-    One that just exits may tear it from under another, which then aborts.
-    """
-    if torch.distributed.is_initialized():
-        torch.distributed.barrier()
-        torch.distributed.destroy_process_group()
-
-
 _LOCKS: list[TextIO] = []  # held until this process ends
 
 
 def _lock(folder: Path) -> None:
     _LOCKS.append(lock_folder(folder))
+
+
+def _keep_settings(folder: Path, path: str, text: str, overrides: str) -> None:
+    """Write the settings as SpeechBrain does, but never half: a resume reads them."""
+    partial = folder / f".{SETTINGS}.partial"
+    resolved = resolve_references(StringIO(text), overrides).read()
+    head = f"# Generated {date.today()} from:\n# {Path(path).resolve()}\n"
+    partial.write_text(f"{head}# yamllint disable\n{resolved}", encoding="utf-8")
+    os.replace(partial, folder / SETTINGS)
 
 
 def _keep_script(folder: Path) -> None:

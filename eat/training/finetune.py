@@ -18,6 +18,7 @@ from eat.interop.loading import load_classifier, load_frontend, read_checkpoint
 from eat.interop.weights import load_strictly, read_model, save_model
 from eat.training.brain import EATBrain
 from eat.training.optim import parameter_groups
+from eat.training.processes import of_all_processes
 from eat.training.settings import ExperimentError
 
 
@@ -118,7 +119,7 @@ class FinetuneBrain(EATBrain):
 
     def gathered(self) -> tuple[Tensor, Tensor]:
         """Logits and labels `[M, C]` of all processes."""
-        parts = self.of_all_processes(self.outputs)
+        parts = of_all_processes(self.outputs)
         logits, labels = zip(*chain.from_iterable(parts), strict=True)
         return torch.cat(logits), torch.cat(labels)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -53,3 +54,21 @@ class Interruption:
         if self.number is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.number = number
+
+
+def outlive_signals(worker_id: int) -> None:
+    """Let a data worker live on when all processes of its run are asked to end.
+
+    Launchers and batch systems signal a whole group. The main process still needs
+    batches to finish its step, and ends its workers itself.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Blocked, since only who waits for a signal learns who sent it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_obey_parent, daemon=True).start()
+
+
+def _obey_parent() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)

@@ -14,12 +14,19 @@ from speechbrain.utils.checkpoints import (
 from speechbrain.utils.distributed import main_process_only
 from torch import Tensor
 
+from eat.training.processes import of_all_processes
+
 
 @register_checkpoint_hooks
 class IntervalMeter:
     """Running means since the last log line, and the sums of the whole run.
 
     Part of the checkpoint.
+
+    Parameters
+    ----------
+    rank, world_size
+        Which process this is, of how many that train together.
 
     Attributes
     ----------
@@ -29,9 +36,11 @@ class IntervalMeter:
         Clips so far that could not be read and were replaced.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, rank: int = 0, world_size: int = 1) -> None:
+        self.rank = rank
+        self.world_size = world_size
         self.skipped = self.skipped_in_a_row = self.damaged = 0
-        self._seconds = 0.0  # before the clock last started
+        self._seconds = self._device_seconds = 0.0  # before the clock last started
         self._started: float | None = None
         self.reset()
 
@@ -42,6 +51,11 @@ class IntervalMeter:
             return self._seconds
         return self._seconds + time.perf_counter() - self._started
 
+    @property
+    def device_seconds(self) -> float:
+        """The same, over all processes, however many each part had."""
+        return self._device_seconds + (self.seconds - self._seconds) * self.world_size
+
     def reset(self) -> None:
         """Begin a new interval."""
         self.sums: dict[str, Tensor | float] = {}
@@ -51,6 +65,7 @@ class IntervalMeter:
 
     def pause(self) -> None:
         """Stop the clock for a validation."""
+        self._device_seconds = self.device_seconds
         self._seconds, self._started = self.seconds, None
 
     def go_on(self) -> None:
@@ -76,17 +91,22 @@ class IntervalMeter:
         means = {key: float(value) / self.batches for key, value in self.sums.items()}
         return {**means, "clips_per_second": self.clips / seconds}
 
+    def gather(self) -> None:
+        """Bring together what the processes have: only the main one saves."""
+        sums = {key: float(value) for key, value in self.sums.items()}
+        self._sums_by_rank = of_all_processes(sums)
+
     @mark_as_saver
     @main_process_only
     def _save(self, path: Path) -> None:
-        sums = {key: float(value) for key, value in self.sums.items()}
         state = {
-            "sums": sums,
+            "sums": self._sums_by_rank,
             "batches": self.batches,
             "skipped": self.skipped,
             "skipped_in_a_row": self.skipped_in_a_row,
             "damaged": self.damaged,
             "seconds": self.seconds,
+            "device_seconds": self.device_seconds,
         }
         Path(path).write_text(json.dumps(state), encoding="utf-8")
 
@@ -96,6 +116,13 @@ class IntervalMeter:
         self.skipped, self._seconds = state["skipped"], state["seconds"]
         self.skipped_in_a_row = state["skipped_in_a_row"]
         self.damaged = state["damaged"]
+        self._device_seconds = state["device_seconds"]
         self.reset()
         # Clips of the interval from before the interruption do not fit this clock.
-        self.sums, self.batches = state["sums"], state["batches"]
+        parts, self.batches = state["sums"], state["batches"]
+        if len(parts) == self.world_size:
+            self.sums = parts[self.rank]
+        else:  # another number of processes than before: each takes an equal share
+            share = 1 / self.world_size
+            self.batches *= len(parts) * share
+            self.sums = {k: sum(p[k] for p in parts) * share for k in parts[0]}

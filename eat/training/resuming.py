@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import speechbrain as sb
-import torch
-from speechbrain.utils.checkpoints import Checkpoint
+from speechbrain.utils.checkpoints import (
+    Checkpoint,
+    mark_as_loader,
+    mark_as_saver,
+    register_checkpoint_hooks,
+)
+from speechbrain.utils.distributed import main_process_only
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from eat.data.dataset import ClipDataset, collate
 from eat.data.sampling import EpochSampler, ProcessBatches
-from eat.training.interruption import Interrupted, Interruption
+from eat.training.interruption import Interrupted, Interruption, outlive_signals
+from eat.training.processes import any_process, is_lost_connection, world_size
 from eat.training.settings import ExperimentError
 
 logger = logging.getLogger(__name__)
@@ -25,6 +33,7 @@ logger = logging.getLogger(__name__)
 WORKER_TIMEOUT = 600  # seconds to wait for a batch before a data worker counts as hung
 
 
+@register_checkpoint_hooks
 class ResumableBrain(sb.Brain):
     """A Brain that is cut off at any moment and ends as if it had not been.
 
@@ -41,9 +50,7 @@ class ResumableBrain(sb.Brain):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.rank = getattr(self, "rank", 0)
-        self.world_size = (
-            torch.distributed.get_world_size() if self.distributed_launch else 1
-        )
+        self.world_size = world_size()
         self.last: dict[str, float] | None = None  # figures of the newest epoch
         self.interruption = Interruption()
         if self.ckpt_interval_steps % self.grad_accumulation_factor:
@@ -77,6 +84,7 @@ class ResumableBrain(sb.Brain):
         return {
             "num_workers": self.hparams.num_workers,
             "collate_fn": collate,
+            "worker_init_fn": outlive_signals,
             "timeout": WORKER_TIMEOUT if self.hparams.num_workers else 0,
             "pin_memory": "cuda" in self.device,
         }
@@ -93,27 +101,38 @@ class ResumableBrain(sb.Brain):
             sampler = EpochSampler(len(train), self.clips_an_epoch, self.hparams.seed)
         batch, options = self.hparams.batch_size, self.loader_options
         self.train_sampler = ProcessBatches(sampler, batch, self.rank, self.world_size)
-        with self.interruption.watched(), _worker_errors(train, valid):
+        # Not SpeechBrain's loader: that deals out clips, not batches, and goes on at a
+        # place that is right for the same number of processes only.
+        loader = DataLoader(train, batch_sampler=self.train_sampler, **options)
+        kwargs = {**options, "batch_size": batch}
+        with (
+            self.interruption.watched(),
+            self._lost_connections(),
+            _worker_errors(train, valid),
+        ):
             self.fit(
-                self.hparams.epoch_counter,
-                train,
-                valid,
-                train_loader_kwargs={**options, "batch_sampler": self.train_sampler},
-                valid_loader_kwargs={**options, "batch_size": batch},
+                self.hparams.epoch_counter, loader, valid, valid_loader_kwargs=kwargs
             )
 
-    def _train_loader_specifics(self, dataset: Dataset, loader_kwargs: dict) -> dict:
-        """Leave the loader as it is: SpeechBrain would deal out clips, not batches."""
-        return loader_kwargs
+    def on_fit_start(self) -> None:
+        """Start, or go on at the batch where the last part of the run stopped."""
+        super().on_fit_start()
+        self.train_sampler.begin_at(self.step)
 
     # -- checkpoints -------------------------------------------------------------------
 
     def _fit_valid(
         self, valid_set: DataLoader | None, epoch: int, enable: bool
     ) -> None:
-        """Validate, after keeping the epoch's training whatever befalls that."""
+        """Validate, after keeping the epoch's training whatever befalls that.
+
+        So a signal need not wait for a validation's end.
+        """
         if valid_set is not None and self.checkpointer is not None:
+            self.step = len(self.train_sampler)  # SpeechBrain has set it back by now
             self._save_intra_epoch_ckpt()
+            self.step = 0
+            valid_set = _Followed(valid_set, self._leave_if_asked)
         super()._fit_valid(valid_set, epoch, enable)
 
     def _should_save_intra_epoch_ckpt(self, last: float, steps_since: int) -> bool:
@@ -126,17 +145,55 @@ class ResumableBrain(sb.Brain):
         minutes = (time.time() - last) / 60
         due = 0 < self.ckpt_interval_minutes < minutes
         due = due or 0 < self.ckpt_interval_steps <= steps_since
-        return self.any_process(due or self.interruption.number is not None)
+        return any_process(due or self.interruption.number is not None, self.device)
 
     def _save_intra_epoch_ckpt(self) -> None:
         """Save; leave if a signal asked for it."""
+        self.before_checkpoint()
         super()._save_intra_epoch_ckpt()
-        if self.any_process(self.interruption.number is not None):
-            raise Interrupted(
-                f"ended by {self.interruption.name or 'a signal'} after optimiser step "
-                f"{self.optimizer_step}, checkpoint written: the same command goes on",
-                self.interruption.number or 15,
+        if any_process(self.interruption.number is not None, self.device):
+            self._leave()
+
+    def _leave_if_asked(self) -> None:
+        if self.interruption.number is not None:
+            self._leave()
+
+    def _leave(self) -> None:
+        raise Interrupted(
+            f"ended by {self.interruption.name or 'a signal'} after optimiser step "
+            f"{self.optimizer_step}, checkpoint written: the same command goes on",
+            self.interruption.number or signal.SIGTERM,
+        )
+
+    def before_checkpoint(self) -> None:
+        """Do what all processes must do together: only the main one writes."""
+
+    @mark_as_saver
+    @main_process_only
+    def _save(self, path: Path) -> None:
+        """Save the place in the run, in terms that any number of processes share."""
+        place = {
+            "optimizer_step": self.optimizer_step,
+            "batches": self.step * self.world_size,
+            "clips_a_step": self.clips_a_step,
+            "avg_train_loss": float(self.avg_train_loss),
+        }
+        Path(path).write_text(json.dumps(place), encoding="utf-8")
+
+    @mark_as_loader
+    def _recover(self, path: Path, end_of_epoch: bool) -> None:
+        place = json.loads(Path(path).read_text(encoding="utf-8"))
+        if place["clips_a_step"] != self.clips_a_step:
+            raise ExperimentError(
+                f"{self.hparams.output_folder}: its steps have {place['clips_a_step']} "
+                f"clips, these would have {self.clips_a_step} ({self.world_size} "
+                f"process(es) x batch_size {self.hparams.batch_size} x "
+                f"grad_accumulation_factor {self.grad_accumulation_factor}); change "
+                "the last, or give another --output_folder"
             )
+        self.optimizer_step = place["optimizer_step"]
+        self.step = place["batches"] // self.world_size
+        self.avg_train_loss = place["avg_train_loss"]
 
     def save_epoch(self, meta: dict, best: str | None = None) -> None:
         """Checkpoint at the end of an epoch, then delete what no rule keeps.
@@ -152,14 +209,19 @@ class ResumableBrain(sb.Brain):
             return
         every = self.hparams.keep_every_epochs
 
+        def within_epoch(checkpoint: Checkpoint) -> bool:
+            return not checkpoint.meta["end-of-epoch"]
+
         def may_go(checkpoint: Checkpoint) -> bool:
             epoch = checkpoint.meta.get("epoch")
             return not (every and epoch and epoch % every == 0)
 
-        self.checkpointer.save_and_keep_only(
-            meta=meta,
+        self.before_checkpoint()
+        self.checkpointer.save_checkpoint(meta=meta)
+        # Those of an epoch that has ended must not count among the newest.
+        self.checkpointer.delete_checkpoints(num_to_keep=0, ckpt_predicate=within_epoch)
+        self.checkpointer.delete_checkpoints(
             num_to_keep=self.hparams.keep_checkpoints,
-            keep_recent=True,
             max_keys=[best] if best else None,
             ckpt_predicate=may_go,
         )
@@ -169,23 +231,35 @@ class ResumableBrain(sb.Brain):
         written = (Path(self.hparams.output_folder) / "results.json").is_file()
         return self.last is None and written
 
-    # -- several processes -------------------------------------------------------------
+    @contextmanager
+    def _lost_connections(self) -> Iterator[None]:
+        """Say in one line that another process has gone, or of what signal both end."""
+        try:
+            yield
+        except RuntimeError as error:
+            if not is_lost_connection(error):
+                raise
+            self._leave_if_asked()
+            raise ExperimentError(
+                "another process of the run has ended, see what it said (the same "
+                "command goes on from the last checkpoint)"
+            ) from error
 
-    def any_process(self, flag: bool) -> bool:
-        """Whether it is true in any process; all must ask."""
-        if self.world_size == 1:
-            return flag
-        told = torch.tensor(float(flag), device=self.device)
-        torch.distributed.all_reduce(told, torch.distributed.ReduceOp.MAX)
-        return bool(told)
 
-    def of_all_processes(self, mine: Any) -> list[Any]:
-        """What each process has, in order of rank; all must ask."""
-        if self.world_size == 1:
-            return [mine]
-        parts = [None] * self.world_size
-        torch.distributed.all_gather_object(parts, mine)
-        return parts
+class _Followed:
+    """A loader after each of whose batches something is called."""
+
+    def __init__(self, loader: DataLoader, call: Callable[[], None]) -> None:
+        self.loader = loader
+        self.call = call
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Any]:
+        for batch in self.loader:
+            yield batch
+            self.call()
 
 
 @contextmanager

@@ -26,8 +26,6 @@ from survive_kills import (  # noqa: E402
     try_setting,
 )
 
-from eat.data.bank import load_bank  # noqa: E402
-from eat.data.mini_audioset import AudioSetSizes, write_audioset  # noqa: E402
 from eat.training.lock import lock_folder  # noqa: E402
 
 pytestmark = pytest.mark.slow
@@ -35,18 +33,9 @@ SETTING = Setting("finetune_mini.yaml", f"{FINETUNE} --num_workers 0")
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("kills") / "AudioSet"
-    folder.mkdir()
-    bank = load_bank(ROOT / "tools" / "bank")
-    write_audioset(bank, folder, 0, AudioSetSizes(48, 48, 12), workers=2)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def whole(data):
+def whole(data, tmp_path_factory):
     """A run that nothing interrupted."""
-    run = data.parent / "whole"
+    run = tmp_path_factory.mktemp("whole")
     train_under_kills(SETTING, data, run, 0, random.Random(0))
     return run
 

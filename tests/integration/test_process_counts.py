@@ -27,9 +27,9 @@ from eat.model.encoder import EATEncoder
 from eat.pretraining.masking import FlexibleBlockMasking
 from eat.pretraining.student import EATStudent
 from eat.pretraining.teacher import EMATeacher
-from eat.training.experiment import leave_together
 from eat.training.finetune import FinetuneBrain
 from eat.training.pretrain import PretrainBrain
+from eat.training.processes import leave_together
 
 FRAMES, DIM, STEPS, CLIPS, CLASSES = 64, 16, 4, 4, 3
 

@@ -31,9 +31,9 @@ from eat.pretraining.masking import InverseBlockMasking
 from eat.pretraining.student import EATStudent
 from eat.pretraining.teacher import EMATeacher
 from eat.training.checkpointing import AtomicCheckpointer
-from eat.training.experiment import leave_together
 from eat.training.finetune import FinetuneBrain
 from eat.training.pretrain import PretrainBrain
+from eat.training.processes import leave_together
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "AudioSet"
 FRAMES, DIM, STEPS, BATCH = 64, 16, 3, 2

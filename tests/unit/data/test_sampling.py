@@ -168,3 +168,7 @@ def test_processes_share_out_the_batches_of_one(world, batch):
         in_turn = [clips for step in zip(*dealt, strict=True) for clips in step]
         assert in_turn == whole[: len(in_turn)]
         assert len(whole) - len(in_turn) < world
+        for part, batches in zip(parts, dealt, strict=True):
+            part.begin_at(2)
+            assert list(part) == batches[2:]
+            assert list(part) == batches  # the next epoch is whole

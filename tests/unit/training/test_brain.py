@@ -186,8 +186,8 @@ def test_endless_bad_batches_stop_in_one_line(tmp_path):
 def test_rank_epoch_and_step_enter_the_draws(tmp_path):
     draws = set()
     brain = make_brain(tmp_path)
-    brain.on_fit_start()
-    brain.world_size = 2
+    brain.init_optimizers()
+    brain.seen, brain.world_size = [], 2
     for rank, epoch, step in [(0, 1, 1), (1, 1, 1), (0, 2, 1), (0, 1, 2)]:
         brain.rank, brain.epoch, brain.step = rank, epoch, step
         brain.on_fit_batch_start(SimpleNamespace(ids=[], failures=[]), True)

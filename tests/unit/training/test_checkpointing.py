@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from eat.training import checkpointing
 from eat.training.checkpointing import AtomicCheckpointer, BrokenCheckpointError
 
 
@@ -205,3 +206,32 @@ def test_first_write_that_fails_says_that_nothing_is_left(checkpointer, bomb):
     bomb.explode = fail
     with pytest.raises(BrokenCheckpointError, match="there is none before it"):
         checkpointer.save_checkpoint()
+
+
+def test_newest_is_the_last_written_whatever_the_clock(checkpointer, monkeypatch):
+    """Another machine's clock may have been ahead."""
+    clock = iter([1000.0, 400.0, 700.0])
+    for epoch in (1, 2, 3):
+        now = next(clock)
+        monkeypatch.setattr(checkpointing.time, "time", lambda now=now: now)
+        checkpointer.save_and_keep_only(meta={"epoch": epoch})
+        assert checkpointer.find_checkpoint().meta["epoch"] == epoch
+
+
+def test_checkpoint_is_on_the_disk_before_it_has_its_name(checkpointer, monkeypatch):
+    """Or a machine that goes down leaves a name without content."""
+    done = []
+    monkeypatch.setattr(
+        os, "fsync", lambda fd: done.append(os.readlink(f"/proc/self/fd/{fd}"))
+    )
+    rename = os.rename
+
+    def watched(source, target):
+        done.append("renamed")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", watched)
+    saved = checkpointer.save_checkpoint(name="1")
+    before = {Path(name).name for name in done[: done.index("renamed")]}
+    assert before == {path.name for path in saved.path.iterdir()} | {".partial-CKPT+1"}
+    assert done[-1] == str(checkpointer.checkpoints_dir)

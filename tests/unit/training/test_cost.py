@@ -35,18 +35,18 @@ def test_counting_leaves_no_gradients():
 
 
 def test_time_and_devices():
-    cost = training_cost(1800.0, 9000, "cpu", 4)
+    cost = training_cost(1800.0, 4 * 1800.0, 9000, "cpu", 4)
     assert cost["hours"] == 0.5 and cost["device_hours"] == 2.0
     assert cost["clips_per_second"] == 5.0 and cost["devices"] == 4
     assert cost["device"].startswith("CPU ")
 
 
 def test_peak_memory_is_in_mib():
-    before = training_cost(1.0, 1, "cpu", 1)["peak_memory_mb"]
+    before = training_cost(1.0, 1.0, 1, "cpu", 1)["peak_memory_mb"]
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     assert before == pytest.approx(used, abs=4)
     torch.ones(2**20 * 64).sum()  # 256 MiB, above or below the peak so far
-    after = training_cost(1.0, 1, "cpu", 1)["peak_memory_mb"]
+    after = training_cost(1.0, 1.0, 1, "cpu", 1)["peak_memory_mb"]
     assert before <= after < before + 300
 
 
@@ -77,6 +77,6 @@ def test_operations_of_the_paper_s_pretraining(tmp_path):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="names a GPU")
 def test_gpu_is_named():
     torch.zeros(2**20, device="cuda")
-    cost = training_cost(1.0, 1, "cuda:0", 1)
+    cost = training_cost(1.0, 1.0, 1, "cuda:0", 1)
     assert cost["device"] == torch.cuda.get_device_name(0)
     assert cost["peak_memory_mb"] >= 4

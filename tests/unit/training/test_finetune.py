@@ -11,7 +11,7 @@ import eat
 from eat.data.dataset import collate
 from eat.data.manifest import LabelSet
 from eat.interop.weights import CheckpointError
-from eat.training import meter
+from eat.training import meter, processes
 from eat.training.finetune import FinetuneBrain, finetuned_modules, require_classes
 from eat.training.settings import ExperimentError
 
@@ -105,6 +105,7 @@ def test_processes_know_the_whole(brain, clips, monkeypatch):
         parts[:] = shares
 
     monkeypatch.setattr(torch.distributed, "all_gather_object", all_gather_object)
+    monkeypatch.setattr(processes, "world_size", lambda: 2)
     logits, labels = brain.gathered()
     order = [0, 2, 4, 6, 1, 3, 5]
     torch.testing.assert_close(logits, whole_logits[order])

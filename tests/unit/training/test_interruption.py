@@ -1,12 +1,21 @@
 """Signals are noted, not obeyed at once; a second SIGINT is."""
 
+import multiprocessing
 import os
 import signal
+import subprocess
 import threading
+import time
 
 import pytest
+import torch
 
-from eat.training.interruption import SIGNALS, Interrupted, Interruption
+from eat.training.interruption import (
+    SIGNALS,
+    Interrupted,
+    Interruption,
+    outlive_signals,
+)
 
 
 @pytest.mark.parametrize("number", SIGNALS)
@@ -49,3 +58,33 @@ def test_other_threads_are_left_alone():
 
 def test_interrupted_is_no_error_that_handlers_swallow():
     assert not issubclass(Interrupted, RuntimeError | ValueError | OSError)
+
+
+class Slow(torch.utils.data.Dataset):
+    """Tells its worker's process, and is in work for a while."""
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        time.sleep(0.2)
+        return os.getpid()
+
+
+def test_data_workers_outlive_the_signals_of_others():
+    """As a launcher or batch system sends them, to all processes of a run."""
+    options = {"num_workers": 1, "worker_init_fn": outlive_signals}
+    batches = iter(torch.utils.data.DataLoader(Slow(), None, **options))
+    worker = next(batches)
+    for number in SIGNALS:
+        subprocess.run(["kill", f"-{int(number)}", str(worker)], check=True)
+    assert list(batches) == [worker] * 3
+
+
+def test_data_workers_obey_their_parent():
+    options = {"num_workers": 1, "worker_init_fn": outlive_signals}
+    batches = iter(torch.utils.data.DataLoader(Slow(), None, **options))
+    os.kill(next(batches), signal.SIGTERM)
+    [worker] = multiprocessing.active_children()
+    worker.join(timeout=10)
+    assert worker.exitcode == 0

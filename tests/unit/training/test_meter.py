@@ -59,6 +59,7 @@ def test_survives_a_checkpoint(clock, tmp_path):
     meter.add({"loss": torch.tensor(3.0)}, clips=4)
     meter.skipped = 2
     clock.now += 7
+    meter.gather()
     Checkpointer(tmp_path, {"meter": meter}).save_checkpoint()
     clock.now += 50  # lost with the run that was killed
     resumed = IntervalMeter()
@@ -70,3 +71,42 @@ def test_survives_a_checkpoint(clock, tmp_path):
     # The interval's mean goes on; its rate is that of this part of the run.
     resumed.add({"loss": torch.tensor(1.0)}, clips=10)
     assert resumed.means() == {"loss": 2.0, "clips_per_second": 5.0}
+
+
+@pytest.fixture
+def of_two(clock, tmp_path, monkeypatch):
+    """A checkpoint of the second of two processes, after 7 seconds."""
+    meter = IntervalMeter(1, 2)
+    meter.go_on()
+    meter.add({"loss": torch.tensor(5.0)}, clips=4)
+    clock.now += 7
+    monkeypatch.setattr(module, "of_all_processes", lambda mine: [{"loss": 3.0}, mine])
+    meter.gather()
+    Checkpointer(tmp_path, {"meter": meter}).save_checkpoint()
+    return tmp_path
+
+
+def resume(folder, rank, world_size):
+    meter = IntervalMeter(rank, world_size)
+    Checkpointer(folder, {"meter": meter}).recover_if_possible()
+    meter.go_on()
+    return meter
+
+
+def test_each_process_goes_on_with_its_own_sums(of_two, clock):
+    resumed = [resume(of_two, rank, 2) for rank in (0, 1)]
+    clock.now += 1
+    assert [meter.means()["loss"] for meter in resumed] == [3.0, 5.0]
+
+
+@pytest.mark.parametrize("world_size", [1, 4])
+def test_mean_and_cost_outlive_another_number_of_processes(of_two, clock, world_size):
+    resumed = [resume(of_two, rank, world_size) for rank in range(world_size)]
+    for meter in resumed:  # four batches more
+        for _ in range(4 // world_size):
+            meter.add({"loss": torch.tensor(10.0)}, clips=4)
+    clock.now += 10
+    assert resumed[0].seconds == 17
+    assert resumed[0].device_seconds == 2 * 7 + world_size * 10
+    means = [meter.means()["loss"] for meter in resumed]
+    assert sum(means) / world_size == pytest.approx((3 + 5 + 4 * 10) / 6)

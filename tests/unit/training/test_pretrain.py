@@ -73,6 +73,7 @@ def settings(folder, monitor):
         "warmup_steps": 1,
         "total_steps": 6,
         "batch_size": 2,
+        "num_workers": 0,
         "log_interval": 2,
         "keep_every_epochs": 0,
         "max_damaged_share": 0.01,
@@ -115,15 +116,7 @@ def make_brain(
 
 
 def fit(brain, clips):
-    sampler = EpochSampler(len(clips), 6, seed=1)
-    loader = {"batch_size": 2, "collate_fn": collate}
-    brain.fit(
-        brain.hparams.epoch_counter,
-        clips,
-        clips[:2],
-        train_loader_kwargs={**loader, "sampler": sampler},
-        valid_loader_kwargs=loader,
-    )
+    brain.fit_steps(clips, clips[:2], EpochSampler(len(clips), 6, seed=1))
     return brain
 
 

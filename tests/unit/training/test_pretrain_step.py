@@ -76,6 +76,7 @@ def make_brain(folder, centre_momentum=None, seed=1):
         "warmup_steps": 0,
         "total_steps": EPOCHS * STEPS,
         "batch_size": 2,
+        "num_workers": 0,
         "log_interval": 2,
         "keep_every_epochs": 0,
         "max_damaged_share": 0.01,
@@ -104,15 +105,7 @@ def make_brain(folder, centre_momentum=None, seed=1):
 
 
 def fit(brain, clips):
-    loader = {"batch_size": 2, "collate_fn": collate}
-    sampler = EpochSampler(len(clips), 2 * STEPS, seed=1)
-    brain.fit(
-        brain.hparams.epoch_counter,
-        clips,
-        clips[:4],
-        train_loader_kwargs={**loader, "sampler": sampler},
-        valid_loader_kwargs=loader,
-    )
+    brain.fit_steps(clips, clips[:4], EpochSampler(len(clips), 2 * STEPS, seed=1))
     return brain
 
 

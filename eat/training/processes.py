@@ -1,0 +1,49 @@
+"""Several processes that train together: what they tell each other, how they end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+
+def world_size() -> int:
+    """How many processes train together; 1 where there is no connection."""
+    if torch.distributed.is_initialized():
+        return torch.distributed.get_world_size()
+    return 1
+
+
+def any_process(flag: bool, device: str | torch.device) -> bool:
+    """Whether it is true in any process; all must ask, of their own device."""
+    if world_size() == 1:
+        return flag
+    told = torch.tensor(float(flag), device=device)
+    torch.distributed.all_reduce(told, torch.distributed.ReduceOp.MAX)
+    return bool(told)
+
+
+def of_all_processes(mine: Any) -> list[Any]:
+    """What each process has, in order of rank; all must ask."""
+    if world_size() == 1:
+        return [mine]
+    parts = [None] * world_size()
+    torch.distributed.all_gather_object(parts, mine)
+    return parts
+
+
+def is_lost_connection(error: Exception) -> bool:
+    """Whether another process has gone: the error of those that still wait for it."""
+    return world_size() > 1 and (
+        isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
+    )
+
+
+def leave_together() -> None:
+    """End the processes' connection in order.
+
+    One that just exits may tear it from under another, which then aborts.
+    """
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()

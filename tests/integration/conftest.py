@@ -1,0 +1,20 @@
+"""What the tests of whole runs share."""
+
+from pathlib import Path
+
+import pytest
+
+from eat.data.bank import load_bank
+from eat.data.mini_audioset import AudioSetSizes, write_audioset
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory):
+    """A corpus in AudioSet's layout on which a run takes seconds."""
+    folder = tmp_path_factory.mktemp("runs") / "AudioSet"
+    folder.mkdir()
+    bank = load_bank(ROOT / "tools" / "bank")
+    write_audioset(bank, folder, 0, AudioSetSizes(48, 48, 12), workers=2)
+    return folder

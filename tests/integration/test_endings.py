@@ -1,0 +1,136 @@
+"""However a process of a run ends, the others end soon, and the run goes on exactly."""
+
+import json
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "tools"))
+
+from survive_kills import (  # noqa: E402
+    FINETUNE,
+    PRETRAIN,
+    Setting,
+    differences,
+    start,
+    train_under_kills,
+)
+
+pytestmark = pytest.mark.slow
+ONE = Setting("finetune_mini.yaml", f"{FINETUNE} --num_workers 2")
+TWO = Setting("pretrain_mini.yaml", f"{PRETRAIN} --num_workers 0", processes=2)
+SOON = 20  # seconds; a launcher waits for 30 before it kills who does not end
+
+
+class Restarted(Setting):
+    """A launcher that starts all processes anew when one has gone."""
+
+    def command(self, data, run):
+        """With one option more than Setting's."""
+        command = super().command(data, run)
+        return [*command[:3], "--max-restarts=1", *command[3:]]
+
+
+@pytest.fixture(scope="module")
+def whole(data, tmp_path_factory):
+    """A run of two processes that nothing interrupted."""
+    run = tmp_path_factory.mktemp("whole")
+    train_under_kills(TWO, data, run, 0, random.Random(0))
+    return run
+
+
+def started(setting, data, run):
+    """Start a run, wait for its first logged step."""
+    process = start(setting, data, run)
+    while not (run / "metrics.jsonl").exists():
+        assert process.poll() is None, (run / "output.txt").read_text()
+        time.sleep(0.005)
+    return process
+
+
+def rank(process, number):
+    """The training process of this rank under a launcher."""
+    ranks = psutil.Process(process.pid).children()
+    return next(child for child in ranks if child.environ()["RANK"] == str(number))
+
+
+def output_at_end(process, run):
+    """What the run has said, once it has ended, which must be soon."""
+    assert process.wait(timeout=SOON) != 0
+    return (run / "output.txt").read_text()
+
+
+def goes_on(data, run, whole):
+    """The same command ends the run as if it had not been interrupted."""
+    train_under_kills(TWO, data, run, 0, random.Random(0))
+    assert list(differences(whole, run)) == []
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_process_that_dies_takes_the_others_down(data, whole, tmp_path, number):
+    process = started(TWO, data, tmp_path)
+    rank(process, number).kill()
+    told = output_at_end(process, tmp_path)
+    assert "error: another process of the run has ended, see what it said" in told
+    assert f"rank      : {number} " in told and "Signal 9 (SIGKILL)" in told
+    assert told.count("Traceback") == 1  # the launcher's own
+    goes_on(data, tmp_path, whole)
+
+
+def test_signal_to_the_launcher_ends_all_in_order(data, whole, tmp_path):
+    process = started(TWO, data, tmp_path)
+    process.send_signal(signal.SIGTERM)
+    told = output_at_end(process, tmp_path)
+    assert told.count("ended by SIGTERM after optimiser step") == 1
+    assert len(list((tmp_path / "save").glob("CKPT*"))) == 1
+    assert not (tmp_path / "results.json").exists()
+    goes_on(data, tmp_path, whole)
+
+
+def test_signal_to_one_process_ends_all_in_order(data, whole, tmp_path):
+    process = started(TWO, data, tmp_path)
+    rank(process, 1).send_signal(signal.SIGTERM)
+    assert "ended by a signal after optimiser" in output_at_end(process, tmp_path)
+    goes_on(data, tmp_path, whole)
+
+
+def test_launcher_that_restarts_ends_as_if_nothing_had_been(data, whole, tmp_path):
+    setting = Restarted(TWO.yaml, TWO.options, TWO.processes)
+    process = started(setting, data, tmp_path)
+    rank(process, 1).kill()
+    assert process.wait(timeout=180) == 0
+    assert list(differences(whole, tmp_path)) == []
+
+
+def test_run_goes_on_in_another_number_of_processes(data, whole, tmp_path):
+    """Two processes, then one that takes both their batches."""
+    process = started(TWO, data, tmp_path)
+    process.send_signal(signal.SIGTERM)
+    output_at_end(process, tmp_path)
+    one = Setting(TWO.yaml, f"{TWO.options} --grad_accumulation_factor 2")
+    train_under_kills(one, data, tmp_path, 0, random.Random(0))
+    expected, found = (
+        [json.loads(line) for line in (run / "metrics.jsonl").open()]
+        for run in (whole, tmp_path)
+    )
+    assert len(expected) == len(found)
+    for here, there in zip(expected, found, strict=True):
+        assert here["kind"] == there["kind"] and here["step"] == there["step"]
+        for key in {"loss", "grad_norm", "lr", "valid_loss"} & here.keys():
+            assert there[key] == pytest.approx(here[key], rel=1e-3), (key, here)
+
+
+def test_data_worker_that_dies_is_told_with_its_clips(data, tmp_path):
+    process = started(ONE, data, tmp_path)
+    workers = psutil.Process(process.pid).children()
+    workers[-1].kill()
+    last = output_at_end(process, tmp_path).splitlines()[-1]
+    assert last.startswith("error: DataLoader worker (pid")
+    assert "killed by signal: Killed" in last and "clips being read: " in last
+    assert last.endswith("the same command goes on from the last checkpoint)")

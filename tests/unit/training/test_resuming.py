@@ -1,0 +1,175 @@
+"""A run that is asked to end leaves in order, and goes on as if it had not."""
+
+import json
+import os
+import signal
+
+import pytest
+import speechbrain as sb
+import torch
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from eat.evaluation.metrics import mean_average_precision
+from eat.training.checkpointing import AtomicCheckpointer
+from eat.training.finetune import FinetuneBrain
+from eat.training.interruption import Interrupted
+from eat.training.settings import ExperimentError
+
+
+class Toy(FinetuneBrain):
+    """Gets a signal at its n-th batch of a stage."""
+
+    metric = "mAP"
+    asked = None
+
+    def compute_forward(self, batch, stage):
+        if self.asked == (stage, self.epoch, self.step):
+            os.kill(os.getpid(), signal.SIGTERM)
+        spec = self.modules.frontend(batch.wav, batch.lengths)
+        return self.classify(spec, stage), batch.target
+
+    def compute_objectives(self, predictions, batch, stage):
+        return binary_cross_entropy_with_logits(*predictions)
+
+    def figures(self, logits, labels):
+        scores = getattr(self, "scores", None)  # of each epoch, where a test says them
+        score = scores[self.epoch] if scores else mean_average_precision(logits, labels)
+        return {"mAP": score}
+
+
+def clips(count):
+    generator = torch.Generator().manual_seed(0)
+    return [
+        {
+            "id": str(i),
+            "sig": torch.randn(9000, generator=generator) * 0.1,
+            "target": torch.eye(3)[i % 3],
+        }
+        for i in range(count)
+    ]
+
+
+@pytest.fixture
+def make(finetune_brain):
+    """A Brain that takes three steps an epoch, of two batches of two clips."""
+
+    def brain(folder, **changed):
+        folder.mkdir(exist_ok=True)
+        options = {"grad_accumulation_factor": 2, **changed.pop("run_opts", {})}
+        settings = {"epochs": 2, "steps_per_epoch": 3, "log_interval": 2, **changed}
+        return finetune_brain(Toy, folder, run_opts=options, **settings)
+
+    return brain
+
+
+def fit(brain):
+    brain.fit_steps(clips(24), clips(6))
+
+
+def outcome(folder, brain):
+    """Weights, optimiser state and figures, times apart."""
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    for record in records:
+        record.pop("clips_per_second", None)
+    moments = [s["exp_avg"] for s in brain.optimizer.state_dict()["state"].values()]
+    log = (folder / "train_log.txt").read_text()
+    return [*brain.bare.state_dict().values(), *moments], [*records, log]
+
+
+WITHIN = 99  # an epoch, not at its end
+TRAIN, VALID = sb.Stage.TRAIN, sb.Stage.VALID
+
+
+@pytest.mark.parametrize(
+    ("asked", "step"),
+    [
+        ((TRAIN, 1, 2), 1),  # at the last batch of a step
+        ((TRAIN, 1, 3), 2),  # at the first: the step is finished first
+        ((TRAIN, 2, 6), 6),
+        ((VALID, 1, 1), 3),  # before the validation's other batches
+        ((VALID, 2, 2), 6),
+    ],
+    ids=lambda value: str(value),
+)
+def test_signal_ends_in_order_and_nothing_is_lost(make, tmp_path, asked, step):
+    whole = make(tmp_path / "whole")
+    fit(whole)
+    ended = make(tmp_path / "run")
+    ended.asked = asked
+    with pytest.raises(Interrupted) as told:
+        fit(ended)
+    assert told.value.number == signal.SIGTERM
+    assert str(told.value) == (
+        f"ended by SIGTERM after optimiser step {step}, checkpoint written: "
+        "the same command goes on"
+    )
+    if asked[0] == VALID:
+        assert len(ended.outputs) == asked[2]  # batches judged
+    resumed = make(tmp_path / "run")
+    fit(resumed)
+    tensors, records = outcome(tmp_path / "whole", whole)
+    found, same = outcome(tmp_path / "run", resumed)
+    assert all(map(torch.equal, tensors, found)) and len(tensors) == len(found)
+    assert records == same
+
+
+def kept(folder):
+    return sorted(
+        c.meta.get("epoch", WITHIN)
+        for c in AtomicCheckpointer(folder / "save", {}).list_checkpoints()
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"keep_checkpoints": 1}, [3, 7]),  # the best, the newest
+        ({"keep_checkpoints": 2}, [1, 3, 6, 7]),  # two of each
+        ({"keep_every_epochs": 2}, [2, 3, 4, 6, 7]),
+        ({"keep_every_epochs": 7}, [3, 6, 7]),
+    ],
+    ids=str,
+)
+def test_checkpoints_are_kept_by_rule(make, tmp_path, settings, expected):
+    brain = make(tmp_path, epochs=7, steps_per_epoch=1, **settings)
+    brain.scores = [None, 0.5, 0.1, 0.9, 0.2, 0.3, 0.4, 0.0]
+    fit(brain)
+    assert kept(tmp_path) == expected
+    assert brain.best()["epoch"] == 3
+
+
+def test_nothing_is_deleted_before_the_new_one_is_complete(make, tmp_path, monkeypatch):
+    brain = make(tmp_path, epochs=3, steps_per_epoch=1)
+    before = []
+    publish = AtomicCheckpointer._publish
+
+    def watched(saved, verbosity):
+        before.append(kept(tmp_path))
+        return publish(saved, verbosity)
+
+    monkeypatch.setattr(AtomicCheckpointer, "_publish", staticmethod(watched))
+    brain.scores = [None, 0.1, 0.2, 0.3]
+    fit(brain)
+    # Of each epoch one before and one after validation.
+    assert before == [[], [WITHIN], [1], [1, WITHIN], [2], [2, WITHIN]]
+
+
+def test_equally_good_epochs_count_as_the_newest_of_them(make, tmp_path):
+    brain = make(tmp_path, epochs=4, steps_per_epoch=1)
+    brain.scores = [None, 0.1, 0.5, 0.5, 0.2]
+    fit(brain)
+    assert kept(tmp_path) == [3, 4] and brain.best()["epoch"] == 3
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    assert config["step"] == 3
+
+
+def test_steps_of_another_size_are_refused(make, tmp_path):
+    fit(make(tmp_path, epochs=1))
+    with pytest.raises(ExperimentError) as told:
+        fit(make(tmp_path, run_opts={"grad_accumulation_factor": 3}))
+    assert str(told.value) == (
+        f"{tmp_path}: its steps have 4 clips, these would have 6 (1 process(es) x "
+        "batch_size 2 x grad_accumulation_factor 3); change the last, or give another "
+        "--output_folder"
+    )
