@@ -52,6 +52,7 @@ class EMATeacher(nn.Module):
         self.encoder = copy.deepcopy(encoder).float().eval().requires_grad_(False)
         self.centre_momentum = centre_momentum
         self.config = {"centre_momentum": centre_momentum, "num_patches": num_patches}
+        self._means: list[Tensor] = []  # of this step's batches
         if centre_momentum is not None:
             self.register_buffer("centre", torch.zeros(num_patches, encoder.dim))
 
@@ -63,7 +64,8 @@ class EMATeacher(nn.Module):
     def forward(self, spec: Tensor, update_centre: bool = False) -> Tensor:
         """Targets `[B, N, D]` of whole clips, normalised log-mel `[B, T, F]`.
 
-        With `update_centre` the running mean, if there is one, takes in this batch.
+        With `update_centre` the running mean, if there is one, takes in this batch at
+        the next :meth:`update`.
         """
         ffn_outputs = self.encoder(spec, return_ffn=True).ffn_outputs
         average = average_layers([output[:, 1:] for output in ffn_outputs])
@@ -71,16 +73,19 @@ class EMATeacher(nn.Module):
             return normalise_targets(average)
         targets = normalise_targets(average - self.centre)
         if update_centre:
-            self._move_centre(average.mean(dim=0))
+            self._means.append(average.mean(dim=0))
         return targets
 
-    def _move_centre(self, batch_mean: Tensor) -> None:
+    def _move_centre(self) -> None:
+        """Take in the batches of a step, over accumulation and processes."""
+        mean = torch.stack(self._means).mean(dim=0)
+        self._means.clear()
         if torch.distributed.is_initialized():
-            torch.distributed.all_reduce(batch_mean)
-            batch_mean /= torch.distributed.get_world_size()
+            torch.distributed.all_reduce(mean)
+            mean /= torch.distributed.get_world_size()
         # One bad batch must not stay in the mean for good.
-        batch_mean = batch_mean.where(batch_mean.isfinite(), self.centre)
-        self.centre.lerp_(batch_mean, 1 - self.centre_momentum)
+        mean = mean.where(mean.isfinite(), self.centre)
+        self.centre.lerp_(mean, 1 - self.centre_momentum)
 
     @torch.no_grad()
     def update(self, encoder: EATEncoder, decay: float) -> None:
@@ -92,6 +97,8 @@ class EMATeacher(nn.Module):
         theirs = [parameter.float() for parameter in encoder.parameters()]
         torch._foreach_mul_(own, decay)
         torch._foreach_add_(own, theirs, alpha=1 - decay)
+        if self._means:
+            self._move_centre()
 
     @torch.no_grad()
     def reset(self, encoder: EATEncoder) -> None:

@@ -53,6 +53,7 @@ class ResumableBrain(sb.Brain):
         self.world_size = world_size()
         self.last: dict[str, float] | None = None  # figures of the newest epoch
         self.interruption = Interruption()
+        self.saved_at: int | None = None  # optimiser step of the newest checkpoint
         if self.ckpt_interval_steps % self.grad_accumulation_factor:
             raise ExperimentError(
                 f"ckpt_interval_steps {self.ckpt_interval_steps}: must be a multiple "
@@ -151,6 +152,7 @@ class ResumableBrain(sb.Brain):
         """Save; leave if a signal asked for it."""
         self.before_checkpoint()
         super()._save_intra_epoch_ckpt()
+        self.saved_at = self.optimizer_step
         if any_process(self.interruption.number is not None, self.device):
             self._leave()
 
@@ -239,7 +241,8 @@ class ResumableBrain(sb.Brain):
         except RuntimeError as error:
             if not is_lost_connection(error):
                 raise
-            self._leave_if_asked()
+            if self.saved_at == self.optimizer_step:
+                self._leave_if_asked()
             raise ExperimentError(
                 "another process of the run has ended, see what it said (the same "
                 "command goes on from the last checkpoint)"

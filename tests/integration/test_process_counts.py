@@ -110,7 +110,7 @@ def make_brain(kind, folder, batch_size, run_opts):
     hparams = settings(folder, batch_size)
     if kind == "pretrain":
         student = EATStudent(encoder, CNNDecoder(dim=DIM, depth=2, kernel=3, groups=2))
-        modules = {"student": student, "teacher": EMATeacher(encoder)}
+        modules = {"student": student, "teacher": EMATeacher(encoder, 0.9, FRAMES // 2)}
         brain_class = PretrainBrain
     else:
         modules = {"classifier": EATClassifier(encoder, CLASSES)}
