@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
+from io import BytesIO
 from pathlib import Path
 from stat import S_ISDIR
 
@@ -57,7 +58,7 @@ class AudioInfo:
         return self.num_frames / self.sample_rate
 
 
-def _check_not_truncated(file: soundfile.SoundFile, path: Path) -> None:
+def _check_not_truncated(file: soundfile.SoundFile, path: Path | str) -> None:
     """Raise `AudioError` where the header promises more than the file holds."""
     chunk = _DATA_CHUNK.search(file.extra_info)
     promised, held = map(int, chunk.groups()) if chunk else (0, 0)
@@ -87,19 +88,24 @@ def _open(path: Path) -> soundfile.SoundFile:
         raise AudioError(f"{path}: is a folder (give an audio file)")
     if status.st_size == 0:
         raise AudioError(f"{path}: 0 bytes (copy or download it again)")
+    return _open_sound(path, path)
+
+
+def _open_sound(source: Path | BytesIO, name: Path | str) -> soundfile.SoundFile:
+    """Open what should be audio and check its header."""
     try:
-        file = soundfile.SoundFile(path)
+        file = soundfile.SoundFile(source)
     except UnicodeEncodeError:
-        raise AudioError(f"{path}: its name is not UTF-8 (rename it)") from None
+        raise AudioError(f"{name}: its name is not UTF-8 (rename it)") from None
     except soundfile.LibsndfileError as error:
         raise AudioError(
-            f"{path}: not readable as audio, {error.error_string.rstrip('.')} "
+            f"{name}: not readable as audio, {error.error_string.rstrip('.')} "
             "(convert it to wav, flac, ogg or mp3)"
         ) from None
     try:
-        _check_not_truncated(file, path)
+        _check_not_truncated(file, name)
         if file.frames == 0:
-            raise AudioError(f"{path}: 0 samples (remove it or record it again)")
+            raise AudioError(f"{name}: 0 samples (remove it or record it again)")
     except AudioError:
         file.close()
         raise
@@ -170,7 +176,7 @@ def _resampler(source: int, target: int) -> Resample:
     return Resample(source, target, dtype=torch.float32)
 
 
-def _decode(file: soundfile.SoundFile, path: Path, frames: int) -> Tensor:
+def _decode(file: soundfile.SoundFile, path: Path | str, frames: int) -> Tensor:
     """Decode the first `frames` frames to `[S, channels]` float32."""
     try:
         samples = torch.from_numpy(file.read(frames, dtype="float32", always_2d=True))
@@ -222,11 +228,48 @@ def read_audio(
     """
     path = Path(path)
     with _open(path) as file:
-        frames = file.frames
-        if max_seconds is not None:
-            # A second more, so that the resampling filter does not see the cut.
-            frames = min(frames, int((max_seconds + 1) * file.samplerate))
-        wav = _decode(file, path, frames).mean(dim=1)
-        if file.samplerate != sample_rate:
-            wav = _resampler(file.samplerate, sample_rate)(wav)
+        return _read(file, path, sample_rate, max_seconds)
+
+
+def decode_audio(
+    data: bytes, name: str, sample_rate: int = 16000, max_seconds: float | None = None
+) -> Tensor:
+    """Read the bytes of an audio file as a mono waveform, see `read_audio`.
+
+    Parameters
+    ----------
+    data : bytes
+        The whole file.
+    name : str
+        What errors call it.
+    sample_rate, max_seconds
+        As in `read_audio`.
+
+    Returns
+    -------
+    Tensor
+        `[S]` float32.
+
+    Raises
+    ------
+    AudioError
+        As `read_audio`.
+    """
+    with _open_sound(BytesIO(data), name) as file:
+        return _read(file, name, sample_rate, max_seconds)
+
+
+def _read(
+    file: soundfile.SoundFile,
+    name: Path | str,
+    sample_rate: int,
+    max_seconds: float | None,
+) -> Tensor:
+    frames = file.frames
+    if max_seconds is not None:
+        # A second more, so that the resampling filter does not see the cut.
+        frames = min(frames, int((max_seconds + 1) * file.samplerate))
+    wav = _decode(file, name, frames).mean(dim=1)
+    if file.samplerate != sample_rate:
+        wav = _resampler(file.samplerate, sample_rate)(wav)
     return wav if max_seconds is None else wav[: round(max_seconds * sample_rate)]

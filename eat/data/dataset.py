@@ -15,9 +15,10 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset, get_worker_info
 
-from eat.audio.io import AudioError, read_audio
+from eat.audio.io import AudioError
 from eat.data.manifest import LabelSet, ManifestError
 from eat.data.packed import PackedManifest
+from eat.data.shards import read_clip
 
 ATTEMPTS = 10  # clips that may fail one after the other
 MAX_WORKERS = 128
@@ -247,7 +248,7 @@ def audio_dataset(
         If the manifest is missing, empty or malformed.
     """
     # A partial of a module function, which a data worker can unpickle.
-    read = partial(read_audio, sample_rate=sample_rate, max_seconds=max_seconds)
+    read = partial(read_clip, sample_rate=sample_rate, max_seconds=max_seconds)
     rows = PackedManifest(manifest)
     return ClipDataset(rows, os.fspath(data_root), labels, read, replace)
 

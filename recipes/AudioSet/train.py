@@ -100,8 +100,8 @@ def prepare_data(hparams: dict) -> LabelSet | None:
         run_on_main(prepare_audioset, args=folders)
     elif hparams["corpus"] == "folder":
         run_on_main(prepare_folder, args=[*folders, hparams["max_seconds"]])
-    else:
-        raise ExperimentError(f"corpus {hparams['corpus']}: audioset or folder")
+    elif hparams["corpus"] != "shards":  # those have their manifests beside them
+        raise ExperimentError(f"corpus {hparams['corpus']}: audioset, folder or shards")
     labels = Path(hparams["manifest_folder"]) / "labels.csv"
     return read_labels(labels) if labels.is_file() else None
 

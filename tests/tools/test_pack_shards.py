@@ -1,0 +1,148 @@
+"""tools/pack_shards.py: parts of a job array, a second call, the recipe on shards."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "tools"))
+
+import pack_shards  # noqa: E402
+
+from eat.data.packing import pack_shard  # noqa: E402
+
+NAMES = ("pretrain", "balanced_train", "eval")
+OPTIONS = (
+    "--number_of_epochs 1 --clones 2 --steps_per_epoch 2 --batch_size 2 "
+    "--log_interval 1 --held_out 0.5"
+).split()
+
+
+class Here:
+    """Stands for a pool of processes, but works in this one."""
+
+    def __init__(self, *options, **more):
+        self.calls = []
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+    def shutdown(self, cancel_futures):
+        pass
+
+    def submit(self, call, task):
+        self.calls.append(task)
+        future = pack_shards.Future()
+        try:
+            future.set_result(call(task))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+@pytest.fixture
+def manifests(load_recipe, audioset, tmp_path):
+    load_recipe("AudioSet").prepare_audioset(audioset, tmp_path / "manifests")
+    return [tmp_path / "manifests" / f"{n}.csv" for n in NAMES]
+
+
+@pytest.fixture
+def call(manifests, audioset, tmp_path, monkeypatch):
+    def run(output, *options):
+        monkeypatch.setattr(pack_shards, "ProcessPoolExecutor", Here)
+        size = ["--clips_per_shard", "7"]
+        folders = ["--data_folder", str(audioset), "--output", str(tmp_path / output)]
+        pack_shards.main([*map(str, manifests), *folders, *size, *options])
+        return tmp_path / output
+
+    return run
+
+
+def content(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_parts_make_the_whole(call, capsys):
+    whole = call("whole")
+    assert "48 clips in" in capsys.readouterr().out
+    call("parts", "--part", "2/3")
+    said = capsys.readouterr().out
+    assert said == "part 2 of 3 is packed, 5 shards are missing\n"
+    assert not (whole.parent / "parts" / "eval.csv").exists()
+    call("parts", "--part", "1/3")
+    parts = call("parts", "--part", "3/3")
+    assert content(parts) == content(whole)
+    assert len(list(parts.glob("*.tar"))) == 7
+
+
+def test_second_call_packs_what_is_missing(call, monkeypatch):
+    output = call("out")
+    before = content(output)
+    (output / "shard-000003.tar").unlink()
+    packed = []
+    monkeypatch.setattr(
+        pack_shards, "pack_shard", lambda task: packed.append(task) or pack_shard(task)
+    )
+    call("out")
+    assert [task.number for task in packed] == [3] and content(output) == before
+
+
+def test_other_options_are_refused_in_one_line(call):
+    output = call("out")
+    before = content(output)
+    with pytest.raises(SystemExit, match="^error: .*was packed from other manifests"):
+        call("out", "--max_seconds", "1")
+    assert content(output) == before
+
+
+def test_manifests_are_not_replaced(call):
+    with pytest.raises(SystemExit, match="^error: .*holds the manifests to be packed"):
+        call("manifests")
+
+
+def test_damage_is_named(call, capsys):
+    output = call("out")
+    pack_shards.main(["--verify", "--output", str(output)])
+    assert capsys.readouterr().out.endswith("all shards are as they were written\n")
+    (output / "shard-000001.tar").write_bytes(b"")
+    with pytest.raises(SystemExit, match="^error: 1 shards are damaged"):
+        pack_shards.main(["--verify", "--output", str(output)])
+    assert "shard-000001.tar: damaged or truncated" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("part", ["0/3", "4/3", "1", "a/b"])
+def test_part_is_one_of_those_there_are(part, capsys):
+    with pytest.raises(SystemExit):
+        pack_shards.main(["--output", "x", "--verify", "--part", part])
+    assert "invalid part, 1/16 to 16/16, value" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_processes_pack_what_one_packs(manifests, audioset, tmp_path, call):
+    folders = ["--data_folder", str(audioset), "--clips_per_shard", "7"]
+    output = ["--output", str(tmp_path / "two"), "--workers", "2"]
+    pack_shards.main([*map(str, manifests), *folders, *output])
+    assert content(tmp_path / "two") == content(call("one"))
+
+
+def test_run_on_shards_is_the_run_on_files(run_recipe, audioset, call, tmp_path):
+    """The mini corpus is of 16 kHz and 16 bit: nothing is lost in packing."""
+    shards, runs = call("out"), []
+    for data, more in (
+        (audioset, ()),
+        (shards, ("--corpus", "shards", "--manifest_folder", shards)),
+    ):
+        run = tmp_path / f"run{len(runs)}"
+        options = [*OPTIONS, "--train_manifest", "pretrain", *more]
+        results = run_recipe("AudioSet", "pretrain_mini", data, run, *options)
+        records = [json.loads(line) for line in (run / "metrics.jsonl").open()]
+        for record in records:
+            record.pop("clips_per_second", None)
+        runs.append(records)
+        assert results["data"]["pretrain"]["used"] == 36
+    assert runs[0] == runs[1] and len(runs[0]) == 3
