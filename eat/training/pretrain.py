@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import math
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import speechbrain as sb
 import torch
 from speechbrain.utils.distributed import run_on_main
 from torch import Tensor
+from torch.utils.data import BatchSampler, DataLoader, Dataset
 from tqdm import tqdm
 
 from eat.data.dataset import Batch, ClipDataset, collate
@@ -26,6 +28,7 @@ from eat.pretraining.ufo import UFOLoss, utterance_frame_objective
 from eat.training.brain import EATBrain
 from eat.training.cost import gflop
 from eat.training.optim import parameter_groups
+from eat.training.processes import in_turn, of_all_processes
 from eat.training.seeding import clip_generators
 
 logger = logging.getLogger(__name__)
@@ -62,7 +65,11 @@ class PretrainBrain(EATBrain):
         batch = batch.to(self.device, non_blocking=True)
         training = stage == sb.Stage.TRAIN
         # Validation sees the same masks every epoch: its loss is then comparable.
-        epoch, number = (self.epoch, self.batch_number) if training else (0, self.step)
+        epoch = self.epoch if training else 0
+        number = self.batch_number if training else self.batch_number + 1
+        # Past DDP's wrapper: it waits for the other processes at every batch, and they
+        # need not have equally many.
+        student = self.modules.student if training else self.bare
         first, clips = number * self.hparams.batch_size, len(batch.ids)
         generators = clip_generators(
             self.hparams.seed, epoch, first, clips, self.device
@@ -71,7 +78,7 @@ class PretrainBrain(EATBrain):
         masks = self.hparams.mask_sampler(
             len(spec), self.hparams.clones, grid_of(*spec.shape[1:]), generators
         )
-        predicted = self.modules.student(spec, masks, generator=generators)
+        predicted = student(spec, masks, generator=generators)
         targets = self.modules.teacher(spec, update_centre=training)
         return predicted, targets, masks
 
@@ -135,13 +142,35 @@ class PretrainBrain(EATBrain):
             logger.warning(warning)
         return figures
 
+    # -- validation: every process takes its share, all know the whole -----------------
+
+    def make_dataloader(
+        self, dataset: Dataset, stage: sb.Stage, *args: Any, **kwargs: Any
+    ) -> DataLoader:
+        """Make a loader of every world_size-th batch."""
+        batches = BatchSampler(range(len(dataset)), kwargs.pop("batch_size"), False)
+        kwargs["batch_sampler"] = list(batches)[self.rank :: self.world_size]
+        return super().make_dataloader(dataset, stage, *args, **kwargs)
+
+    def on_stage_start(self, stage: sb.Stage, epoch: int | None = None) -> None:
+        """Begin to collect losses."""
+        super().on_stage_start(stage, epoch)
+        self.valid_losses: list[float] = []
+
+    def evaluate_batch(self, batch: Batch, stage: sb.Stage) -> Tensor:
+        """Collect a batch's loss."""
+        loss = super().evaluate_batch(batch, stage)
+        self.valid_losses.append(loss.item())
+        return loss
+
     def on_stage_end(
         self, stage: sb.Stage, stage_loss: float, epoch: int | None = None
     ) -> None:
         """After validation: kNN score, log, checkpoint, model folder."""
         if stage != sb.Stage.VALID:
             return
-        record = {"valid_loss": float(stage_loss)}
+        losses = in_turn(of_all_processes(self.valid_losses))
+        record = {"valid_loss": fmean(losses)}
         if self.probe_sets is not None:
             record["knn_mAP"] = self.knn_score()
         self.last = {**record, "epoch": epoch}
@@ -162,17 +191,23 @@ class PretrainBrain(EATBrain):
 
     @torch.no_grad()
     def embed(self, dataset: ClipDataset) -> tuple[Tensor, Tensor]:
-        """Mean patch features `[M, D]` and labels `[M, C]` of labelled clips."""
-        encoder = self.bare.encoder
-        loader = torch.utils.data.DataLoader(dataset, batch_size=32, collate_fn=collate)
+        """Mean patch features `[M, D]` and labels `[M, C]` of labelled clips.
+
+        Every process computes its share, all know the whole.
+        """
+        share = range(self.rank, len(dataset), self.world_size)
+        loader = DataLoader(dataset, batch_size=32, sampler=share, collate_fn=collate)
         features, labels = [], []
         for batch in tqdm(loader, "kNN features", leave=False, disable=None):
             batch = batch.to(self.device)
             with self.evaluation_ctx:
-                encoded = encoder(self.modules.frontend(batch.wav, batch.lengths))
-            features.append(encoded.patches.float().mean(dim=1))
-            labels.append(batch.target)
-        return torch.cat(features), torch.cat(labels)
+                spec = self.modules.frontend(batch.wav, batch.lengths)
+                patches = self.bare.encoder(spec).patches
+            features += patches.float().mean(dim=1).cpu()
+            labels += batch.target.cpu()
+        parts = of_all_processes((features, labels))
+        features, labels = (in_turn(part) for part in zip(*parts, strict=True))
+        return torch.stack(features), torch.stack(labels)
 
     def write_model(self, name: str = "model") -> None:
         """Write the student, its decoder and the teacher as a model folder."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -30,6 +31,14 @@ def of_all_processes(mine: Any) -> list[Any]:
     parts = [None] * world_size()
     torch.distributed.all_gather_object(parts, mine)
     return parts
+
+
+def in_turn(parts: Sequence[Sequence[Any]]) -> list[Any]:
+    """The whole of which each process has taken every n-th item, in its order."""
+    whole = [None] * sum(map(len, parts))
+    for rank, part in enumerate(parts):
+        whole[rank :: len(parts)] = part
+    return whole
 
 
 def is_lost_connection(error: Exception) -> bool:
