@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from array import array
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 import numpy as np
@@ -12,6 +13,8 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 from eat.data.manifest import ManifestError
+
+_PIECE = 4096
 
 
 def _generator(seed: int, number: int) -> torch.Generator:
@@ -70,11 +73,13 @@ class EpochSampler(Sampler[int]):
             number, offset = divmod(position, self.num_items)
             count = min(self.num_items - offset, end - position)
             order = _permutation(self.num_items, self.seed, number)
-            yield from order[offset : offset + count].tolist()
+            # In pieces: two million Python integers take five times the memory.
+            for piece in order[offset : offset + count].split(_PIECE):
+                yield from piece.tolist()
             position += count
 
 
-def balancing_weights(labels: Sequence[Sequence[str]]) -> Tensor:
+def balancing_weights(labels: Iterable[Sequence[str]]) -> Tensor:
     """Weigh clips so that rare classes are drawn about as often as frequent ones.
 
     The rule of Audio-MAE's ``gen_weight.py``, which EAT's fine-tuning on all of
@@ -83,7 +88,7 @@ def balancing_weights(labels: Sequence[Sequence[str]]) -> Tensor:
 
     Parameters
     ----------
-    labels : sequence of sequences of str
+    labels : iterable of sequences of str
         Labels of each of the M clips.
 
     Returns
@@ -91,10 +96,16 @@ def balancing_weights(labels: Sequence[Sequence[str]]) -> Tensor:
     Tensor
         `[M]` float64; 0 for a clip without labels.
     """
-    counts = Counter(label for clip in labels for label in clip)
-    shares = {label: 1000 / (count + 0.01) for label, count in counts.items()}
-    weights = [sum(shares[label] for label in clip) for clip in labels]
-    return torch.tensor(weights, dtype=torch.float64)
+    # Arrays, not the labels themselves: a manifest may have millions of clips.
+    codes: dict[str, int] = {}
+    flat, sizes = array("i"), array("i")
+    for clip in labels:
+        flat.extend(codes.setdefault(label, len(codes)) for label in clip)
+        sizes.append(len(clip))
+    flat = np.asarray(flat, np.int32)
+    shares = 1000 / (np.bincount(flat, minlength=len(codes)) + 0.01)
+    clips = np.repeat(np.arange(len(sizes)), sizes)
+    return torch.from_numpy(np.bincount(clips, shares[flat], minlength=len(sizes)))
 
 
 class WeightedSampler(Sampler[int]):

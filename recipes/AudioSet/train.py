@@ -131,7 +131,7 @@ def weighted_sampler(
     brain: EATBrain, train: ClipDataset, draws: int
 ) -> WeightedSampler:
     """Epochs in which rare classes are as frequent as common ones."""
-    weights = balancing_weights([train.labels(i) for i in range(len(train))])
+    weights = balancing_weights(map(train.labels, range(len(train))))
     return WeightedSampler(weights, draws, brain.clips_an_epoch, brain.hparams.seed)
 
 

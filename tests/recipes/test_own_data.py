@@ -135,5 +135,7 @@ def test_one_recording_is_too_few(run_recipe, recordings, tmp_path):
 
 def test_no_such_corpus(run_recipe, recordings, tmp_path):
     options = ["--corpus", "audiosets"]
-    with pytest.raises(ExperimentError, match="^corpus audiosets: audioset or folder$"):
+    with pytest.raises(
+        ExperimentError, match="^corpus audiosets: audioset, folder or shards$"
+    ):
         run_recipe("AudioSet", "pretrain_mini", recordings, tmp_path / "r", *options)

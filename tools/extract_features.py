@@ -1,0 +1,106 @@
+"""Write one feature vector a clip, by any checkpoint.
+
+    python tools/extract_features.py MANIFEST OUT_FOLDER --data_root DIR
+                                     --checkpoint PATH [--pooling cls|mean]
+    torchrun --nproc_per_node=2 tools/extract_features.py ...
+
+OUT_FOLDER receives features.npy [clips, width], clips.csv and features.json, see
+docs/features.md. The same command goes on where an earlier one was interrupted; any
+number of processes gives the same features.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+from speechbrain.utils.distributed import if_main_process
+
+from eat.training.clip_encoder import POOLINGS, PRECISIONS, load_clip_encoder
+from eat.training.experiment import one_line_errors
+from eat.training.extracting import extract_features
+from eat.training.settings import ExperimentError
+
+PATIENCE = timedelta(days=30)  # for the slowest process; one that dies is noticed
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("manifest", help="CSV file that a prepare script wrote")
+    parser.add_argument("folder", type=Path, metavar="OUT_FOLDER")
+    parser.add_argument("--data_root", required=True, help="folder of the recordings")
+    parser.add_argument(
+        "--checkpoint",
+        required=True,
+        help="model folder, official .pt file or Hugging Face folder",
+    )
+    parser.add_argument("--pooling", choices=POOLINGS, default="cls")
+    parser.add_argument("--batch_size", type=int, default=32)
+    parser.add_argument("--num_workers", type=int, default=0, help="of each process")
+    parser.add_argument("--device", help="such as cpu or cuda; a GPU if there is one")
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
+    for name, kind in (("num_frames", int), ("norm_mean", float), ("norm_std", float)):
+        parser.add_argument(f"--{name}", type=kind, help="if not the checkpoint's")
+    options = parser.parse_args(argv)
+    if options.batch_size < 1:
+        parser.error("--batch_size: at least 1")
+    return options
+
+
+def _device(name: str | None) -> torch.device:
+    """The device of this process: each has a GPU of its own."""
+    name = name or ("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "cuda":
+        name = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+    try:
+        return torch.zeros(1, device=name).device
+    except (RuntimeError, AssertionError) as error:  # the latter without CUDA
+        reason = str(error).splitlines()[0]
+        raise ExperimentError(f"--device {name}: {reason}") from None
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Extract; say how many clips have features; errors in one line."""
+    options = _parse(argv)
+    with one_line_errors():
+        device = _device(options.device)
+        if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+            torch.distributed.init_process_group("gloo", timeout=PATIENCE)
+        network = load_clip_encoder(
+            options.checkpoint,
+            options.pooling,
+            options.precision,
+            mean=options.norm_mean,
+            std=options.norm_std,
+            num_frames=options.num_frames,
+        )
+        unreadable = extract_features(
+            options.manifest,
+            options.folder,
+            options.data_root,
+            options.checkpoint,
+            network.to(device),
+            options.batch_size,
+            options.num_workers,
+        )
+        if not if_main_process():
+            return
+        if unreadable is None:
+            print(f"{options.folder}: complete, nothing to do")
+        else:
+            print(f"{options.folder}: complete")
+        if unreadable:
+            print(
+                f"{unreadable} clips could not be read, their rows are NaN "
+                f"(reasons: {options.folder / 'clips.csv'})"
+            )
+
+
+if __name__ == "__main__":
+    main()
