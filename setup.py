@@ -34,6 +34,7 @@ setup(
         "parquet": PARQUET,
         "test": [
             "pytest>=8",
+            "pytest-xdist>=3",  # two test files at a time
             "ruff>=0.8",
             "scikit-learn>=1.3",
             "psutil>=5.9",  # all processes of a training

@@ -12,16 +12,18 @@ case "$*" in
 esac
 
 bash tools/setup_env.sh
-export OMP_WAIT_POLICY=PASSIVE # spinning threads slow each other down
+# Two files at a time, each on one core; tests of one file share what is costly to make.
+export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
+pytest() { .venv/bin/python -m pytest -n 2 --dist loadfile "$@"; }
 status=0
 
 echo "run_tests: quick tests"
-.venv/bin/python -m pytest -m "not slow" || status=1
+pytest -m "not slow" || status=1
 if $quick; then exit $status; fi
 
 echo "run_tests: slow tests"
 slow=0
-.venv/bin/python -m pytest -m slow || slow=$?
+pytest -m slow || slow=$?
 # Status 5 is "no test collected": right only where no file marks one.
 if [ $slow -eq 5 ] && ! grep -rq --include='*.py' 'mark\.slow' tests; then slow=0; fi
 if [ $slow -ne 0 ]; then status=1; fi
