@@ -23,6 +23,7 @@ from speechbrain.utils.distributed import if_main_process
 from eat.training.clip_encoder import POOLINGS, PRECISIONS, load_clip_encoder
 from eat.training.experiment import one_line_errors
 from eat.training.extracting import extract_features
+from eat.training.processes import require_safe_restarts
 from eat.training.settings import ExperimentError
 
 PATIENCE = timedelta(days=30)  # for the slowest process; one that dies is noticed
@@ -71,6 +72,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with one_line_errors():
         device = _device(options.device)
         if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+            require_safe_restarts()
             torch.distributed.init_process_group("gloo", timeout=PATIENCE)
         network = load_clip_encoder(
             options.checkpoint,

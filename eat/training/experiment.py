@@ -18,11 +18,7 @@ from typing import TextIO
 import speechbrain as sb
 import yaml
 from hyperpyyaml import resolve_references
-from speechbrain.utils.distributed import (
-    ddp_init_group,
-    if_main_process,
-    run_on_main,
-)
+from speechbrain.utils.distributed import if_main_process, run_on_main
 from speechbrain.utils.seed import seed_everything
 
 from eat.audio.io import AudioError
@@ -32,7 +28,7 @@ from eat.interop.weights import CheckpointError
 from eat.training.checkpointing import BrokenCheckpointError
 from eat.training.interruption import Interrupted
 from eat.training.lock import LockError, lock_folder
-from eat.training.processes import leave_together
+from eat.training.processes import join_processes, leave_together
 from eat.training.settings import (
     SETTINGS,
     ExperimentError,
@@ -77,14 +73,15 @@ def start_experiment(argv: Sequence[str]) -> tuple[dict, dict]:
     Raises
     ------
     ExperimentError
-        If a setting is unknown or missing, or the folder belongs to another run.
+        If a setting is unknown or missing, the folder belongs to another run, or
+        processes cannot be connected.
     LockError
         If another process is using the folder.
     """
     path, run_opts, overrides = sb.parse_arguments(list(argv))
     if not Path(path).is_file():
         raise ExperimentError(f"{path}: no such YAML file (see hparams/)")
-    ddp_init_group(run_opts)
+    join_processes(run_opts)
     text = Path(path).read_text(encoding="utf-8")
     overrides = with_run_options(text, overrides, run_opts)
     settings = resolve(path, text, overrides)

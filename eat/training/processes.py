@@ -2,10 +2,55 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
 import torch
+from speechbrain.utils.distributed import ddp_init_group
+
+from eat.training.settings import ExperimentError
+
+NO_SHARED_STORE = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
+
+
+def join_processes(run_opts: dict[str, Any]) -> None:
+    """Connect the processes that a launcher has started; nothing without one.
+
+    Raises
+    ------
+    ExperimentError
+        If there is no GPU for each of them, or the launcher cannot restart them.
+    """
+    require_safe_restarts()
+    try:
+        ddp_init_group(run_opts)
+    except ValueError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise ExperimentError(
+            f"--distributed_backend {run_opts['distributed_backend']}: {reason} (start "
+            "as many processes as there are GPUs; on CPUs add --device cpu "
+            "--distributed_backend gloo)"
+        ) from None
+
+
+def require_safe_restarts() -> None:
+    """Refuse a launcher whose restarted processes would wait for each other for good.
+
+    Where it keeps one store over all restarts, they read addresses of their
+    predecessors in it (https://github.com/pytorch/pytorch/issues/135712).
+
+    Raises
+    ------
+    ExperimentError
+        If this process was started by such a launcher.
+    """
+    one_store = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    if one_store and int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", 0)):
+        raise ExperimentError(
+            f"--max-restarts: torchrun's restarts hang without {NO_SHARED_STORE}=1 in "
+            "its environment (export it, or leave --max-restarts out)"
+        )
 
 
 def world_size() -> int:

@@ -3,8 +3,10 @@
 import json
 import random
 import signal
+import socket
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -28,6 +30,12 @@ TWO = Setting("pretrain_mini.yaml", f"{PRETRAIN} --num_workers 0", processes=2)
 SOON = 20  # seconds; a launcher waits for 30 before it kills who does not end
 
 
+@pytest.fixture
+def restarts_allowed(monkeypatch):
+    """What a launcher needs in its environment to restart processes."""
+    monkeypatch.setenv("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
+
+
 class Restarted(Setting):
     """A launcher that starts all processes anew when one has gone."""
 
@@ -35,6 +43,20 @@ class Restarted(Setting):
         """With one option more than Setting's."""
         command = super().command(data, run)
         return [*command[:3], "--max-restarts=1", *command[3:]]
+
+
+@dataclass(frozen=True)
+class OneOfTwoMachines(Setting):
+    """The launcher of one of two machines that meet at a port."""
+
+    port: int = 0
+
+    def command(self, data, run):
+        """With the options that several machines need."""
+        meet = ["--rdzv_id=1", "--rdzv_backend=c10d"]
+        meet += [f"--rdzv_endpoint=localhost:{self.port}", "--max-restarts=1"]
+        command = super().command(data, run)
+        return [*command[:3], "--nnodes=2", "--nproc_per_node=1", *meet, *command[5:]]
 
 
 @pytest.fixture(scope="module")
@@ -45,10 +67,10 @@ def whole(data, tmp_path_factory):
     return run
 
 
-def started(setting, data, run):
+def started(setting, data, run, wait=True):
     """Start a run, wait for its first logged step."""
     process = start(setting, data, run)
-    while not (run / "metrics.jsonl").exists():
+    while wait and not (run / "metrics.jsonl").exists():
         assert process.poll() is None, (run / "output.txt").read_text()
         time.sleep(0.005)
     return process
@@ -100,11 +122,33 @@ def test_signal_to_one_process_ends_all_in_order(data, whole, tmp_path):
     goes_on(data, tmp_path, whole)
 
 
-def test_launcher_that_restarts_ends_as_if_nothing_had_been(data, whole, tmp_path):
+def test_launcher_that_restarts_ends_as_if_nothing_had_been(
+    data, whole, tmp_path, restarts_allowed
+):
     setting = Restarted(TWO.yaml, TWO.options, TWO.processes)
     process = started(setting, data, tmp_path)
     rank(process, 1).kill()
     assert process.wait(timeout=180) == 0
+    assert list(differences(whole, tmp_path)) == []
+
+
+def test_launcher_whose_restarts_would_hang_is_refused(data, tmp_path):
+    setting = Restarted(TWO.yaml, TWO.options, TWO.processes)
+    told = output_at_end(start(setting, data, tmp_path), tmp_path)
+    assert "error: --max-restarts: torchrun's restarts hang without TORCH_" in told
+    assert not (tmp_path / "metrics.jsonl").exists()
+
+
+def test_two_machines_are_one_and_restart_together(
+    data, whole, tmp_path, restarts_allowed
+):
+    with socket.create_server(("localhost", 0)) as probe:
+        port = probe.getsockname()[1]
+    setting = OneOfTwoMachines(TWO.yaml, TWO.options, TWO.processes, port)
+    launchers = [started(setting, data, tmp_path, wait=last) for last in (False, True)]
+    [killed] = psutil.Process(launchers[1].pid).children()
+    killed.kill()
+    assert [launcher.wait(timeout=180) for launcher in launchers] == [0, 0]
     assert list(differences(whole, tmp_path)) == []
 
 
