@@ -38,15 +38,16 @@ from eat.report import markdown_table
 CLIPS_ON_DISK = 400
 MANIFESTS = ("pretrain", "eval")
 LOG_INTERVAL, KEPT_EVERY = 10, 50  # steps
+POLL_SECONDS = 0.5
 COMMON = (
     "--corpus shards --train_manifest pretrain --number_of_epochs 1 --num_workers 2 "
-    f"--log_interval {LOG_INTERVAL} --ckpt_interval_steps {KEPT_EVERY} --noprogressbar "
-    "--device cpu --precision fp32 --eval_precision fp32 --distributed_backend gloo"
+    "--device cpu --precision fp32 --eval_precision fp32 --distributed_backend gloo "
+    "--noprogressbar"
 )
-# An epoch passes over all clips: 48 a step, or as many as are drawn.
+BATCH = 24  # of each of two processes
 TRAININGS = {
-    "pre-training": ("pretrain_mini", 24, "--clones 2"),
-    "fine-tuning": ("finetune_mini", 24, "--pretrained none --weighted_draws"),
+    "pre-training": ("pretrain_mini", "--clones 2"),
+    "fine-tuning": ("finetune_mini", "--pretrained none"),
 }
 Memory = dict[str, list[tuple[int, float, float]]]  # (step, MiB, of its own) by process
 
@@ -81,27 +82,27 @@ def make_corpus(folder: Path, clips: int) -> Path:
 
 def command(training: str, shards: Path, run: Path, clips: int) -> list[str]:
     """The command line that starts and resumes a training."""
-    yaml, batch, options = TRAININGS[training]
-    drawn = clips
+    yaml, options = TRAININGS[training]
+    seen = clips // 2  # in an epoch
     if training == "fine-tuning":
-        drawn = min(clips // 10, 200_000)
-        options += f" {drawn}"
-    # Some clips are held out from pre-training, to validate on.
-    steps = max(drawn - 2 * 2000, drawn // 2) // (2 * batch)
+        seen = min(seen, 200_000)
+        options += f" --weighted_draws {seen}"
     launcher = "-m torch.distributed.run --standalone --nproc_per_node=2".split()
     folders = ["--data_folder", shards, "--manifest_folder", shards]
     script = [*launcher, "train.py", f"hparams/{yaml}.yaml", *folders]
-    sizes = ["--output_folder", run, "--batch_size", batch, "--steps_per_epoch", steps]
+    steps = ["--steps_per_epoch", seen // (2 * BATCH), "--log_interval", LOG_INTERVAL]
+    kept = ["--output_folder", run, "--ckpt_interval_steps", KEPT_EVERY]
+    sizes = [*steps, *kept, "--batch_size", BATCH]
     words = [sys.executable, *script, *sizes, *COMMON.split(), *options.split()]
     return [str(word) for word in words]
 
 
-def last_step(run: Path) -> int:
-    """The newest step in a run's log; 0 before the first."""
-    with suppress(OSError, IndexError, ValueError):
-        lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-        return json.loads(lines[-1])["step"]
-    return 0
+def logged_steps(run: Path) -> list[int]:
+    """The steps in a run's log; 0 before the first."""
+    path = run / "metrics.jsonl"
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    complete = text[: text.rfind("\n") + 1].splitlines()
+    return [json.loads(line)["step"] for line in complete] or [0]
 
 
 def processes(launcher: psutil.Process) -> Iterator[tuple[str, psutil.Process]]:
@@ -117,32 +118,34 @@ def processes(launcher: psutil.Process) -> Iterator[tuple[str, psutil.Process]]:
 def train_until(
     step: int, words: list[str], run: Path, memory: Memory
 ) -> tuple[float, int]:
-    """Train until a step is logged, then kill; watch the memory.
+    """Train until a step is logged in a new log, then kill; watch the memory.
 
-    Returns the seconds from the start to the first new line of the log, and its step.
+    Returns the seconds from the start to the first line of the log, and its step.
     """
-    before, started, first = last_step(run), time.monotonic(), None
+    (run / "metrics.jsonl").write_text("")
+    started, first = time.monotonic(), None
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     with open(run / "output.txt", "a", encoding="utf-8") as output:
         process = subprocess.Popen(
             words, cwd=RECIPE, env=environment, stdout=output, stderr=output
         )
-    with tqdm(total=step, initial=before, unit="step", disable=None) as bar:
-        while (now := last_step(run)) < step:
+    try:
+        while (steps := logged_steps(run))[-1] < step:
             if process.poll() is not None:
                 told = (run / "output.txt").read_text(encoding="utf-8")
                 raise RuntimeError(f"a training ended:\n{told[-2000:]}")
-            if first is None and now > before:
-                first = time.monotonic() - started, now
-            bar.update(now - bar.n)
+            if first is None and steps[0]:
+                first = time.monotonic() - started
             for name, member in processes(psutil.Process(process.pid)):
                 with suppress(psutil.Error):
                     full = member.memory_full_info()
                     figures = full.rss / 2**20, full.uss / 2**20
-                    memory[f"{name} ({member.pid})"].append((now, *figures))
-            time.sleep(0.5)
-    kill_all(process)
-    return first
+                    memory[f"{name} ({member.pid})"].append((steps[-1], *figures))
+            time.sleep(POLL_SECONDS)
+    finally:
+        if process.poll() is None:
+            kill_all(process)
+    return first, steps[0]
 
 
 def growth(samples: list[tuple[int, float, float]], steps: range) -> float:
@@ -160,9 +163,6 @@ def simulate(training: str, shards: Path, run: Path, clips: int, steps: int) -> 
     begun, resumed = defaultdict(list), defaultdict(list)
     # A little further than the checkpoint, so that it is there.
     started, _ = train_until(kept + 2 * LOG_INTERVAL, words, run, begun)
-    # What was logged after the checkpoint is taken back by the resumed run.
-    (run / "metrics.jsonl").rename(run / "metrics_before.jsonl")
-    (run / "metrics.jsonl").touch()
     going_on, step = train_until(steps, words, run, resumed)
     if step != kept + LOG_INTERVAL:
         raise RuntimeError(f"{training}: went on at step {step}, not after {kept}")
@@ -193,11 +193,10 @@ def main() -> None:
         parser.error(f"--steps: a multiple of {2 * KEPT_EVERY}")
     with tempfile.TemporaryDirectory() as folder:
         shards = make_corpus(Path(folder), options.clips)
+        sizes = options.clips, options.steps
         found = [
-            simulate(
-                training, shards, Path(folder) / training, options.clips, options.steps
-            )
-            for training in TRAININGS
+            simulate(training, shards, Path(folder) / training, *sizes)
+            for training in tqdm(TRAININGS, unit="training", disable=None)
         ]
     for figures in found:
         print("  ".join(f"{k} {v}" for k, v in figures.items() if k != "memory"))

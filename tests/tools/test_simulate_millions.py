@@ -1,0 +1,48 @@
+"""The simulation of millions of clips, with thousands."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "tools"))
+
+import simulate_millions  # noqa: E402
+
+from eat.data.packed import PackedManifest  # noqa: E402
+from eat.data.shards import read_clip  # noqa: E402
+
+
+def test_growth_is_that_of_the_second_half():
+    before = [(0, 900.0, 800.0), (10, 500.0, 100.0)]  # while it began
+    flat = [(20, 500.0, 103.0), (30, 510.0, 103.0), (40, 500.0, 102.0)]
+    risen = [(20, 500.0, 101.0), (30, 510.0, 103.0), (40, 500.0, 148.0)]
+    steps = range(20, 40)
+    assert simulate_millions.growth(before + flat, steps) == 0.0
+    assert simulate_millions.growth(before + risen, steps) == 47.0
+
+
+@pytest.mark.slow
+def test_a_training_starts_and_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(simulate_millions, "LOG_INTERVAL", 2)
+    monkeypatch.setattr(simulate_millions, "KEPT_EVERY", 8)
+    monkeypatch.setattr(simulate_millions, "POLL_SECONDS", 0.05)
+    shards = simulate_millions.make_corpus(tmp_path, 5000)
+    manifest = PackedManifest(shards / "pretrain.csv")
+    assert len(manifest) == 5000 and len(set(manifest.wavs)) == 400
+    wav = manifest.wavs[4999].replace("$data_root", str(shards))
+    assert len(read_clip(wav)) == 2.56 * 16000
+    found = simulate_millions.simulate(
+        "pre-training", shards, tmp_path / "run", 5000, 32
+    )
+    assert 0 < found["start_seconds"] < 60 and 0 < found["resume_seconds"] < 60
+    names = [row["process"] for row in found["memory"]]
+    worker = "data worker"
+    assert names == [
+        "process 0",
+        *[f"process 0, {worker}"] * 2,
+        "process 1",
+        *[f"process 1, {worker}"] * 2,
+    ]
+    assert all(row["peak_mb"] > row["peak_own_mb"] > 0 for row in found["memory"])
