@@ -21,7 +21,13 @@ parse_options() {
     [ -n "$data_folder" ] || refuse "--data_folder is missing"
     [ -n "$output_folder" ] || refuse "--output_folder is missing"
     [[ $stage,$stop_stage =~ ^[1-4],[1-4]$ ]] || refuse "--stage and --stop_stage are 1 to 4"
+    [ "$stage" -le "$stop_stage" ] || refuse "--stage $stage comes after --stop_stage $stop_stage"
     [[ $mini =~ ^(true|false)$ ]] || refuse "--mini is true or false, not $mini"
+}
+
+show_results() { # of a run's folder
+    [ -f "$1/results.json" ] || { log "$1: no results yet (stage 3 makes them)"; exit 1; }
+    cat "$1/results.json"
 }
 
 runs() { [ "$stage" -le "$1" ] && [ "$stop_stage" -ge "$1" ]; }

@@ -23,6 +23,11 @@ from eat.study.schedule import in_order, run_all
 
 ROOT = Path(__file__).resolve().parents[1]
 MINI = ROOT / "results" / "mini_corpora"
+OPTIONS = {
+    "AudioSet": "audioset",
+    "ESC50": "esc50",
+    "SpeechCommands": "speech_commands",
+}
 MINI_FOLDERS = {
     "AudioSet": "AudioSet",
     "ESC50": "ESC-50-master",
@@ -46,7 +51,10 @@ def read_options() -> argparse.Namespace:
     parser.add_argument(
         "--list", action="store_true", help="show the runs, run nothing"
     )
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.seeds < 1:
+        parser.error("--seeds: at least 1")
+    return options
 
 
 def make_study(options: argparse.Namespace) -> Study:
@@ -96,6 +104,9 @@ def main() -> None:
     jobs = in_order(job for cell in cells for job in cell.jobs)
     needed = {job.recipe.name for job in jobs}
     for name in sorted(needed):
+        given = getattr(options, OPTIONS[name])
+        if given is None and options.corpus == "full":
+            sys.exit(f"reproduce: --{OPTIONS[name]} is missing ({name} is needed)")
         if not study.data[name].is_dir():
             sys.exit(f"reproduce: {study.data[name]}: no such folder, {name} is needed")
     at_a_time = 2 if options.corpus == "mini" else 1

@@ -74,6 +74,22 @@ def _check_not_truncated(file: soundfile.SoundFile, path: Path | str) -> None:
         )
 
 
+def _check_end(file: soundfile.SoundFile, path: Path) -> None:
+    """Raise `AudioError` where a FLAC file ends too early: its header does not tell."""
+    if file.format != "FLAC":
+        return
+    try:
+        file.seek(file.frames - 1)
+        found = len(file.read(1, dtype="int16"))
+    except soundfile.LibsndfileError:
+        found = 0
+    if not found:
+        raise AudioError(
+            f"{path}: truncated, its header promises {file.frames} samples and the "
+            "last is not there (copy or download it again)"
+        )
+
+
 def _open(path: Path) -> soundfile.SoundFile:
     """Open a file for reading and check its header."""
     try:
@@ -113,7 +129,7 @@ def _open_sound(source: Path | BytesIO, name: Path | str) -> soundfile.SoundFile
 
 
 def inspect_audio(path: str | os.PathLike[str]) -> AudioInfo:
-    """Read and check the header of an audio file; no sample is decoded.
+    """Read and check the header of an audio file, and the end of a FLAC file.
 
     Parameters
     ----------
@@ -128,10 +144,11 @@ def inspect_audio(path: str | os.PathLike[str]) -> AudioInfo:
     Raises
     ------
     AudioError
-        If the file is missing, a folder, empty, not audio, without samples, or (wav
-        and ogg) shorter than its header says.
+        If the file is missing, a folder, empty, not audio, without samples, or (all but
+        mp3) shorter than its header says.
     """
     with _open(Path(path)) as file:
+        _check_end(file, Path(path))
         return AudioInfo(file.samplerate, file.frames, file.channels)
 
 
@@ -186,7 +203,7 @@ def _decode(file: soundfile.SoundFile, path: Path | str, frames: int) -> Tensor:
     if len(samples) == 0 or (len(samples) < frames and file.format != "MP3"):
         raise AudioError(
             f"{path}: damaged or truncated, its header promises {file.frames} samples "
-            "and decoding fails before (copy or download it again)"
+            "and decoding fails before (copy or download it again, or remove it)"
         )
     if not samples.isfinite().all():
         raise AudioError(

@@ -35,9 +35,13 @@ def read_class_ap(path: str | Path) -> dict[str, float]:
     Raises
     ------
     ValueError
-        If a line is not a name and a number.
+        If it is no text, or a line is not a name and a number.
     """
-    header, *lines = Path(path).read_text(encoding="utf-8").splitlines() or [""]
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: no text file") from None
+    header, *lines = text.splitlines() or [""]
     if header.split() != HEADER.split():
         raise ValueError(f"{path}: its first line is not 'Class ... AP'")
     found = {}

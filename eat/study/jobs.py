@@ -127,7 +127,7 @@ class Runner:
             tqdm.write(f"  {job.name}: done before")
             return job
         job.folder.mkdir(parents=True, exist_ok=True)
-        started = time.perf_counter()
+        before, started = _content(job.folder / "results.json"), time.perf_counter()
         output = job.folder / "output.txt"
         with open(output, "a", encoding="utf-8") as log, self.bar(job) as bar:
             child = subprocess.Popen(
@@ -142,6 +142,10 @@ class Runner:
             last = output.read_text(encoding="utf-8").strip().splitlines()[-1:]
             raise JobError(f"{job.name} failed: {' '.join(last)} (all in {output})")
         shown = outcome(job)  # fails if the run left no results
+        if earlier is not None and before == _content(job.folder / "results.json"):
+            # Another command that changes no number: how it was made stays as it was.
+            tqdm.write(f"  {job.name}: done before, by another command")
+            return job
         seconds = round(time.perf_counter() - started, 1)
         done = {"seconds": seconds, "peak_mb": peak_mb, "command": job.command}
         partial = job.folder / f"{DONE}.partial"
@@ -186,6 +190,10 @@ class Runner:
         for child in self.children:
             if child.returncode is None:
                 child.terminate()
+
+
+def _content(path: Path) -> bytes | None:
+    return path.read_bytes() if path.exists() else None
 
 
 def steps_done(folder: Path) -> int:

@@ -36,8 +36,9 @@ def deviations(jobs: Iterable[Job], records: Mapping[str, dict]) -> list[str]:
         if (words := record.get("command")) is None:
             found["started by hand, settings unchecked"].append(job.name)
             continue
-        added = [word for word in words if word not in job.command]
-        left_out = [word for word in job.command if word not in words]
+        made, planned = _options(words), _options(job.command)
+        added = [option for option in made if option not in planned]
+        left_out = [option for option in planned if option not in made]
         parts = [f"with `{' '.join(added)}`"] * bool(added)
         parts += [f"without `{' '.join(left_out)}`"] * bool(left_out)
         if parts:
@@ -46,6 +47,29 @@ def deviations(jobs: Iterable[Job], records: Mapping[str, dict]) -> list[str]:
         f"Not as planned, {what}: {len(names)} run{'s' * (len(names) > 1)} ({names[0]}"
         + (", ...)." if len(names) > 1 else ").")
         for what, names in found.items()
+    ]
+
+
+def _options(command: list[str]) -> list[str]:
+    """Options with their values; processes count as batches that one accumulates."""
+    launcher, words = [], list(command)
+    if "train.py" in words:
+        start = words.index("train.py")
+        launcher, words = words[:start], words[start:]
+    prefix = "--nproc_per_node="
+    counts = [w.removeprefix(prefix) for w in launcher if w.startswith(prefix)]
+    options: list[str] = []
+    for word in words:
+        if options and options[-1].startswith("--") and not word.startswith("--"):
+            options[-1] += f" {word}"
+        else:
+            options.append(word)
+    factor = "--grad_accumulation_factor "
+    return [
+        f"{factor}{int(option.removeprefix(factor)) * int(counts[0])}"
+        if counts and option.startswith(factor)
+        else option
+        for option in options
     ]
 
 
@@ -67,6 +91,7 @@ def versions(jobs: Iterable[Job], records: Mapping[str, dict]) -> list[str]:
     for job in jobs:
         if record := records.get(job.name):
             device = record["cost"]["device"] if "cost" in record else None
-            made = {**record["versions"], "on": device}
+            git = record["versions"].get("git") or "revision unknown"
+            made = {**record["versions"], "git": git, "on": device}
             found[", ".join(f"{k} {v}" for k, v in made.items() if v)] += 1
     return [f"- made with {made}: {count}" for made, count in found.items()]

@@ -53,10 +53,17 @@ def versions() -> dict[str, str | None]:
 
 
 def _git_revision() -> str | None:
+    """The commit, with ``+changes`` where the files differ from it."""
+    commit = _git("rev-parse", "HEAD")
+    changed = commit and _git("status", "--porcelain", "--untracked-files=no")
+    return f"{commit}+changes" if changed else commit
+
+
+def _git(*command: str) -> str | None:
     folder = Path(eat.__file__).parent
     try:
         answer = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True
+            ["git", *command], cwd=folder, capture_output=True, text=True
         )
     except OSError:  # no git on this machine
         return None

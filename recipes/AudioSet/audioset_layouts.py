@@ -34,6 +34,8 @@ class Listing:
         missing.
     faults : dict of str to str
         Why a clip cannot be used, whatever its file is.
+    others : dict of str to list of str
+        Further files of clips that have several, by clip id.
     duplicates : int
         Audio files left aside, as their clip has another.
     unlisted : int
@@ -43,6 +45,7 @@ class Listing:
     subsets: dict[str, Clips]
     files: dict[str, str]
     faults: dict[str, str] = field(default_factory=dict)
+    others: dict[str, list[str]] = field(default_factory=dict)
     duplicates: int = 0
     unlisted: int = 0
 
@@ -176,7 +179,8 @@ def clip_of(stem: str, listed: Container[str]) -> str | None:
 def find_files(folder: Path, but: Path, subsets: dict[str, Clips]) -> Listing:
     """Find the audio of listed clips at any depth.
 
-    Of several files of one clip, the one whose path comes first in the alphabet counts.
+    Of several files of one clip, the one whose path comes first in the alphabet stands
+    first, and the others are named in that order.
 
     Parameters
     ----------
@@ -192,7 +196,8 @@ def find_files(folder: Path, but: Path, subsets: dict[str, Clips]) -> Listing:
     """
     listed = ChainMap(*subsets.values())
     files: dict[str, str] = {}
-    found = unlisted = 0
+    others: dict[str, list[str]] = {}
+    unlisted = 0
     for path, _, names in walk_audio(folder, but):
         below = Path(path).relative_to(folder).as_posix()
         for name in names:
@@ -200,8 +205,12 @@ def find_files(folder: Path, but: Path, subsets: dict[str, Clips]) -> Listing:
             if clip is None:
                 unlisted += 1
                 continue
-            found += 1
             file = name if below == "." else f"{below}/{name}"
-            files[clip] = min(files.get(clip, file), file)
-    duplicates = found - len(files)
-    return Listing(subsets, files, duplicates=duplicates, unlisted=unlisted)
+            if clip in files:
+                others.setdefault(clip, []).append(file)
+            else:
+                files[clip] = file
+    for clip, further in others.items():
+        files[clip], *further[:] = sorted([files[clip], *further])
+    duplicates = sum(map(len, others.values()))
+    return Listing(subsets, files, {}, others, duplicates, unlisted)

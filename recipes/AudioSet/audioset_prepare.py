@@ -26,7 +26,8 @@ import json
 import logging
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 from audioset_coverage import Counts, Coverage, count_clips, summary_text
@@ -119,6 +120,18 @@ class Sorter:
         return rows, skipped
 
 
+def _usable_files(
+    listing: Listing, headers: dict[str, AudioInfo | AudioError], min_samples: int
+) -> Listing:
+    """Let the first file of each clip count that can be used."""
+    chosen = dict(listing.files)
+    for clip, others in listing.others.items():
+        files = (chosen[clip], *others)
+        usable = (f for f in files if not reason_to_skip(headers[f], f, min_samples))
+        chosen[clip] = next(usable, chosen[clip])
+    return replace(listing, files=chosen)
+
+
 def _with_pretrain(subsets: dict[str, Clips]) -> dict[str, Clips]:
     """Join the lists for training to ``pretrain``."""
     train: Clips = {}
@@ -174,6 +187,14 @@ def _log_counts(subset: str, counts: Counts) -> None:
     logger.info("%s: %s (%s h)", subset, line.format(**counts), counts["hours"])
 
 
+def _log_left_aside(listing: Listing) -> dict[str, int]:
+    """Say, and return, how many audio files are left aside."""
+    aside = {"duplicates": listing.duplicates, "unlisted": listing.unlisted}
+    line = "{duplicates} of clips that have another, {unlisted} of no listed clip"
+    logger.info("audio files left aside: %s", line.format(**aside))
+    return aside
+
+
 def prepare_audioset(
     data_folder: str | os.PathLike[str],
     save_folder: str | os.PathLike[str],
@@ -209,8 +230,9 @@ def prepare_audioset(
     logger.info("%s: %s", data_folder, layout)
     known = read_labels(layout.labels)
     listing = layout.read()
-    files = list(listing.files.values())
+    files = [*listing.files.values(), *chain(*listing.others.values())]
     headers = check_audio(data_folder, files, save_folder / "checked.csv")
+    listing = _usable_files(listing, headers, min_samples)
     sorter = Sorter(listing, headers, known, layout.labels.name, min_samples)
     manifests, skipped, counts, coverage = {}, [], {}, Coverage(known)
     for subset, clips in _with_pretrain(listing.subsets).items():
@@ -223,15 +245,13 @@ def prepare_audioset(
         _log_counts(subset, counts[subset])
     if not any(manifests.values()):
         raise ManifestError(
-            f"{data_folder}: {len(files)} listed clips have a file and none of them "
-            "can be used (name audio files <YouTube id>.wav or the like)"
+            f"{data_folder}: {len(listing.files)} listed clips have a file and none of "
+            "them can be used (name audio files <YouTube id>.wav or the like)"
         )
     page = summary_text(
         f"AudioSet in {data_folder}: {layout}", counts, skipped, coverage, listing
     )
-    aside = {"duplicates": listing.duplicates, "unlisted": listing.unlisted}
-    line = "{duplicates} of clips that have another, {unlisted} of no listed clip"
-    logger.info("audio files left aside: %s", line.format(**aside))
+    aside = _log_left_aside(listing)
     summary = {"subsets": counts, "files_left_aside": aside, "inputs": inputs}
     _write_all(save_folder, layout, manifests, skipped, coverage, page, summary)
 

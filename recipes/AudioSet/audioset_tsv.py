@@ -203,7 +203,7 @@ class TsvLists:
         placed = self._place(tsv, root, paths)
         duplicates = len(names) - len(clips) + placed.duplicates
         subset = "eval" if tsv.name in EVAL else _training_subset(clips, lbl.is_file())
-        return Listing({subset: clips}, placed.files, faults, duplicates)
+        return Listing({subset: clips}, placed.files, faults, placed.others, duplicates)
 
     def outputs(self) -> list[str]:
         """Return none: the audio is used where it lies."""
@@ -216,5 +216,6 @@ class TsvLists:
             subsets={k: v for part in parts for k, v in part.subsets.items()},
             files={k: v for part in parts for k, v in part.files.items()},
             faults={k: v for part in parts for k, v in part.faults.items()},
+            others={k: v for part in parts for k, v in part.others.items()},
             duplicates=sum(part.duplicates for part in parts),
         )

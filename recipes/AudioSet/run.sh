@@ -66,5 +66,5 @@ fi
 
 if runs 4; then
     log "Stage 4: result"
-    cat "$output_folder/finetune/results.json"
+    show_results "$output_folder/finetune"
 fi

@@ -162,10 +162,9 @@ def finetune(hparams: dict, run_opts: dict[str, Any]) -> None:
     """Fine-tune a pre-trained encoder, or train the same network from scratch."""
     labels = labels_of(hparams)
     train = dataset(hparams, hparams["train_manifest"], labels, replace=True)
+    test_set = valid = dataset(hparams, "eval", labels)
     if hparams["held_out"]:
         train, valid = hold_out(train, hparams["held_out"])
-    else:
-        valid = dataset(hparams, "eval", labels)
     classifier = hparams["modules"]["classifier"]
     if hparams["pretrained"] != "none":
         initialise_encoder(classifier.encoder, hparams["pretrained"])
@@ -181,7 +180,10 @@ def finetune(hparams: dict, run_opts: dict[str, Any]) -> None:
     if hparams["weighted_draws"]:
         sampler = weighted_sampler(brain, train, hparams["weighted_draws"])
     brain.fit_steps(train, valid, sampler)
-    run_on_main(brain.write_results, kwargs={"best": brain.best()})
+    results = {"best": brain.best()}
+    if hparams["held_out"] and not brain.was_complete():
+        results["test"] = brain.test(test_set)
+    run_on_main(brain.write_results, kwargs=results)
 
 
 def test(hparams: dict, run_opts: dict[str, Any]) -> None:

@@ -100,7 +100,7 @@ def test_clips_are_unpacked_and_listed(data, tmp_path):
     save = tmp_path / "save"
     prepare.prepare_audioset(data, save)
     rows = {row["ID"]: row for row in read_csv(save / "balanced_train.csv")}
-    assert list(rows) == [*(f"-good{number}" for number in range(5)), "_other", "cut"]
+    assert list(rows) == [*(f"-good{number}" for number in range(5)), "_other"]
     folder = save / "audio" / "balanced_train"
     assert rows["-good3"]["wav"] == str(folder / "00" / "-good3.flac")
     assert rows["-good3"]["labels"] == "/m/2;/m/1"
@@ -108,20 +108,21 @@ def test_clips_are_unpacked_and_listed(data, tmp_path):
     assert (folder / "00" / "-good3.flac").read_bytes() == flac(3)
     assert len(read_audio(rows["-good0"]["wav"])) == 4000
     assert [row["ID"] for row in read_csv(save / "eval.csv")] == ["ev"]
-    assert len(read_csv(save / "pretrain.csv")) == 7
+    assert len(read_csv(save / "pretrain.csv")) == 6
 
 
 def test_broken_rows_are_skipped_with_a_reason(data, tmp_path):
     prepare.prepare_audioset(data, tmp_path / "save")
     skipped = {row["id"]: row for row in read_csv(tmp_path / "save" / "skipped.csv")}
-    assert skipped.keys() == {"nothing", "noise", "foreign"}
+    assert skipped.keys() == {"nothing", "noise", "foreign", "cut"}
+    assert skipped["cut"]["reason"].startswith("unreadable: truncated, its header")
     assert skipped["nothing"]["reason"].startswith("unreadable: 0 bytes")
     assert skipped["noise"]["reason"].startswith("unreadable: not readable as audio")
     assert skipped["foreign"]["reason"].endswith(": /m/9")
     summary = json.loads((tmp_path / "save" / "summary.json").read_text())
     assert summary["files_left_aside"]["duplicates"] == 1
     counts = summary["subsets"]["balanced_train"]
-    assert (counts["listed"], counts["missing"], counts["used"]) == (10, 0, 7)
+    assert (counts["listed"], counts["missing"], counts["used"]) == (10, 0, 6)
 
 
 def test_an_interrupted_unpacking_goes_on(data, tmp_path, monkeypatch, unpacked):
@@ -141,7 +142,7 @@ def test_an_interrupted_unpacking_goes_on(data, tmp_path, monkeypatch, unpacked)
     unpacked.clear()
     prepare.prepare_audioset(data, save)
     assert unpacked == ["balanced_train/01.parquet", "eval/00.parquet"]
-    assert len(read_csv(save / "balanced_train.csv")) == 7
+    assert len(read_csv(save / "balanced_train.csv")) == 6
     assert not list(save.rglob("*.tmp"))
 
 
@@ -186,7 +187,7 @@ def test_the_folder_named_data_will_do(data, tmp_path, monkeypatch, unpacked):
     prepare.prepare_audioset("..", "../../../save")
     shutil.rmtree(data / "data" / "bal_train")
     prepare.prepare_audioset("..", "../../../save")
-    assert len(read_csv(tmp_path / "save" / "balanced_train.csv")) == 7
+    assert len(read_csv(tmp_path / "save" / "balanced_train.csv")) == 6
     assert len(unpacked) == 3
 
 

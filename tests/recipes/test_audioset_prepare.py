@@ -158,6 +158,21 @@ def test_the_summary_counts(corpus, tmp_path):
     assert summary(tmp_path)["files_left_aside"] == aside
 
 
+def test_a_good_file_stands_in_for_a_broken_one_of_the_same_clip(corpus, tmp_path):
+    first, second = (corpus / "audio" / name / "ev1.wav" for name in ("eval", "zzz"))
+    first.write_bytes(b"")
+    prepare.prepare_audioset(corpus, tmp_path)
+    rows = {row["ID"]: row for row in read_csv(tmp_path / "eval.csv")}
+    assert rows["ev1"]["wav"] == "$data_root/audio/zzz/ev1.wav"
+    assert rows["ev1"]["duration"] == "1.2500"
+    assert summary(tmp_path)["files_left_aside"]["duplicates"] == 1
+    second.write_bytes(b"")
+    (tmp_path / "summary.json").unlink()
+    prepare.prepare_audioset(corpus, tmp_path)
+    skipped = {row["id"]: row for row in read_csv(tmp_path / "skipped.csv")}
+    assert skipped["ev1"]["file"] == "audio/eval/ev1.wav"  # the first, if none will do
+
+
 def test_a_second_run_has_nothing_to_do(corpus, tmp_path, caplog, monkeypatch):
     prepare.prepare_audioset(corpus, tmp_path)
     with monkeypatch.context() as patch, caplog.at_level("INFO"):

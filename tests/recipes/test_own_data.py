@@ -86,6 +86,25 @@ def test_labelled_recordings(run_recipe, recordings, tmp_path):
     assert tested["test"] == pytest.approx(best, rel=1e-5)
 
 
+def test_an_epoch_chosen_on_training_clips_is_judged_on_the_others(
+    run_recipe, recordings, tmp_path
+):
+    label(recordings)
+    run, two = tmp_path / "run", " ".join(FINETUNE).replace("epochs 1", "epochs 2")
+    chosen = [*two.split(), "--pretrained", "none", "--held_out", 0.5]
+    results = run_recipe("AudioSet", "finetune_mini", recordings, run, *chosen)
+    kinds = [record["kind"] for record in records(run) if record["kind"] != "step"]
+    assert kinds == ["epoch", "epoch", "test"]
+    # What it reached is what the model left behind reaches.
+    tests = [*FINETUNE, "--pretrained", run / "model", "--test_only"]
+    again = run_recipe("AudioSet", "finetune_mini", recordings, tmp_path / "t", *tests)
+    assert results["test"] == pytest.approx(again["test"], rel=1e-5)
+    assert results["best"]["loss"] != pytest.approx(results["test"]["loss"], rel=1e-3)
+    # The same command changes nothing.
+    assert run_recipe("AudioSet", "finetune_mini", recordings, run, *chosen) == results
+    assert len(records(run)) == len(kinds)
+
+
 def test_validation_clips_are_not_trained_on(load_recipe, run_recipe, recordings):
     recipe, seen = load_recipe("AudioSet"), []
 

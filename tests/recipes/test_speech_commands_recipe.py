@@ -218,7 +218,14 @@ def test_run_sh_takes_a_model(run_sh):
 
 
 @pytest.mark.parametrize(
-    "options", ["--nonsense 1", "--data_folder", "--stop_stage 5", "--mini yes"]
+    "options",
+    [
+        "--nonsense 1",
+        "--data_folder",
+        "--stop_stage 5",
+        "--mini yes",
+        "--stage 3 --stop_stage 2",
+    ],
 )
 def test_run_sh_refuses(options, run_sh):
     refused = run_sh(NAME, *FOLDERS, *options.split())

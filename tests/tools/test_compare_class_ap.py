@@ -35,7 +35,7 @@ def test_means_ranks_and_missing_classes(compared):
     out = compared()
     assert "a.txt: 6 classes, mAP 0.4200, 1 without a value" in out
     assert "b.txt: 6 classes, mAP 0.5167, 0 without a value" in out
-    assert "Only in A: X\nOnly in B: Y\n" in out
+    assert "Only in A, 1 classes: X\nOnly in B, 1 classes: Y\n" in out
     assert (
         "5 classes in both files; left out, without a value in one or both: Hum" in out
     )
@@ -61,7 +61,10 @@ def test_files_without_a_common_class(compared):
 
 def test_errors_are_one_line(tmp_path):
     (tmp_path / "bad.txt").write_text("no such thing")
-    for name, message in (("none.txt", "No such file"), ("bad.txt", "its first line")):
-        path = str(tmp_path / name)
-        with pytest.raises(SystemExit, match=f"^compare_class_ap: .*{name}: {message}"):
+    (tmp_path / "binary.txt").write_bytes(b"\x80\x02")
+    faults = {"none": "No such file", "bad": "its first line", "binary": "no text file"}
+    for name, message in faults.items():
+        path = str(tmp_path / f"{name}.txt")
+        told = rf"^compare_class_ap: .*{name}\.txt: {message}"
+        with pytest.raises(SystemExit, match=told):
             compare_class_ap.main([path, path])

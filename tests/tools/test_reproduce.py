@@ -127,6 +127,20 @@ def test_failed_run_is_told_with_its_reason(call, capsys, fakes):
     assert "All done" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("options", "fault"),
+    [
+        (["table2"], "^reproduce: --audioset is missing"),
+        (["table1", "--audioset", "."], "^reproduce: --esc50 is missing"),
+        (["table2", "--seeds", "0"], "^2$"),  # argparse has said why
+    ],
+)
+def test_what_is_missing_is_named(call, fakes, options, fault):
+    with pytest.raises(SystemExit, match=fault):
+        call(*options)
+    assert not (fakes / "out").exists()
+
+
 def test_missing_folder_is_told_before_anything_runs(call, fakes):
     with pytest.raises(SystemExit, match="nowhere: no such folder, AudioSet is needed"):
         call("table2", "--audioset", fakes / "nowhere")

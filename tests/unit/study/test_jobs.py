@@ -44,8 +44,18 @@ def test_job_runs_once(tmp_path, capsys):
 
 def test_job_with_other_settings_is_not_taken_for_done(tmp_path):
     Runner().run(script(tmp_path / "run", TRAIN))
-    Runner().run(script(tmp_path / "run", TRAIN + "\n"))
+    other = script(tmp_path / "run", TRAIN.replace("0.25", "0.5"))
+    Runner().run(other)
     assert (tmp_path / "run" / "calls").read_text() == "xx"
+    assert other.done()["command"] == other.command
+
+
+def test_a_command_that_changes_nothing_leaves_the_record_of_the_first(tmp_path):
+    folder = tmp_path / "run"
+    Runner().run(script(folder, TRAIN))
+    before = (folder / "job.json").read_bytes()
+    Runner().run(script(folder, "pass"))  # as train.py does with a finished run
+    assert (folder / "job.json").read_bytes() == before
 
 
 def test_failed_job_says_why_and_runs_again(tmp_path):

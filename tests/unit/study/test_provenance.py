@@ -35,6 +35,18 @@ def test_other_commands_than_planned_are_told(study, record):
     ]
 
 
+def test_processes_in_place_of_accumulated_batches_are_as_planned(study, record):
+    planned = study().pretraining(1)
+    made = study(processes=4).pretraining(1)
+    assert made.command != planned.command
+    records = {planned.name: record(0.1, command=made.command)}
+    assert deviations([planned], records) == []
+    records[planned.name]["command"] = [*made.command, "--lr", "400"]
+    assert deviations([planned], records) == [
+        "Not as planned, with `--lr 400`: 1 run (pretrain-seed1)."
+    ]
+
+
 def test_commands_are_those_made_else_those_planned(study, record):
     start = study().pretraining(1)
     tuning = study().finetuning("AS-20K", start, 1)
@@ -56,6 +68,6 @@ def test_versions_are_counted(study, record):
     records = {job.name: record(0.1) for job in jobs}
     records["pretrain-seed3"]["versions"] = {"eat": "0.2.0", "git": "abc"}
     assert versions(jobs, records) == [
-        "- made with eat 0.1.0, on CPU x: 2",
+        "- made with eat 0.1.0, git revision unknown, on CPU x: 2",
         "- made with eat 0.2.0, git abc, on CPU x: 1",
     ]

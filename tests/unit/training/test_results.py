@@ -64,10 +64,28 @@ def test_failed_write_leaves_the_earlier_results(run):
 def test_versions(monkeypatch):
     found = versions()
     assert found["eat"] == eat.__version__ and found["torch"] == version("torch")
-    assert found["git"] is None or len(found["git"]) == 40
+    assert found["git"] is None or len(found["git"].removesuffix("+changes")) == 40
 
     def no_git(*_, **__):
         raise FileNotFoundError("git")
 
     monkeypatch.setattr(subprocess, "run", no_git)
     assert module.versions() == {**found, "git": None}
+
+
+def test_revision_says_whether_files_differ_from_it(tmp_path, monkeypatch):
+    def git(*words):
+        by = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        command = ["git", "-C", tmp_path, *by, *words]
+        return subprocess.check_output(command, text=True).strip()
+
+    (tmp_path / "__init__.py").write_text("")
+    monkeypatch.setattr(eat, "__file__", str(tmp_path / "__init__.py"))
+    assert versions()["git"] is None
+    git("init", "--quiet")
+    git("add", ".")
+    git("commit", "--quiet", "--message", "first")
+    (tmp_path / "new_results.json").write_text("")  # not git's matter
+    assert versions()["git"] == git("rev-parse", "HEAD")
+    (tmp_path / "__init__.py").write_text("x = 1")
+    assert versions()["git"] == git("rev-parse", "HEAD") + "+changes"
