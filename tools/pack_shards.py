@@ -16,7 +16,9 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
+import socket
 import sys
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -60,6 +62,25 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
+def _begin_worker() -> None:
+    torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Or a worker whose main process was killed would live on."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove what killed processes of this machine were writing."""
+    for path in folder.glob(f".shard-*.tar.{socket.gethostname()}-*.part"):
+        process = path.name.removesuffix(".part").rpartition("-")[2]
+        if not Path("/proc", process).exists():
+            path.unlink(missing_ok=True)
+
+
 def pack_all(tasks: Iterable[ShardTask], clips: int, workers: int) -> None:
     """Pack shards in parallel, with a progress bar; those that are there are kept."""
     with (
@@ -67,8 +88,7 @@ def pack_all(tasks: Iterable[ShardTask], clips: int, workers: int) -> None:
         ProcessPoolExecutor(
             workers,
             multiprocessing.get_context("spawn"),
-            initializer=torch.set_num_threads,
-            initargs=(1,),
+            initializer=_begin_worker,
         ) as pool,
         tqdm(total=clips, unit="clip", disable=None) as bar,
     ):
@@ -96,6 +116,7 @@ def pack_all(tasks: Iterable[ShardTask], clips: int, workers: int) -> None:
 def pack(options: argparse.Namespace) -> None:
     """Pack this part; write the manifests if it was the last."""
     make_save_folder(options.output)
+    _remove_leftovers(options.output)
     sources = options.manifests
     clips = ClipUnion(sources)
     (part, parts), size = options.part, options.clips_per_shard

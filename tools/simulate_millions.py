@@ -6,8 +6,9 @@
 The manifest names the clips of a few tar shards over and over, each time by another id.
 Two processes with two data workers each pre-train and fine-tune (weighted sampling) on
 it, with the mini settings; they are killed after half of the steps and started again.
-Shown are the seconds until the first step of each start, and of every process the peak
-memory and what it grew by while it trained. Linux only.
+Shown are the seconds until the first steps of each start, and of every process the peak
+memory, and what its own memory (shared with no other) grew by while it trained. Above
+a minute, or LIMIT_MB of growth, the script fails. Linux only.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from itertools import cycle, islice
 from pathlib import Path
+from statistics import median
 
 import psutil
 from survive_kills import RECIPE, ROOT, kill_all
@@ -39,6 +41,7 @@ CLIPS_ON_DISK = 400
 MANIFESTS = ("pretrain", "eval")
 LOG_INTERVAL, KEPT_EVERY = 10, 50  # steps
 POLL_SECONDS = 0.5
+LIMIT_SECONDS, LIMIT_MB = 60, 50
 COMMON = (
     "--corpus shards --train_manifest pretrain --number_of_epochs 1 --num_workers 2 "
     "--device cpu --precision fp32 --eval_precision fp32 --distributed_backend gloo "
@@ -49,7 +52,7 @@ TRAININGS = {
     "pre-training": ("pretrain_mini", "--clones 2"),
     "fine-tuning": ("finetune_mini", "--pretrained none"),
 }
-Memory = dict[str, list[tuple[int, float, float]]]  # (step, MiB, of its own) by process
+Memory = dict[str, list[tuple[int, float, float]]]  # step, peak, its own; by process
 
 
 def make_corpus(folder: Path, clips: int) -> Path:
@@ -138,8 +141,7 @@ def train_until(
                 first = time.monotonic() - started
             for name, member in processes(psutil.Process(process.pid)):
                 with suppress(psutil.Error):
-                    full = member.memory_full_info()
-                    figures = full.rss / 2**20, full.uss / 2**20
+                    figures = peak_mb(member.pid), member.memory_full_info().uss / 2**20
                     memory[f"{name} ({member.pid})"].append((steps[-1], *figures))
             time.sleep(POLL_SECONDS)
     finally:
@@ -148,12 +150,26 @@ def train_until(
     return first, steps[0]
 
 
+def peak_mb(pid: int) -> float:
+    """The most memory that a process has had, by the kernel's own account."""
+    with suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    raise psutil.NoSuchProcess(pid)
+
+
 def growth(samples: list[tuple[int, float, float]], steps: range) -> float:
-    """What a process grew by from the first half of some steps to the second."""
+    """What a process's own memory grew by, from the first half of steps to the second.
+
+    Medians: batches that wait to be used come and go.
+    """
     middle = (steps.start + steps.stop) // 2
     halves = (range(steps.start, middle), range(middle, steps.stop + 1))
-    peaks = [max(own for step, _, own in samples if step in half) for half in halves]
-    return peaks[1] - peaks[0]
+    first, second = (
+        median(own for step, _, own in samples if step in h) for h in halves
+    )
+    return second - first
 
 
 def simulate(training: str, shards: Path, run: Path, clips: int, steps: int) -> dict:
@@ -169,7 +185,7 @@ def simulate(training: str, shards: Path, run: Path, clips: int, steps: int) -> 
     memory = [
         {
             "process": name.rsplit(" (", 1)[0],
-            "peak_mb": round(max(rss for _, rss, _ in samples)),
+            "peak_mb": round(max(peak for _, peak, _ in samples)),
             "peak_own_mb": round(max(own for _, _, own in samples)),
             "growth_mb": round(growth(samples, range(kept + LOG_INTERVAL, steps)), 1),
         }
@@ -178,6 +194,17 @@ def simulate(training: str, shards: Path, run: Path, clips: int, steps: int) -> 
     ]
     seconds = {"start_seconds": round(started, 1), "resume_seconds": round(going_on, 1)}
     return {"training": training, "steps": steps, **seconds, "memory": memory}
+
+
+def above_limits(figures: dict) -> Iterator[str]:
+    """What is not as it should be, a line each."""
+    name = figures["training"]
+    for key in ("start_seconds", "resume_seconds"):
+        if figures[key] > LIMIT_SECONDS:
+            yield f"{name}: {key} {figures[key]}"
+    for row in figures["memory"]:
+        if row["growth_mb"] > LIMIT_MB:
+            yield f"{name}: {row['process']} grew by {row['growth_mb']} MB"
 
 
 def main() -> None:
@@ -204,6 +231,8 @@ def main() -> None:
     if options.write:
         figures = {"clips": options.clips, "trainings": found}
         options.write.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    if complaints := [line for figures in found for line in above_limits(figures)]:
+        sys.exit("simulate_millions: " + "; ".join(complaints))
 
 
 if __name__ == "__main__":

@@ -24,6 +24,10 @@ ATTEMPTS = 10  # clips that may fail one after the other
 MAX_WORKERS = 128
 
 
+class ClipError(Exception):
+    """One line on a clip at which reading failed in a way that nobody foresaw."""
+
+
 @dataclass(frozen=True)
 class Batch:
     """A batch of clips of different lengths.
@@ -51,17 +55,7 @@ class Batch:
     def to(self, device: str | torch.device, non_blocking: bool = False) -> Batch:
         """Return the batch with its tensors on a device.
 
-        Parameters
-        ----------
-        device : str or torch.device
-            Where to.
-        non_blocking : bool
-            Do not wait for copies from pinned memory.
-
-        Returns
-        -------
-        Batch
-            The moved batch.
+        With `non_blocking`, copies from pinned memory are not waited for.
         """
         return replace(
             self,
@@ -159,6 +153,19 @@ class ClipDataset(Dataset):
         settings = (self.data_root, self.label_set, self.read, self.replace)
         return ClipDataset(self.manifest, *settings, self.chosen[indices])
 
+    def strict(self) -> ClipDataset:
+        """Return the dataset of these clips, none of which another may stand in for."""
+        settings = (self.data_root, self.label_set, self.read)
+        return ClipDataset(self.manifest, *settings, chosen=self.chosen)
+
+    def fingerprint(self) -> str:
+        """Return the SHA-256 of the names and labels of the clips, in order."""
+        digest = hashlib.sha256(self.chosen.astype(np.int64).tobytes())
+        for strings in (self.manifest.ids, self.manifest.labels):
+            digest.update(strings.ends.tobytes())
+            digest.update(strings.block)
+        return digest.hexdigest()
+
     def in_work(self) -> list[str]:
         """Return the names of the clips that data workers are reading right now."""
         return [self.id(index) for index in self._reading[1:].tolist() if index >= 0]
@@ -172,6 +179,8 @@ class ClipDataset(Dataset):
             If it cannot be read and nothing may or can stand in for it.
         ManifestError
             If it has a label that is not in the list.
+        ClipError
+            If anything else goes wrong.
         """
         worker = get_worker_info()
         slot = 0 if worker is None else 1 + worker.id % MAX_WORKERS
@@ -190,6 +199,11 @@ class ClipDataset(Dataset):
                     raise AudioError(
                         f"{error} ({ATTEMPTS} clips in a row cannot be read)"
                     ) from None
+            except ManifestError:
+                raise
+            except Exception as error:
+                name = type(error).__name__
+                raise ClipError(f"clip {self.id(index)}: {name}, {error}") from error
             index = _stand_in(index, len(failures), len(self))
 
     def _load(self, index: int) -> dict[str, Any]:

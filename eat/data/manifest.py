@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import os
+import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -63,7 +64,8 @@ def atomic_open(path: str | os.PathLike[str]) -> Iterator[TextIO]:
     TextIO
         The open temporary file beside it.
     """
-    temporary = f"{os.fspath(path)}.{os.getpid()}.tmp"
+    # Another machine may be writing the same.
+    temporary = f"{os.fspath(path)}.{socket.gethostname()}-{os.getpid()}.tmp"
     try:
         # File names that are not UTF-8 are escaped: they are only ever reported.
         with open(

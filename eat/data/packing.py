@@ -161,7 +161,7 @@ def is_packed(task: ShardTask) -> bool:
     Returns
     -------
     bool
-        Whether it is complete.
+        Whether it is complete, and no clip that was missing has turned up since.
 
     Raises
     ------
@@ -181,7 +181,14 @@ def is_packed(task: ShardTask) -> bool:
             f"{task.tar}: was packed from other manifests or with other options "
             "(repeat those, or choose another folder)"
         )
+    missing = (wav for _, wav, reason in index["skipped"] if reason == MISSING)
+    if any(os.path.exists(_resolve(wav, task)) for wav in missing):
+        return False
     return task.tar.is_file() and task.tar.stat().st_size == index["bytes"]
+
+
+def _resolve(wav: str, task: ShardTask) -> str:
+    return wav.replace("$data_root", task.data_root, 1)
 
 
 def pack_shard(task: ShardTask) -> None:
@@ -232,7 +239,7 @@ def _write_clips(
     packed, skipped = [], []
     with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for row, (clip, wav, labels) in enumerate(task.clips, task.first):
-            path = wav.replace("$data_root", task.data_root, 1)
+            path = _resolve(wav, task)
             try:
                 sound = read_audio(path, RATE, task.max_seconds)
             except AudioNotFoundError:

@@ -9,6 +9,7 @@ resume work as they do on files.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import zlib
@@ -72,6 +73,17 @@ def _open(shard: str) -> FileIO:
     return open(shard, "rb", buffering=0)
 
 
+def _read(address: Address) -> bytes:
+    try:
+        # At an offset: forked data workers share the descriptor and its position.
+        return os.pread(_open(address.shard).fileno(), address.size, address.offset)
+    except OSError as error:
+        if error.errno != errno.ESTALE:
+            raise
+    _open.cache_clear()  # replaced on network storage since it was opened
+    return os.pread(_open(address.shard).fileno(), address.size, address.offset)
+
+
 def read_member(address: Address) -> bytes:
     """Read the bytes at an address and check them.
 
@@ -93,8 +105,7 @@ def read_member(address: Address) -> bytes:
         If it cannot be read, or the bytes are not what was written.
     """
     try:
-        # At an offset: forked data workers share the descriptor and its position.
-        data = os.pread(_open(address.shard).fileno(), address.size, address.offset)
+        data = _read(address)
     except FileNotFoundError:
         raise AudioNotFoundError(f"{address}: no such shard (check the path)") from None
     except OSError as error:

@@ -30,6 +30,11 @@ def save_model(folder: str | Path, config: Mapping, model: nn.Module) -> None:
         What :mod:`eat.interop.loading` needs to build the model again.
     model
         The module whose state is written.
+
+    Raises
+    ------
+    CheckpointError
+        If it cannot be written.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -37,7 +42,14 @@ def save_model(folder: str | Path, config: Mapping, model: nn.Module) -> None:
         name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()
     }
     partial = folder / f".{WEIGHTS}.partial"
-    save_file(state, partial, metadata={"format": "pt"})
+    try:
+        save_file(state, partial, metadata={"format": "pt"})
+    except SafetensorError as error:  # also where the disk is full
+        partial.unlink(missing_ok=True)
+        raise CheckpointError(
+            f"{folder / WEIGHTS}: cannot be written, {error} (free space or mend the "
+            "disk; the same command goes on)"
+        ) from error
     os.replace(partial, folder / WEIGHTS)
     partial = folder / f".{CONFIG}.partial"
     partial.write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")

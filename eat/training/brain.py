@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+from pathlib import Path
 from typing import Any
 
 import speechbrain as sb
@@ -82,10 +83,20 @@ class EATBrain(ResumableBrain):
     def on_fit_start(self) -> None:
         """Start or resume, and say which."""
         if self.checkpointer is None or self.checkpointer.find_checkpoint() is None:
+            self._require_unfinished()
             self.logbook.begin()  # of a start that was killed before its checkpoint
         super().on_fit_start()
         if self.optimizer_step:
             logger.info("Resumed after optimiser step %d", self.optimizer_step)
+
+    def _require_unfinished(self) -> None:
+        """Refuse to train anew over what a finished run has left."""
+        results = Path(self.hparams.output_folder) / "results.json"
+        if results.exists():
+            raise ExperimentError(
+                f"{results}: a finished run's, whose checkpoints are gone (give "
+                "another --output_folder, or remove this file to train anew)"
+            )
 
     def on_stage_start(self, stage: sb.Stage, epoch: int | None = None) -> None:
         """Remember the epoch, of which every draw is a function."""
@@ -162,7 +173,8 @@ class EATBrain(ResumableBrain):
         raise ExperimentError(
             f"step {self.optimizer_step}: the gradient was not finite for "
             f"{self.meter.skipped_in_a_row} steps in a row (left_out.jsonl; {good}; "
-            "try a lower --lr or --precision fp32; --nonfinite_patience bears more)"
+            "--nonfinite_patience bears more; with a lower --lr or --precision fp32 it "
+            "is another run, for another --output_folder)"
         )
 
     def note_damaged(self) -> None:

@@ -8,20 +8,27 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from logging import DEBUG
 from pathlib import Path
 from typing import Any
 
+import yaml
 from speechbrain.utils.checkpoints import Checkpoint, Checkpointer
-from speechbrain.utils.distributed import ddp_barrier, if_main_process
+from speechbrain.utils.distributed import (
+    ddp_barrier,
+    if_main_process,
+    main_process_only,
+)
 
-from eat.training.processes import is_lost_connection
+from eat.training.processes import is_lost_connection, of_all_processes, world_size
 
 logger = logging.getLogger(__name__)
 
 PARTIAL = ".partial-"
 SUMS = "SHA256.json"
+LAG = 60  # seconds a network file system may take to show a file everywhere
 CHECKPOINT_META = {"unixtime", "end-of-epoch"}  # beside the caller's
 
 
@@ -37,6 +44,8 @@ class AtomicCheckpointer(Checkpointer):
     another name, is never picked, and goes when the next checkpoint is written. Every
     file's checksum lies beside it and is compared before anything is read.
     """
+
+    _agreed: list[Checkpoint] | None = None  # while processes go by one list
 
     def save_checkpoint(
         self,
@@ -73,6 +82,44 @@ class AtomicCheckpointer(Checkpointer):
             f"({left}; free space or mend the disk and repeat the command)"
         )
 
+    def list_checkpoints(self) -> list[Checkpoint]:
+        """List all checkpoints.
+
+        Raises
+        ------
+        BrokenCheckpointError
+            If one has lost what says which it is: the next start would pass it over.
+        """
+        if self._agreed is not None:
+            return self._agreed
+        for folder in Path(self.checkpoints_dir).glob("CKPT*"):
+            if folder.is_dir() and not _has_meta(folder):
+                raise BrokenCheckpointError(_refusal(folder, "CKPT.yaml"))
+        return super().list_checkpoints()
+
+    @contextmanager
+    def _agreeing(self) -> Iterator[None]:
+        """Let all processes go by the main one's list.
+
+        On network file systems others may see an older one for a while.
+        """
+        mine = self.list_checkpoints() if if_main_process() else None
+        self._agreed, *_ = of_all_processes(mine)
+        try:
+            yield
+        finally:
+            self._agreed = None
+
+    def recover_if_possible(self, *args: Any, **kwargs: Any) -> Checkpoint | None:
+        """Recover as SpeechBrain does, all processes from the same checkpoint."""
+        with self._agreeing():
+            return super().recover_if_possible(*args, **kwargs)
+
+    def delete_checkpoints(self, **kwargs: Any) -> None:
+        """Delete as SpeechBrain does, all processes by the same list."""
+        with self._agreeing():
+            super().delete_checkpoints(**kwargs)
+
     def load_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Load a checkpoint that is as it was written.
 
@@ -81,12 +128,9 @@ class AtomicCheckpointer(Checkpointer):
         BrokenCheckpointError
             If a file is missing, truncated or altered.
         """
+        _await(checkpoint.path / SUMS)
         if wrong := _altered(checkpoint.path):
-            raise BrokenCheckpointError(
-                f"{checkpoint.path / wrong}: missing, truncated or altered since it "
-                f"was written (remove the folder {checkpoint.path.name} to go on from "
-                "the checkpoint before it)"
-            )
+            raise BrokenCheckpointError(_refusal(checkpoint.path, wrong))
         super().load_checkpoint(checkpoint)
 
     def save_and_keep_only(
@@ -122,6 +166,15 @@ class AtomicCheckpointer(Checkpointer):
         """
         newest = self.find_checkpoint()
         return max(time.time(), newest.meta["unixtime"] + 1e-3 if newest else 0)
+
+    @staticmethod
+    @main_process_only
+    def _delete_checkpoint(checkpoint: Checkpoint, verbosity: int = DEBUG) -> None:
+        """Take a checkpoint's name, then its files: a kill leaves no half one."""
+        aside = _aside(checkpoint.path)
+        os.rename(checkpoint.path, aside)
+        shutil.rmtree(aside)
+        logger.log(verbosity, "Deleted checkpoint %s", checkpoint.path)
 
     def _new_checkpoint_dirpath(self) -> Path:
         return _aside(super()._new_checkpoint_dirpath())
@@ -161,6 +214,28 @@ def _altered(folder: Path) -> str | None:
         return SUMS
     found = _sums(folder)
     return next((name for name in written if found.get(name) != written[name]), None)
+
+
+def _has_meta(folder: Path) -> bool:
+    try:
+        meta = yaml.safe_load((folder / "CKPT.yaml").read_text(encoding="utf-8"))
+        return isinstance(meta, dict) and CHECKPOINT_META <= meta.keys()
+    except (OSError, ValueError, yaml.YAMLError):
+        return False
+
+
+def _refusal(folder: Path, name: str) -> str:
+    return (
+        f"{folder / name}: missing, truncated or altered since it was written (remove "
+        f"the folder {folder.name} to go on from the checkpoint before it)"
+    )
+
+
+def _await(path: Path) -> None:
+    """Wait a while for what another machine has written."""
+    deadline = time.monotonic() + (LAG if world_size() > 1 else 0)
+    while not path.exists() and time.monotonic() < deadline:
+        time.sleep(0.5)
 
 
 def _aside(path: Path) -> Path:

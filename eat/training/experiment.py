@@ -22,10 +22,12 @@ from speechbrain.utils.distributed import if_main_process, run_on_main
 from speechbrain.utils.seed import seed_everything
 
 from eat.audio.io import AudioError
+from eat.data.dataset import ClipError
 from eat.data.manifest import ManifestError
 from eat.evaluation.diagnostics import CollapseError
 from eat.interop.weights import CheckpointError
 from eat.training.checkpointing import BrokenCheckpointError
+from eat.training.identity import deciding, differences
 from eat.training.interruption import Interrupted
 from eat.training.lock import LockError, lock_folder
 from eat.training.processes import join_processes, leave_together
@@ -39,21 +41,6 @@ from eat.training.settings import (
 )
 
 logger = logging.getLogger(__name__)
-
-# Settings that may change between the parts of one run without changing its numbers.
-FREE_SETTINGS = {
-    "data_folder",
-    "manifest_folder",
-    "num_workers",
-    "log_interval",
-    "ckpt_interval_minutes",
-    "ckpt_interval_steps",
-    "keep_checkpoints",
-    "keep_epoch_models",
-    "keep_every_epochs",
-    "max_damaged_share",
-    "grad_accumulation_factor",  # but not the clips of a step, see ResumableBrain
-}
 
 
 def start_experiment(argv: Sequence[str]) -> tuple[dict, dict]:
@@ -105,6 +92,7 @@ def one_line_errors() -> Iterator[None]:
     expected = (
         ExperimentError,
         AudioError,
+        ClipError,
         ManifestError,
         CheckpointError,
         CollapseError,
@@ -172,30 +160,9 @@ def _check_folder(folder: Path, settings: dict) -> None:
     if not begun or not (folder / SETTINGS).is_file():
         return  # a start that failed must not bind the next one
     earlier = yaml.load((folder / SETTINGS).read_text(), Loader=PlainLoader)
-    # The folder may have moved since, or be spelled differently.
-    earlier = _relative(earlier, earlier["output_folder"])
-    settings = _relative(settings, settings["output_folder"])
-    keys = (earlier.keys() | settings.keys()) - FREE_SETTINGS
-    differing = sorted(k for k in keys if earlier.get(k) != settings.get(k))
-    # Nested objects repeat the plain settings that they refer to.
-    plain = [k for k in differing if not isinstance(settings.get(k), dict | list)]
-    if differing:
-        shown = ", ".join(
-            f"{k} was {earlier.get(k)}, now {settings.get(k)}"
-            for k in (plain or differing)[:3]
-        )
+    earlier = deciding(earlier, earlier["output_folder"])
+    if differing := differences(earlier, deciding(settings, settings["output_folder"])):
         raise ExperimentError(
-            f"{folder}: holds a run with other settings ({shown}); give a new "
+            f"{folder}: holds a run with other settings ({differing}); give a new "
             "--output_folder, or repeat the first command to resume"
         )
-
-
-def _relative(value: object, folder: str) -> object:
-    """A copy of plain settings in which paths below the folder begin with a dot."""
-    if isinstance(value, dict):
-        return {key: _relative(item, folder) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_relative(item, folder) for item in value]
-    if isinstance(value, str) and f"{value}/".startswith(f"{folder}/"):
-        return os.path.normpath(f"./{value.removeprefix(folder)}")
-    return value

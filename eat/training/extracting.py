@@ -27,6 +27,7 @@ from eat.training.lock import LockError, lock_folder
 from eat.training.processes import is_lost_connection, of_all_processes, world_size
 from eat.training.results import versions
 from eat.training.settings import ExperimentError
+from eat.training.workers import timeout, worker_errors
 
 CHUNK_BATCHES = 8  # what a process that is killed loses at most
 TRIED = 8  # clips that are read before all: is this their folder?
@@ -124,6 +125,7 @@ def fill(
         num_workers=num_workers,
         collate_fn=_collate,
         worker_init_fn=outlive_signals,
+        timeout=timeout(num_workers),
     )
     clips_of_mine = sum(len(store.rows(chunk)) for chunk in mine)
     bar = tqdm(
@@ -134,7 +136,7 @@ def fill(
         disable=None if rank == 0 else True,
     )
     interruption, parts, failures = Interruption(), [], {}
-    with bar, _worker_errors(clips), interruption.watched():
+    with bar, worker_errors(clips), interruption.watched():
         for rows, batch, failed in loader:
             if interruption.number is not None:
                 raise Interrupted(
@@ -268,18 +270,4 @@ def _lost_connections() -> Iterator[None]:
             raise
         raise ExperimentError(
             "another process has ended, see what it said (the same command goes on)"
-        ) from error
-
-
-@contextmanager
-def _worker_errors(clips: ClipDataset) -> Iterator[None]:
-    """Name the clips at which a data worker died."""
-    try:
-        yield
-    except RuntimeError as error:
-        if "DataLoader" not in str(error):
-            raise
-        raise ExperimentError(
-            f"{str(error).splitlines()[0]} (clips being read: "
-            f"{', '.join(clips.in_work()) or 'unknown'}; the same command goes on)"
         ) from error

@@ -20,6 +20,7 @@ from eat.training.brain import EATBrain
 from eat.training.optim import parameter_groups
 from eat.training.processes import of_all_processes
 from eat.training.settings import ExperimentError
+from eat.training.workers import worker_errors
 
 
 class FinetuneBrain(EATBrain):
@@ -180,7 +181,8 @@ class FinetuneBrain(EATBrain):
     def test(self, dataset: Dataset) -> dict[str, float]:
         """Judge the best epoch (with ``--test_only`` the network as it is)."""
         options = {**self.loader_options, "batch_size": self.hparams.batch_size}
-        self.evaluate(dataset, test_loader_kwargs=options)
+        with self.lost_connections(), worker_errors(dataset):
+            self.evaluate(dataset, test_loader_kwargs=options)
         return self.tested
 
     def on_evaluate_start(

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import logging
 import os
 import socket
 from pathlib import Path
 from typing import TextIO
+
+logger = logging.getLogger(__name__)
 
 LOCK = ".lock"
 
@@ -41,7 +44,13 @@ def lock_folder(folder: Path) -> TextIO:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EAGAIN):
-            return file  # a file system without locks
+            logger.warning(
+                "%s: its file system knows no locks (%s): nothing keeps a second run "
+                "from the same folder",
+                folder,
+                error.strerror,
+            )
+            return file
         file.seek(0)
         holder = file.read().strip() or "unknown"
         file.close()

@@ -156,9 +156,11 @@ class PretrainBrain(EATBrain):
         """Begin to collect losses."""
         super().on_stage_start(stage, epoch)
         self.valid_losses: list[float] = []
+        self.replaced: dict[str, str] = {}  # clips that are no sound, and why
 
     def evaluate_batch(self, batch: Batch, stage: sb.Stage) -> Tensor:
         """Collect a batch's loss."""
+        self.replaced.update(batch.failures)
         loss = super().evaluate_batch(batch, stage)
         self.valid_losses.append(loss.item())
         return loss
@@ -173,6 +175,7 @@ class PretrainBrain(EATBrain):
         record = {"valid_loss": fmean(losses)}
         if self.probe_sets is not None:
             record["knn_mAP"] = self.knn_score()
+        self.note_replaced()
         self.last = {**record, "epoch": epoch}
         self.log("epoch", record)
         self.hparams.train_logger.log_stats(
@@ -183,6 +186,16 @@ class PretrainBrain(EATBrain):
         if self.hparams.keep_epoch_models:
             run_on_main(self.write_model, args=[f"models/epoch{epoch}"])
         self.save_epoch(self.last)
+
+    def note_replaced(self) -> None:
+        """Write down clips of the validation that another stood in for.
+
+        These scores only watch a training; a damaged clip need not end it.
+        """
+        for replaced in of_all_processes(self.replaced):
+            for clip, reason in replaced.items():
+                self.logbook.write_left_out(self.optimizer_step, reason, [clip])
+                logger.warning("Validation: another clip for %s: %s", clip, reason)
 
     def knn_score(self) -> float:
         """MAP of nearest neighbours in the student's mean patch features."""
@@ -199,6 +212,8 @@ class PretrainBrain(EATBrain):
         loader = DataLoader(dataset, batch_size=32, sampler=share, collate_fn=collate)
         features, labels = [], []
         for batch in tqdm(loader, "kNN features", leave=False, disable=None):
+            self.leave_if_asked()
+            self.replaced.update(batch.failures)
             batch = batch.to(self.device)
             with self.evaluation_ctx:
                 spec = self.modules.frontend(batch.wav, batch.lengths)

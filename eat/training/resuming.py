@@ -8,7 +8,6 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +21,15 @@ from speechbrain.utils.checkpoints import (
 from speechbrain.utils.distributed import main_process_only
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from eat.data.dataset import ClipDataset, collate
+from eat.data.dataset import collate
 from eat.data.sampling import EpochSampler, ProcessBatches
+from eat.training.identity import differences, identity
 from eat.training.interruption import Interrupted, Interruption, outlive_signals
 from eat.training.processes import any_process, is_lost_connection, world_size
 from eat.training.settings import ExperimentError
+from eat.training.workers import timeout, worker_errors
 
 logger = logging.getLogger(__name__)
-
-WORKER_TIMEOUT = 600  # seconds to wait for a batch before a data worker counts as hung
 
 
 @register_checkpoint_hooks
@@ -86,7 +85,7 @@ class ResumableBrain(sb.Brain):
             "num_workers": self.hparams.num_workers,
             "collate_fn": collate,
             "worker_init_fn": outlive_signals,
-            "timeout": WORKER_TIMEOUT if self.hparams.num_workers else 0,
+            "timeout": timeout(self.hparams.num_workers),
             "pin_memory": "cuda" in self.device,
         }
 
@@ -100,6 +99,7 @@ class ResumableBrain(sb.Brain):
         """
         if sampler is None:
             sampler = EpochSampler(len(train), self.clips_an_epoch, self.hparams.seed)
+        self.identity = identity(self.hparams.output_folder, train)
         batch, options = self.hparams.batch_size, self.loader_options
         self.train_sampler = ProcessBatches(sampler, batch, self.rank, self.world_size)
         # Not SpeechBrain's loader: that deals out clips, not batches, and goes on at a
@@ -108,12 +108,13 @@ class ResumableBrain(sb.Brain):
         kwargs = {**options, "batch_size": batch}
         with (
             self.interruption.watched(),
-            self._lost_connections(),
-            _worker_errors(train, valid),
+            self.lost_connections(),
+            worker_errors(train, valid),
         ):
             self.fit(
                 self.hparams.epoch_counter, loader, valid, valid_loader_kwargs=kwargs
             )
+            self.leave_if_asked()  # what came during the last epoch's end
 
     def on_fit_start(self) -> None:
         """Start, or go on at the batch where the last part of the run stopped."""
@@ -133,7 +134,7 @@ class ResumableBrain(sb.Brain):
             self.step = len(self.train_sampler)  # SpeechBrain has set it back by now
             self._save_intra_epoch_ckpt()
             self.step = 0
-            valid_set = _Followed(valid_set, self._leave_if_asked)
+            valid_set = _Followed(valid_set, self.leave_if_asked)
         super()._fit_valid(valid_set, epoch, enable)
 
     def _should_save_intra_epoch_ckpt(self, last: float, steps_since: int) -> bool:
@@ -156,7 +157,8 @@ class ResumableBrain(sb.Brain):
         if any_process(self.interruption.number is not None, self.device):
             self._leave()
 
-    def _leave_if_asked(self) -> None:
+    def leave_if_asked(self) -> None:
+        """Leave where a signal asked for it, a checkpoint being written."""
         if self.interruption.number is not None:
             self._leave()
 
@@ -179,12 +181,19 @@ class ResumableBrain(sb.Brain):
             "batches": self.step * self.world_size,
             "clips_a_step": self.clips_a_step,
             "avg_train_loss": float(self.avg_train_loss),
+            "identity": self.identity,
         }
         Path(path).write_text(json.dumps(place), encoding="utf-8")
 
     @mark_as_loader
     def _recover(self, path: Path, end_of_epoch: bool) -> None:
-        place = json.loads(Path(path).read_text(encoding="utf-8"))
+        path = Path(path)
+        place = json.loads(path.read_text(encoding="utf-8"))
+        if differing := differences(place["identity"], self.identity):
+            raise ExperimentError(
+                f"{path.parent}: is of a run with other settings or clips "
+                f"({differing}; give a new --output_folder, or what it had)"
+            )
         if place["clips_a_step"] != self.clips_a_step:
             raise ExperimentError(
                 f"{self.hparams.output_folder}: its steps have {place['clips_a_step']} "
@@ -234,7 +243,7 @@ class ResumableBrain(sb.Brain):
         return self.last is None and written
 
     @contextmanager
-    def _lost_connections(self) -> Iterator[None]:
+    def lost_connections(self) -> Iterator[None]:
         """Say in one line that another process has gone, or of what signal both end."""
         try:
             yield
@@ -242,7 +251,7 @@ class ResumableBrain(sb.Brain):
             if not is_lost_connection(error):
                 raise
             if self.saved_at == self.optimizer_step:
-                self._leave_if_asked()
+                self.leave_if_asked()
             raise ExperimentError(
                 "another process of the run has ended, see what it said (the same "
                 "command goes on from the last checkpoint)"
@@ -263,19 +272,3 @@ class _Followed:
         for batch in self.loader:
             yield batch
             self.call()
-
-
-@contextmanager
-def _worker_errors(*datasets: Dataset) -> Iterator[None]:
-    """Name the clips at which data workers died or hang."""
-    try:
-        yield
-    except RuntimeError as error:
-        if "DataLoader" not in str(error):
-            raise
-        reading = [d.in_work() for d in datasets if isinstance(d, ClipDataset)]
-        clips = ", ".join(chain.from_iterable(reading)) or "unknown"
-        raise ExperimentError(
-            f"{str(error).splitlines()[0]} (clips being read: {clips}; memory full, or "
-            "storage that hangs? the same command goes on from the last checkpoint)"
-        ) from error

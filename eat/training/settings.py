@@ -20,6 +20,7 @@ WHOLE_AND_POSITIVE = {
     "steps_per_epoch",
     "number_of_epochs",
     "grad_accumulation_factor",
+    "keep_checkpoints",
     "log_interval",
     "num_classes",
     "num_frames",

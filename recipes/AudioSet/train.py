@@ -120,7 +120,7 @@ def labels_of(hparams: dict) -> LabelSet:
 def dataset(
     hparams: dict, manifest: str, labels: LabelSet | None, replace: bool = False
 ) -> ClipDataset:
-    """Dataset of one manifest; for training, others stand in for damaged clips."""
+    """Dataset of one manifest; with `replace`, others stand in for damaged clips."""
     path = Path(hparams["manifest_folder"]) / f"{manifest}.csv"
     return audio_dataset(
         path, hparams["data_folder"], labels, hparams["max_seconds"], replace=replace
@@ -141,7 +141,7 @@ def pretrain(hparams: dict, run_opts: dict[str, Any]) -> None:
     train = dataset(hparams, hparams["train_manifest"], None, replace=True)
     probe_sets = None
     if (Path(hparams["manifest_folder"]) / "balanced_train.csv").is_file():
-        labelled = dataset(hparams, "balanced_train", labels)
+        labelled = dataset(hparams, "balanced_train", labels, replace=True)
         probe_sets = hold_out(labelled, hparams["held_out"])
         valid = probe_sets[1]
     else:
@@ -165,6 +165,7 @@ def finetune(hparams: dict, run_opts: dict[str, Any]) -> None:
     test_set = valid = dataset(hparams, "eval", labels)
     if hparams["held_out"]:
         train, valid = hold_out(train, hparams["held_out"])
+        valid = valid.strict()
     classifier = hparams["modules"]["classifier"]
     if hparams["pretrained"] != "none":
         initialise_encoder(classifier.encoder, hparams["pretrained"])

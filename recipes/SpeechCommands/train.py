@@ -93,13 +93,14 @@ def prepare_data(hparams: dict) -> LabelSet:
     return read_labels(Path(hparams["manifest_folder"]) / "labels.csv")
 
 
-def dataset(hparams: dict, part: str, labels: LabelSet | None) -> ClipDataset:
+def dataset(
+    hparams: dict, part: str, labels: LabelSet | None, replace: bool = False
+) -> ClipDataset:
     """Clips of ``train``, ``valid`` or ``test``, by the corpus's own lists.
 
-    In training others stand in for damaged ones.
+    With `replace`, others stand in for damaged clips.
     """
     path = Path(hparams["manifest_folder"]) / f"{part}.csv"
-    replace = part == "train"
     return audio_dataset(
         path, hparams["data_folder"], labels, hparams["max_seconds"], replace=replace
     )
@@ -108,8 +109,10 @@ def dataset(hparams: dict, part: str, labels: LabelSet | None) -> ClipDataset:
 def pretrain(hparams: dict, run_opts: dict[str, Any]) -> None:
     """Pre-train on the training clips; labels serve the kNN score only."""
     labels = prepare_data(hparams)
-    remembered, _ = hold_out(dataset(hparams, "train", labels), hparams["held_out"])
-    valid = dataset(hparams, "valid", labels)
+    train, valid = (
+        dataset(hparams, part, labels, replace=True) for part in ("train", "valid")
+    )
+    remembered, _ = hold_out(train, hparams["held_out"])
     brain = SpeechCommandsPretrainBrain(
         modules=hparams["modules"],
         opt_class=hparams["opt_class"],
@@ -118,7 +121,7 @@ def pretrain(hparams: dict, run_opts: dict[str, Any]) -> None:
         checkpointer=hparams["checkpointer"],
     )
     brain.probe_sets = remembered, valid
-    brain.fit_steps(dataset(hparams, "train", None), valid)
+    brain.fit_steps(dataset(hparams, "train", None, replace=True), valid)
     run_on_main(brain.write_results)
 
 
@@ -136,9 +139,8 @@ def finetune(hparams: dict, run_opts: dict[str, Any]) -> None:
         checkpointer=hparams["checkpointer"],
     )
     brain.label_set = labels
-    train, valid, test_set = (
-        dataset(hparams, part, labels) for part in ("train", "valid", "test")
-    )
+    train = dataset(hparams, "train", labels, replace=True)
+    valid, test_set = (dataset(hparams, part, labels) for part in ("valid", "test"))
     brain.fit_steps(train, valid)
     scores = None if brain.was_complete() else brain.test(test_set)
     run_on_main(brain.write_results, kwargs={"best": brain.best(), "test": scores})

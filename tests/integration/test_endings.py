@@ -27,7 +27,7 @@ from survive_kills import (  # noqa: E402
 pytestmark = pytest.mark.slow
 ONE = Setting("finetune_mini.yaml", f"{FINETUNE} --num_workers 2")
 TWO = Setting("pretrain_mini.yaml", f"{PRETRAIN} --num_workers 0", processes=2)
-SOON = 20  # seconds; a launcher waits for 30 before it kills who does not end
+SOON = 25  # seconds; a launcher waits for 30 before it kills who does not end
 
 
 @pytest.fixture

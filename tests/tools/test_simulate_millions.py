@@ -16,11 +16,22 @@ from eat.data.shards import read_clip  # noqa: E402
 
 def test_growth_is_that_of_the_second_half():
     before = [(0, 900.0, 800.0), (10, 500.0, 100.0)]  # while it began
-    flat = [(20, 500.0, 103.0), (30, 510.0, 103.0), (40, 500.0, 102.0)]
-    risen = [(20, 500.0, 101.0), (30, 510.0, 103.0), (40, 500.0, 148.0)]
+    first = [(20, 500.0, 101.0), (22, 500.0, 103.0), (24, 510.0, 150.0)]
+    flat = [(30, 500.0, 150.0), (35, 510.0, 103.0), (40, 500.0, 102.0)]
+    risen = [(30, 500.0, 150.0), (35, 510.0, 151.0), (40, 500.0, 152.0)]
     steps = range(20, 40)
-    assert simulate_millions.growth(before + flat, steps) == 0.0
-    assert simulate_millions.growth(before + risen, steps) == 47.0
+    assert simulate_millions.growth(before + first + flat, steps) == 0.0
+    assert simulate_millions.growth(before + first + risen, steps) == 48.0
+
+
+def test_figures_above_the_limits_are_named():
+    row = {"process": "process 1", "growth_mb": 3.0}
+    figures = {"training": "t", "start_seconds": 9.0, "resume_seconds": 9.0}
+    assert list(simulate_millions.above_limits({**figures, "memory": [row]})) == []
+    slow = {**figures, "resume_seconds": 61.0}
+    row["growth_mb"] = 51.0
+    told = list(simulate_millions.above_limits({**slow, "memory": [row]}))
+    assert told == ["t: resume_seconds 61.0", "t: process 1 grew by 51.0 MB"]
 
 
 @pytest.mark.slow
