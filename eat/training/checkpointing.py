@@ -8,19 +8,14 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from logging import DEBUG
 from pathlib import Path
 from typing import Any
 
 import yaml
-from speechbrain.utils.checkpoints import Checkpoint, Checkpointer
-from speechbrain.utils.distributed import (
-    ddp_barrier,
-    if_main_process,
-    main_process_only,
-)
+from speechbrain.utils.checkpoints import Checkpoint, Checkpointer, ckpt_recency
+from speechbrain.utils.distributed import ddp_barrier, if_main_process
 
 from eat.training.processes import is_lost_connection, of_all_processes, world_size
 
@@ -44,8 +39,6 @@ class AtomicCheckpointer(Checkpointer):
     another name, is never picked, and goes when the next checkpoint is written. Every
     file's checksum lies beside it and is compared before anything is read.
     """
-
-    _agreed: list[Checkpoint] | None = None  # while processes go by one list
 
     def save_checkpoint(
         self,
@@ -90,35 +83,48 @@ class AtomicCheckpointer(Checkpointer):
         BrokenCheckpointError
             If one has lost what says which it is: the next start would pass it over.
         """
-        if self._agreed is not None:
-            return self._agreed
         for folder in Path(self.checkpoints_dir).glob("CKPT*"):
             if folder.is_dir() and not _has_meta(folder):
                 raise BrokenCheckpointError(_refusal(folder, "CKPT.yaml"))
         return super().list_checkpoints()
 
-    @contextmanager
-    def _agreeing(self) -> Iterator[None]:
-        """Let all processes go by the main one's list.
-
-        On network file systems others may see an older one for a while.
-        """
-        mine = self.list_checkpoints() if if_main_process() else None
-        self._agreed, *_ = of_all_processes(mine)
-        try:
-            yield
-        finally:
-            self._agreed = None
-
     def recover_if_possible(self, *args: Any, **kwargs: Any) -> Checkpoint | None:
-        """Recover as SpeechBrain does, all processes from the same checkpoint."""
-        with self._agreeing():
-            return super().recover_if_possible(*args, **kwargs)
+        """Recover as SpeechBrain does, all processes from the same checkpoint.
 
-    def delete_checkpoints(self, **kwargs: Any) -> None:
-        """Delete as SpeechBrain does, all processes by the same list."""
-        with self._agreeing():
-            super().delete_checkpoints(**kwargs)
+        The main one picks it: on network file systems others may see an older list.
+        """
+        mine = self.find_checkpoint(*args, **kwargs) if if_main_process() else None
+        chosen, *_ = of_all_processes(mine)
+        if chosen is None:
+            logger.info("No checkpoint to go on from")
+        else:
+            self.load_checkpoint(chosen)
+        return chosen
+
+    def delete_checkpoints(
+        self,
+        *,
+        num_to_keep: int = 1,
+        min_keys: list[str] | None = None,
+        max_keys: list[str] | None = None,
+        importance_keys: Sequence[Callable] = (ckpt_recency,),
+        ckpt_predicate: Callable | None = None,
+        verbosity: int = DEBUG,
+    ) -> None:
+        """Delete by SpeechBrain's rules, but never half of a checkpoint."""
+        if if_main_process():
+            rules: list[dict] = [{"min_key": key} for key in min_keys or ()]
+            rules += [{"max_key": key} for key in max_keys or ()]
+            rules += [{"importance_key": key} for key in importance_keys]
+            for rule in rules:
+                rule["ckpt_predicate"] = ckpt_predicate
+            kept, every = (
+                {c for rule in rules for c in self.find_checkpoints(**rule, **most)}
+                for most in ({"max_num_checkpoints": num_to_keep}, {})
+            )
+            for checkpoint in every - kept:
+                self._delete(checkpoint, verbosity)
+        ddp_barrier()
 
     def load_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Load a checkpoint that is as it was written.
@@ -168,9 +174,8 @@ class AtomicCheckpointer(Checkpointer):
         return max(time.time(), newest.meta["unixtime"] + 1e-3 if newest else 0)
 
     @staticmethod
-    @main_process_only
-    def _delete_checkpoint(checkpoint: Checkpoint, verbosity: int = DEBUG) -> None:
-        """Take a checkpoint's name, then its files: a kill leaves no half one."""
+    def _delete(checkpoint: Checkpoint, verbosity: int) -> None:
+        """Take a checkpoint's name, then its files."""
         aside = _aside(checkpoint.path)
         os.rename(checkpoint.path, aside)
         shutil.rmtree(aside)

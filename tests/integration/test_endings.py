@@ -134,7 +134,8 @@ def test_launcher_that_restarts_ends_as_if_nothing_had_been(
 
 def test_launcher_whose_restarts_would_hang_is_refused(data, tmp_path):
     setting = Restarted(TWO.yaml, TWO.options, TWO.processes)
-    told = output_at_end(start(setting, data, tmp_path), tmp_path)
+    assert start(setting, data, tmp_path).wait(timeout=120) == 1
+    told = (tmp_path / "output.txt").read_text()
     assert "error: --max-restarts: torchrun's restarts hang without TORCH_" in told
     assert not (tmp_path / "metrics.jsonl").exists()
 

@@ -1,6 +1,8 @@
 """tools/pack_shards.py: parts of a job array, a second call, the recipe on shards."""
 
 import json
+import os
+import socket
 import sys
 from pathlib import Path
 
@@ -90,6 +92,20 @@ def test_second_call_packs_what_is_missing(call, monkeypatch):
     )
     call("out")
     assert [task.number for task in packed] == [3] and content(output) == before
+
+
+def test_what_a_killed_process_left_goes(call, tmp_path):
+    (tmp_path / "out").mkdir()
+    host = socket.gethostname()
+    names = [f".shard-000000.tar.{host}-{2**22 + 1}.part"]  # above all process numbers
+    names += [
+        f".shard-000099.tar.{host}-{os.getpid()}.part",
+        ".shard-000001.tar.elsewhere-1.part",
+    ]
+    for name in names:
+        (tmp_path / "out" / name).touch()
+    output = call("out")
+    assert {path.name for path in output.glob(".*.part")} == set(names[1:])
 
 
 def test_other_options_are_refused_in_one_line(call):

@@ -8,7 +8,7 @@ import torch
 from speechbrain.dataio.dataloader import SaveableDataLoader
 
 from eat.audio.io import AudioError, read_audio
-from eat.data.dataset import Batch, audio_dataset, collate, hold_out
+from eat.data.dataset import Batch, ClipError, audio_dataset, collate, hold_out
 from eat.data.manifest import LabelSet, ManifestError, ManifestRow, write_manifest
 
 RATE = 16000
@@ -173,6 +173,29 @@ def test_a_subset_keeps_order_labels_and_settings(damaged):
     assert [part.id(i) for i in range(len(part))] == ["c", "b"]
     assert part.labels(0) == ("/m/2",) and part.labels(1) == ()
     assert part[0]["id"] == "c" and part[1]["failures"]
+
+
+def test_of_strict_clips_none_is_replaced(damaged):
+    rest, held = hold_out(damaged, 0.5)
+    assert rest.replace and not held.strict().replace
+    assert [item["id"] for item in held.strict()] == ["a", "c"]
+    with pytest.raises(AudioError, match="audio/b.wav: not readable"):
+        rest.strict()[0]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_nobody_foresaw_names_the_clip(corpus, workers):
+    data = audio_dataset(corpus / "m.csv", corpus, None, 1, replace=True)
+    data.read = out_of_memory
+    loader = torch.utils.data.DataLoader(data, num_workers=workers, collate_fn=collate)
+    with pytest.raises(ClipError) as told:
+        list(loader)
+    last = str(told.value).strip().splitlines()[-1]
+    assert last.endswith("clip a: MemoryError, no room for it")
+
+
+def out_of_memory(path):
+    raise MemoryError("no room for it")
 
 
 def test_clips_being_read_are_known_from_outside(corpus):

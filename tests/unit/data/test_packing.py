@@ -183,3 +183,15 @@ def test_clips_are_cut_as_they_are_when_read(tmp_path):
     expected = read_audio(tmp_path / "0.wav", max_seconds=0.5)
     assert len(read) == 8000
     assert np.abs(read - expected.numpy()).max() <= 2**-16
+
+
+def test_a_shard_is_packed_again_when_a_missing_clip_turns_up(corpus, tmp_path):
+    tasks = pack(corpus, tmp_path / "out")
+    assert missing_shards(tasks) == 0
+    (corpus / "2.wav").unlink()  # no sound before, and none now
+    assert missing_shards(tasks) == 0
+    soundfile.write(corpus / "5.wav", np.zeros(3000), 16000)
+    assert missing_shards(tasks) == 1
+    pack(corpus, tmp_path / "out")
+    assert missing_shards(tasks) == 0
+    assert len((tmp_path / "out" / "all.csv").read_text().splitlines()) == 1 + 6

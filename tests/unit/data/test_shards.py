@@ -1,5 +1,8 @@
 """A clip in a shard is read as one in a file of its own is."""
 
+import errno
+import os
+
 import pytest
 import soundfile
 import torch
@@ -120,3 +123,17 @@ def test_bytes_that_are_no_sound(folders, tmp_path):
     (tmp_path / "x.tar").write_bytes(b"no sound")
     with pytest.raises(AudioError, match="x.tar::0.8:.*not readable as audio"):
         read_clip(f"{tmp_path}/x.tar::0+8:e4bd6043")
+
+
+def test_a_shard_replaced_on_network_storage_is_opened_again(folders, monkeypatch):
+    shards, pread = dataset(folders[1]), os.pread
+    expected, calls = shards[5]["sig"], []
+
+    def stale_once(*arguments):
+        calls.append(arguments)
+        if len(calls) == 1:
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return pread(*arguments)
+
+    monkeypatch.setattr(os, "pread", stale_once)
+    assert torch.equal(shards[5]["sig"], expected) and len(calls) == 2

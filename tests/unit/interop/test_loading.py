@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import eat
+from eat.interop import weights
 from eat.interop.loading import initialise_encoder, read_checkpoint
 from eat.interop.weights import CheckpointError, load_strictly, save_model
 from eat.model.classifier import EATClassifier
@@ -302,3 +303,20 @@ def test_frontend_has_the_corpus_s_constants(parity_folder):
     """An official model comes with the normalisation it was trained with."""
     frontend = eat.load_frontend(parity_folder / "official_pretrain.pt")
     assert frontend.config == {"mean": -4.268, "std": 4.569, "num_frames": 128}
+
+
+def test_model_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatch):
+    save_classifier(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def full(state, path, **_):
+        path.write_bytes(b"half")
+        raise weights.SafetensorError(
+            "I/O error: No space left on device (os error 28)"
+        )
+
+    monkeypatch.setattr(weights, "save_file", full)
+    told = "model.safetensors: cannot be written, I/O error: No space .*goes on"
+    with pytest.raises(CheckpointError, match=told):
+        save_classifier(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

@@ -154,19 +154,21 @@ def truncate(path):
     path.write_bytes(path.read_bytes()[:-1])
 
 
-@pytest.mark.parametrize("damage", [flip_a_byte, truncate, Path.unlink])
+def empty(path):
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("damage", [flip_a_byte, truncate, empty, Path.unlink])
 @pytest.mark.parametrize("name", ["model.ckpt", "CKPT.yaml", "SHA256.json"])
 def test_altered_checkpoint_is_refused(checkpointer, model, damage, name):
     set_weight(model, 1.0)
     checkpointer.save_checkpoint(meta={"epoch": 1}, name="1")
     set_weight(model, 2.0)
     newest = checkpointer.save_checkpoint(meta={"epoch": 2}, name="2")
-    if (damage, name) == (Path.unlink, "CKPT.yaml"):
-        pytest.skip("SpeechBrain takes a folder without it for no checkpoint")
     damage(newest.path / name)
     try:
         with pytest.raises(BrokenCheckpointError, match="altered.*remove .*CKPT"):
-            checkpointer.load_checkpoint(newest)
+            checkpointer.recover_if_possible()
         shutil.rmtree(newest.path)  # the remedy
     finally:
         set_weight(model, 9.0)
@@ -235,3 +237,49 @@ def test_checkpoint_is_on_the_disk_before_it_has_its_name(checkpointer, monkeypa
     before = {Path(name).name for name in done[: done.index("renamed")]}
     assert before == {path.name for path in saved.path.iterdir()} | {".partial-CKPT+1"}
     assert done[-1] == str(checkpointer.checkpoints_dir)
+
+
+def test_kill_within_a_deletion_leaves_no_half_checkpoint(checkpointer, monkeypatch):
+    checkpointer.save_checkpoint(name="1")
+
+    def killed(path):
+        next(Path(path).iterdir()).unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            checkpointer.delete_checkpoints(num_to_keep=0)
+    assert checkpointer.list_checkpoints() == [] and len(partials(checkpointer)) == 1
+    checkpointer.save_checkpoint(name="2")
+    assert not partials(checkpointer)
+
+
+def test_a_process_goes_by_the_main_one_s_list(checkpointer, model, monkeypatch):
+    """Its own may be older, or newer, on a network file system."""
+    for value in (1.0, 2.0, 3.0):
+        set_weight(model, value)
+        checkpointer.save_checkpoint(name=f"{value:g}")
+    [second] = [c for c in checkpointer.list_checkpoints() if c.path.name == "CKPT+2"]
+    monkeypatch.setattr(checkpointing, "of_all_processes", lambda mine: [second])
+    monkeypatch.setattr(checkpointing, "if_main_process", lambda: False)
+    assert checkpointer.recover_if_possible().path.name == "CKPT+2"
+    assert model.weight.item() == 2.0
+    checkpointer.delete_checkpoints(num_to_keep=1)  # is the main one's to do
+    assert len(checkpointer.list_checkpoints()) == 3
+
+
+def test_what_another_machine_has_written_is_waited_for(
+    checkpointer, model, monkeypatch
+):
+    set_weight(model, 1.0)
+    saved = checkpointer.save_checkpoint(name="1")
+    hidden = saved.path.with_name("elsewhere")
+    saved.path.rename(hidden)
+    monkeypatch.setattr(checkpointing, "world_size", lambda: 2)
+    monkeypatch.setattr(
+        checkpointing.time, "sleep", lambda _: hidden.rename(saved.path)
+    )
+    set_weight(model, 9.0)
+    checkpointer.load_checkpoint(saved)
+    assert model.weight.item() == 1.0

@@ -268,12 +268,11 @@ def test_word_for_a_number_is_refused(start):
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "1.5"])
-def test_counts_are_whole_and_positive(start, value):
-    start.path.write_text(YAML + "batch_size: 4\n")
-    with pytest.raises(
-        ExperimentError, match=f"batch_size is {value}: must be a whole"
-    ):
-        start("--batch_size", value)
+@pytest.mark.parametrize("name", ["batch_size", "keep_checkpoints"])
+def test_counts_are_whole_and_positive(start, name, value):
+    start.path.write_text(YAML + f"{name}: 4\n")
+    with pytest.raises(ExperimentError, match=f"{name} is {value}: must be a whole"):
+        start(f"--{name}", value)
 
 
 def test_spectrograms_are_whole_patches(start):

@@ -1,5 +1,7 @@
 """One run at a time in a folder, and no lock outlives its process."""
 
+import errno
+import fcntl
 import os
 import subprocess
 import sys
@@ -53,3 +55,13 @@ def test_lock_ends_with_its_process_though_a_child_lives(tmp_path, holder):
 def test_folder_is_free_again_when_closed(tmp_path):
     lock_folder(tmp_path).close()
     assert lock_folder(tmp_path).readable()
+
+
+def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch, caplog):
+    def no_locks(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "lockf", no_locks)
+    lock_folder(tmp_path).close()
+    [told] = caplog.messages
+    assert told.startswith(f"{tmp_path}: its file system knows no locks (Function not")

@@ -299,3 +299,15 @@ def test_run_killed_before_its_results_gets_them(tmp_path, clips):
     written = json.loads((tmp_path / "results.json").read_text())
     assert written["last"] == pytest.approx(brain.last)
     assert written["steps"] == brain.optimizer_step
+
+
+def test_validation_does_without_a_damaged_clip_and_says_so(tmp_path, clips):
+    """It only watches: an end after hours of training would help nobody."""
+    bad = [{**clips[0], "failures": [("broken", "no sound")]}, *clips[1:]]
+    brain = make_brain(tmp_path, bad, PretrainBrain)
+    brain.probe_sets = (bad[:4], clips[2:])
+    brain.fit_steps(clips, bad[:2], EpochSampler(len(clips), 6, seed=1))
+    lines = (tmp_path / "left_out.jsonl").read_text().splitlines()
+    expected = [{"step": s, "reason": "no sound", "clips": ["broken"]} for s in (3, 6)]
+    assert [json.loads(line) for line in lines] == expected  # once an epoch
+    assert brain.meter.damaged == 0  # of those that train

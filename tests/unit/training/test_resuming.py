@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 
 import pytest
@@ -173,3 +174,43 @@ def test_steps_of_another_size_are_refused(make, tmp_path):
         "batch_size 2 x grad_accumulation_factor 3); change the last, or give another "
         "--output_folder"
     )
+
+
+def test_other_clips_or_settings_than_the_checkpoint_s_are_refused(make, tmp_path):
+    settings = tmp_path / "run" / "hyperparams.yaml"
+    settings.parent.mkdir()
+    settings.write_text("lr: 0.01\n")
+    fit(make(tmp_path / "run", epochs=1))
+    other = make(tmp_path / "run")
+    refused = r"CKPT\S+: is of a run with other settings or clips \("
+    with pytest.raises(
+        ExperimentError, match=f"{refused}training clips was 24, now 25"
+    ):
+        other.fit_steps(clips(25), clips(6))
+    settings.write_text("lr: 0.02\n")  # as the start writes them
+    with pytest.raises(ExperimentError, match=f"{refused}lr was 0.01, now 0.02"):
+        fit(make(tmp_path / "run"))
+
+
+def test_a_finished_run_without_checkpoints_is_not_trained_anew(make, tmp_path):
+    brain = make(tmp_path, epochs=1)
+    fit(brain)
+    brain.write_results(best=brain.best())
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+    shutil.rmtree(tmp_path / "save")
+    with pytest.raises(ExperimentError, match="results.json: a finished run's, whose"):
+        fit(make(tmp_path, epochs=1))
+    assert (tmp_path / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_signal_at_the_very_end_is_obeyed_as_well(make, tmp_path, monkeypatch):
+    brain = make(tmp_path, epochs=1)
+    save_epoch = brain.save_epoch
+
+    def asked(*arguments, **options):
+        save_epoch(*arguments, **options)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(brain, "save_epoch", asked)
+    with pytest.raises(Interrupted, match="after optimiser step 3, checkpoint written"):
+        fit(brain)
