@@ -1,6 +1,9 @@
 """``corpus: folder``: any recordings are pre-trained and fine-tuned on as they are."""
 
+import importlib
 import json
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +15,11 @@ import eat
 from eat.audio.io import read_audio
 from eat.data.manifest import ManifestError
 from eat.training.settings import ExperimentError
+
+ROOT = Path(__file__).parents[2]
+sys.path += [str(ROOT / "tools"), str(ROOT / "recipes" / "AudioSet")]
+compute_stats = importlib.import_module("compute_stats")
+prepare_folder = importlib.import_module("folder_prepare").prepare_folder
 
 PRETRAIN = (
     "--corpus folder --train_manifest pretrain --number_of_epochs 1 --clones 2 "
@@ -142,6 +150,47 @@ def test_official_checkpoint_is_tested(run_recipe, recordings, tmp_path, parity_
     scores, truth = torch.stack(scores).numpy(), torch.stack(truth).numpy()
     expected = average_precision_score(truth, scores)
     assert tested["test"]["mAP"] == pytest.approx(expected)
+
+
+@pytest.fixture
+def odd(tmp_path):
+    """Recordings of all kinds, some labelled, one broken."""
+    folder, random = tmp_path / "odd", np.random.default_rng(0)
+    (folder / "deep" / "er").mkdir(parents=True)
+    kinds = {
+        "blip.wav": (0.1, 16000, 1),
+        "hours.wav": (120, 8000, 1),
+        "deep/stereo.flac": (3, 44100, 2),
+        "deep/er/many channels.wav": (1, 96000, 6),
+        "speech.mp3": (2, 16000, 1),
+        "bell.ogg": (2, 22050, 1),
+    }
+    for name, (seconds, rate, channels) in kinds.items():
+        wav = random.uniform(-0.4, 0.4, (int(seconds * rate), channels))
+        soundfile.write(folder / name, wav, rate)
+    (folder / "broken.wav").write_text("no sound")
+    lines = "blip.wav,Blip,train\nhours.wav,Noise;Blip,train\nspeech.mp3,Noise,train\n"
+    lines += "bell.ogg,Blip,eval\ndeep/stereo.flac,Noise,eval\n"
+    (folder / "labels.csv").write_text("file,labels,split\n" + lines)
+    return folder
+
+
+def test_odd_recordings_all_the_way(run_recipe, odd, tmp_path, capsys):
+    """As the README walks: prepare, constants, pre-training, fine-tuning."""
+    manifests, run = tmp_path / "manifests", tmp_path / "run"
+    prepare_folder(odd, manifests, 2.6)
+    compute_stats.main([str(manifests / "pretrain.csv"), "--data_folder", str(odd)])
+    constants = capsys.readouterr().out.splitlines()[-1].split()
+    assert constants[::2] == ["--norm_mean", "--norm_std"]
+    shared = ["--manifest_folder", manifests, *constants, "--max_damaged_share", 0]
+    results = run_recipe("AudioSet", "pretrain_mini", odd, run, *PRETRAIN, *shared)
+    assert results["data"]["pretrain"]["used"] == 4  # neither broken nor for evaluation
+    assert results["damaged_clips"] == 0 and results["last"]["valid_loss"] > 0
+    options = [*FINETUNE, *shared, "--pretrained", run / "model"]
+    tuned = run_recipe("AudioSet", "finetune_mini", odd, tmp_path / "tuned", *options)
+    assert 0 < tuned["best"]["mAP"] <= 1 and tuned["data"]["eval"]["used"] == 2
+    skipped = (manifests / "skipped.csv").read_text()
+    assert "broken.wav" in skipped and skipped.count("\n") == 2
 
 
 def test_one_recording_is_too_few(run_recipe, recordings, tmp_path):
