@@ -40,6 +40,7 @@ COMMON = (
 )
 TOLD = 30  # lines of a failed run's output
 TIMES = {"clips_per_second", "hours", "device_hours", "peak_memory_mb"}
+ABOUT = {"settings", "versions"}  # not what came of a run
 
 
 @dataclass(frozen=True)
@@ -194,7 +195,7 @@ def differences(whole: Path, killed: Path) -> Iterator[str]:
 
 
 def _timeless(path: Path) -> list[dict]:
-    """Records of a log or results file without times and folders."""
+    """Records of a log or results file without times, folders and versions."""
     text = path.read_text(encoding="utf-8")
     records = (
         map(json.loads, text.splitlines())
@@ -203,7 +204,7 @@ def _timeless(path: Path) -> list[dict]:
     )
     kept = []
     for record in records:
-        record = {k: v for k, v in record.items() if k not in TIMES | {"settings"}}
+        record = {k: v for k, v in record.items() if k not in TIMES | ABOUT}
         cost = record.get("cost", {})
         record["cost"] = {k: v for k, v in cost.items() if k not in TIMES}
         kept.append(record)

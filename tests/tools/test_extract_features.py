@@ -36,7 +36,7 @@ extract_features = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(extract_features)
 
 FRAMES, CLIPS, BATCH = 64, 20, 2  # so that a chunk has 16 clips
-SOON = 20  # seconds; a launcher waits for 30 before it kills who does not end
+SOON = 25  # seconds; a launcher waits for 30 before it kills who does not end
 
 
 def write_classifier(folder, seed):
