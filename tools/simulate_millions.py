@@ -7,8 +7,8 @@ The manifest names the clips of a few tar shards over and over, each time by ano
 Two processes with two data workers each pre-train and fine-tune (weighted sampling) on
 it, with the mini settings; they are killed after half of the steps and started again.
 Shown are the seconds until the first steps of each start, and of every process the peak
-memory, and what its own memory (shared with no other) grew by while it trained. Above
-a minute, or LIMIT_MB of growth, the script fails. Linux only.
+memory, and what it grew by while it trained. Above a minute, or LIMIT_MB of growth, the
+script fails. Linux only.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ TRAININGS = {
     "pre-training": ("pretrain_mini", "--clones 2"),
     "fine-tuning": ("finetune_mini", "--pretrained none"),
 }
-Memory = dict[str, list[tuple[int, float, float]]]  # step, peak, its own; by process
+Memory = dict[str, list[tuple[int, float, float]]]  # step, peak, now; by process
 
 
 def make_corpus(folder: Path, clips: int) -> Path:
@@ -141,7 +141,7 @@ def train_until(
                 first = time.monotonic() - started
             for name, member in processes(psutil.Process(process.pid)):
                 with suppress(psutil.Error):
-                    figures = peak_mb(member.pid), member.memory_full_info().uss / 2**20
+                    figures = peak_mb(member.pid), member.memory_info().rss / 2**20
                     memory[f"{name} ({member.pid})"].append((steps[-1], *figures))
             time.sleep(POLL_SECONDS)
     finally:
@@ -160,14 +160,14 @@ def peak_mb(pid: int) -> float:
 
 
 def growth(samples: list[tuple[int, float, float]], steps: range) -> float:
-    """What a process's own memory grew by, from the first half of steps to the second.
+    """What a process's memory grew by, from the first half of some steps to the second.
 
     Medians: batches that wait to be used come and go.
     """
     middle = (steps.start + steps.stop) // 2
     halves = (range(steps.start, middle), range(middle, steps.stop + 1))
     first, second = (
-        median(own for step, _, own in samples if step in h) for h in halves
+        median(now for step, _, now in samples if step in h) for h in halves
     )
     return second - first
 
@@ -186,7 +186,6 @@ def simulate(training: str, shards: Path, run: Path, clips: int, steps: int) -> 
         {
             "process": name.rsplit(" (", 1)[0],
             "peak_mb": round(max(peak for _, peak, _ in samples)),
-            "peak_own_mb": round(max(own for _, _, own in samples)),
             "growth_mb": round(growth(samples, range(kept + LOG_INTERVAL, steps)), 1),
         }
         for name, samples in sorted(resumed.items())

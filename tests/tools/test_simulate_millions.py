@@ -56,4 +56,4 @@ def test_a_training_starts_and_goes_on(tmp_path, monkeypatch):
         "process 1",
         *[f"process 1, {worker}"] * 2,
     ]
-    assert all(row["peak_mb"] > row["peak_own_mb"] > 0 for row in found["memory"])
+    assert all(row["peak_mb"] > 100 for row in found["memory"])
