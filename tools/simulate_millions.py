@@ -1,14 +1,16 @@
 """Train on a corpus of two million clips that takes no space: start, memory, resume.
 
-    python tools/simulate_millions.py [--clips 2000000] [--steps 600]
+    python tools/simulate_millions.py [--clips 2000000] [--steps 1000]
                                       [--write FILE.json]
 
 The manifest names the clips of a few tar shards over and over, each time by another id.
 Two processes with two data workers each pre-train and fine-tune (weighted sampling) on
 it, with the mini settings; they are killed after half of the steps and started again.
 Shown are the seconds until the first steps of each start, and of every process the peak
-memory, and what it grew by while it trained. Above a minute, or LIMIT_MB of growth, the
-script fails. Linux only.
+memory, and what that grew by over the last quarter of the steps. Above a minute, or
+LIMIT_MB of growth, the script fails. Linux only.
+
+A data worker's memory rises over the first hundreds of steps, and then stays.
 """
 
 from __future__ import annotations
@@ -26,7 +28,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from itertools import cycle, islice
 from pathlib import Path
-from statistics import median
 
 import psutil
 from survive_kills import RECIPE, ROOT, kill_all
@@ -52,7 +53,7 @@ TRAININGS = {
     "pre-training": ("pretrain_mini", "--clones 2"),
     "fine-tuning": ("finetune_mini", "--pretrained none"),
 }
-Memory = dict[str, list[tuple[int, float, float]]]  # step, peak, now; by process
+Memory = dict[str, list[tuple[int, float]]]  # step, peak in MiB; by process
 
 
 def make_corpus(folder: Path, clips: int) -> Path:
@@ -141,8 +142,8 @@ def train_until(
                 first = time.monotonic() - started
             for name, member in processes(psutil.Process(process.pid)):
                 with suppress(psutil.Error):
-                    figures = peak_mb(member.pid), member.memory_info().rss / 2**20
-                    memory[f"{name} ({member.pid})"].append((steps[-1], *figures))
+                    sample = steps[-1], peak_mb(member.pid)
+                    memory[f"{name} ({member.pid})"].append(sample)
             time.sleep(POLL_SECONDS)
     finally:
         if process.poll() is None:
@@ -159,17 +160,10 @@ def peak_mb(pid: int) -> float:
     raise psutil.NoSuchProcess(pid)
 
 
-def growth(samples: list[tuple[int, float, float]], steps: range) -> float:
-    """What a process's memory grew by, from the first half of some steps to the second.
-
-    Medians: batches that wait to be used come and go.
-    """
-    middle = (steps.start + steps.stop) // 2
-    halves = (range(steps.start, middle), range(middle, steps.stop + 1))
-    first, second = (
-        median(now for step, _, now in samples if step in h) for h in halves
-    )
-    return second - first
+def growth(samples: list[tuple[int, float]], after: int) -> float:
+    """What a process's peak grew by after a step."""
+    before = [peak for step, peak in samples if step <= after]
+    return samples[-1][1] - before[-1]
 
 
 def simulate(training: str, shards: Path, run: Path, clips: int, steps: int) -> dict:
@@ -185,8 +179,8 @@ def simulate(training: str, shards: Path, run: Path, clips: int, steps: int) -> 
     memory = [
         {
             "process": name.rsplit(" (", 1)[0],
-            "peak_mb": round(max(peak for _, peak, _ in samples)),
-            "growth_mb": round(growth(samples, range(kept + LOG_INTERVAL, steps)), 1),
+            "peak_mb": round(samples[-1][1]),
+            "growth_mb": round(growth(samples, after=steps * 3 // 4), 1),
         }
         for name, samples in sorted(resumed.items())
         if samples[-1][0] >= steps - LOG_INTERVAL  # not one that ended while it began
@@ -212,7 +206,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--clips", type=int, default=2_000_000)
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--write", type=Path, help="JSON file for the figures")
     options = parser.parse_args()
     if options.steps % (2 * KEPT_EVERY):

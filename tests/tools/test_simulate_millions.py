@@ -14,14 +14,10 @@ from eat.data.packed import PackedManifest  # noqa: E402
 from eat.data.shards import read_clip  # noqa: E402
 
 
-def test_growth_is_that_of_the_second_half():
-    before = [(0, 900.0, 800.0), (10, 500.0, 100.0)]  # while it began
-    first = [(20, 500.0, 101.0), (22, 500.0, 103.0), (24, 510.0, 150.0)]
-    flat = [(30, 500.0, 150.0), (35, 510.0, 103.0), (40, 500.0, 102.0)]
-    risen = [(30, 500.0, 150.0), (35, 510.0, 151.0), (40, 500.0, 152.0)]
-    steps = range(20, 40)
-    assert simulate_millions.growth(before + first + flat, steps) == 0.0
-    assert simulate_millions.growth(before + first + risen, steps) == 48.0
+def test_growth_is_that_of_the_end():
+    samples = [(0, 400.0), (10, 900.0), (20, 950.0), (30, 950.0), (40, 953.0)]
+    assert simulate_millions.growth(samples, after=30) == 3.0
+    assert simulate_millions.growth(samples, after=15) == 53.0
 
 
 def test_figures_above_the_limits_are_named():
