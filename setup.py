@@ -4,12 +4,13 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-VERSION = "0.1.0"
+VERSION = {}
+exec(Path(__file__).with_name("eat").joinpath("_version.py").read_text(), VERSION)
 PARQUET = ["pyarrow>=15"]  # AudioSet from its Hugging Face copy
 
 setup(
     name="eat-toolkit",
-    version=VERSION,
+    version=VERSION["__version__"],
     description="Pre-train, fine-tune and use EAT, the Efficient Audio Transformer",
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",

@@ -4,6 +4,7 @@ Symbols used in shapes everywhere: B batch, K clones (masks) per clip, N patches
 V visible patches, D width, T frames, F mel bins, S samples, C classes.
 """
 
+from eat._version import __version__
 from eat.interop.loading import (
     load_classifier,
     load_encoder,
@@ -11,5 +12,10 @@ from eat.interop.loading import (
     load_pretraining,
 )
 
-__all__ = ["load_classifier", "load_encoder", "load_frontend", "load_pretraining"]
-__version__ = "0.1.0"
+__all__ = [
+    "__version__",
+    "load_classifier",
+    "load_encoder",
+    "load_frontend",
+    "load_pretraining",
+]

@@ -21,16 +21,16 @@ from speechbrain.utils.epoch_loop import EpochCounter
 from speechbrain.utils.train_logger import FileTrainLogger
 
 from eat.audio.frontend import LogMel
-from eat.data.bank import load_bank
 from eat.data.manifest import LabelSet
-from eat.data.mini_audioset import AudioSetSizes, write_audioset
-from eat.data.mini_esc50 import ESC50Sizes, write_esc50
-from eat.data.mini_speech_commands import SpeechCommandsSizes, write_speech_commands
+from eat.experiment.folder import start_experiment
 from eat.interop.loading import load_classifier
 from eat.model.classifier import EATClassifier
 from eat.model.encoder import EATEncoder
-from eat.training.checkpointing import AtomicCheckpointer
-from eat.training.experiment import start_experiment
+from eat.training.checkpointer import AtomicCheckpointer
+from mini_corpora.audioset import AudioSetSizes, write_audioset
+from mini_corpora.bank import load_bank
+from mini_corpora.esc50 import ESC50Sizes, write_esc50
+from mini_corpora.speech_commands import SpeechCommandsSizes, write_speech_commands
 
 ROOT = Path(__file__).parents[1]
 PARITY = ROOT / "tests" / "fixtures" / "parity"
@@ -189,7 +189,7 @@ def finetune_brain():
             "layer_decay": 0.5,
             "keep_checkpoints": 1,
             "keep_every_epochs": 0,
-            "max_damaged_share": 0.01,
+            "max_unreadable_share": 0.01,
             "epoch_counter": counter,
             "train_logger": FileTrainLogger(str(folder / "train_log.txt")),
             **NOTHING,

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from eat.data.corpus import few
-from eat.evaluation.class_ap import read_class_ap
-from eat.report import markdown_table
+from eat.data.prepare import abbreviate
+from eat.evaluation.per_class import read_class_ap
+from eat.report.markdown import markdown_table
 
 
 def read_options(arguments: list[str] | None) -> argparse.Namespace:
@@ -80,7 +80,7 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"{name}: {path}: {shown}, {values.isna().sum()} without a value")
     for name, other in ("AB", "BA"):
         if missing := [key for key in files[name] if key not in files[other]]:
-            print(f"Only in {name}, {len(missing)} classes: {few(missing)}")
+            print(f"Only in {name}, {len(missing)} classes: {abbreviate(missing)}")
     both = table.loc[[key for key in files["A"] if key in files["B"]]]
     print(overview(both), extremes(both, options.top), sep="\n\n")
 

@@ -1,8 +1,8 @@
-"""Find the normalisation constants of a corpus: mean and deviation of its log-mel.
+"""Find the normalization constants of a corpus: mean and deviation of its log-mel.
 
 Usage: python tools/compute_stats.py MANIFEST --data_folder DIR [--clips 2000]
 
-MANIFEST is a CSV file that a prepare script wrote. The front end normalises by
+MANIFEST is a CSV file that a prepare script wrote. The front end normalizes by
 ``(x - mean) / (2 * std)``, std being the plain standard deviation printed here.
 """
 
@@ -15,10 +15,9 @@ from collections.abc import Iterator, Sequence
 import torch
 from tqdm import tqdm
 
-from eat.audio.io import AudioError
 from eat.audio.statistics import LogMelStatistics
 from eat.data.dataset import audio_dataset
-from eat.data.manifest import ManifestError
+from eat.errors import AudioError, ManifestError
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -20,11 +20,10 @@ from pathlib import Path
 import torch
 from speechbrain.utils.distributed import if_main_process
 
-from eat.training.clip_encoder import POOLINGS, PRECISIONS, load_clip_encoder
-from eat.training.experiment import one_line_errors
-from eat.training.extracting import extract_features
-from eat.training.processes import require_safe_restarts
-from eat.training.settings import ExperimentError
+from eat.errors import ExperimentError, exit_on_error
+from eat.inference.extraction import extract_features
+from eat.inference.features import POOLINGS, PRECISIONS, load_clip_encoder
+from eat.utils.distributed import require_safe_restarts
 
 PATIENCE = timedelta(days=30)  # for the slowest process; one that dies is noticed
 
@@ -69,7 +68,7 @@ def _device(name: str | None) -> torch.device:
 def main(argv: Sequence[str] | None = None) -> None:
     """Extract; say how many clips have features; errors in one line."""
     options = _parse(argv)
-    with one_line_errors():
+    with exit_on_error():
         device = _device(options.device)
         if int(os.environ.get("WORLD_SIZE", 1)) > 1:
             require_safe_restarts()

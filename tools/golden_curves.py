@@ -11,8 +11,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from eat.data.mini_corpora import make_mini_corpora
-from eat.study.golden import (
+from mini_corpora.corpora import make_mini_corpora
+from paper_tables.golden import (
     RECIPES,
     deviations,
     differences,
@@ -20,8 +20,8 @@ from eat.study.golden import (
     read_curve,
     read_golden,
 )
-from eat.study.jobs import JobError, Runner
-from eat.study.schedule import run_all
+from paper_tables.jobs import JobError, Runner
+from paper_tables.schedule import run_all
 
 ROOT = Path(__file__).resolve().parents[1]
 GOLDEN = ROOT / "results" / "published" / "golden"

@@ -9,7 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from eat.data.mini_corpora import make_mini_corpora
+from mini_corpora.corpora import make_mini_corpora
 
 
 def main() -> None:

@@ -28,10 +28,18 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from eat.data.checking import make_save_folder
-from eat.data.manifest import ManifestError
-from eat.data.packing import ClipUnion, ShardTask, is_packed, pack_shard, shard_tasks
-from eat.data.shard_index import damaged_shards, missing_shards, write_manifests
+from eat.data.prepare import make_save_folder
+from eat.data.shard_writer import (
+    ClipUnion,
+    ShardTask,
+    damaged_shards,
+    is_packed,
+    missing_shards,
+    pack_shard,
+    shard_tasks,
+    write_manifests,
+)
+from eat.errors import ManifestError
 
 
 def _part(text: str) -> tuple[int, int]:

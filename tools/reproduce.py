@@ -15,11 +15,11 @@ import shlex
 import sys
 from pathlib import Path
 
-from eat.data.mini_corpora import make_mini_corpora
-from eat.study.jobs import JobError, Runner
-from eat.study.plan import TABLES, Study
-from eat.study.scale import FULL, mini_scale
-from eat.study.schedule import in_order, run_all
+from mini_corpora.corpora import make_mini_corpora
+from paper_tables.jobs import JobError, Runner
+from paper_tables.plan import TABLES, Study
+from paper_tables.scale import FULL, mini_scale
+from paper_tables.schedule import in_order, run_all
 
 ROOT = Path(__file__).resolve().parents[1]
 MINI = ROOT / "results" / "mini_corpora"

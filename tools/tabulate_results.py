@@ -13,8 +13,8 @@ import os
 import sys
 from pathlib import Path
 
-from eat.study.gather import GatherError, gather, read_published, write_published
-from eat.study.tabulate import document
+from paper_tables.gather import GatherError, gather, read_published, write_published
+from paper_tables.tabulate import document
 
 ROOT = Path(__file__).resolve().parents[1]
 CORPORA = ("full", "mini")

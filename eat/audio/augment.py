@@ -123,7 +123,7 @@ def noise_and_shift(spec: Tensor, generator: torch.Generator) -> Tensor:
     Parameters
     ----------
     spec : Tensor
-        `[B, T, F]` normalised log-mel.
+        `[B, T, F]` normalized log-mel.
     generator : torch.Generator
         Source of all draws.
 
@@ -156,12 +156,12 @@ def spec_augment(spec: Tensor, ratio: float, generator: torch.Generator) -> Tens
 
     As `torchaudio.functional.mask_along_axis_iid`, frequency first, then time: a width
     uniform in [0, size * ratio), a start uniform in [0, size - width), both cut to
-    whole bins. Always applied; blanked values are 0, the mean of the normalised scale.
+    whole bins. Always applied; blanked values are 0, the mean of the normalized scale.
 
     Parameters
     ----------
     spec : Tensor
-        `[B, T, F]` normalised log-mel.
+        `[B, T, F]` normalized log-mel.
     ratio : float
         Largest blanked share of each axis, in [0, 1].
     generator : torch.Generator

@@ -1,4 +1,4 @@
-"""Waveform to normalised log-mel spectrogram, batched and on any device.
+"""Waveform to normalized log-mel spectrogram, batched and on any device.
 
 The numbers are those of ``torchaudio.compliance.kaldi.fbank`` as EAT calls it: 128
 bands of 20-8000 Hz, 25 ms Hann windows every 10 ms at 16 kHz, pre-emphasis 0.97, no
@@ -30,16 +30,16 @@ def num_frames_of(num_samples: Tensor | int) -> Tensor | int:
 
 
 class LogMel(nn.Module):
-    """Kaldi-compatible log-mel of a ragged batch, padded and normalised as in EAT.
+    """Kaldi-compatible log-mel of a ragged batch, padded and normalized as in EAT.
 
     Each clip loses its own mean first. Frames past its end hold *raw* zeros, which
-    are then normalised like the others: the official code pads so, and a model's
+    are then normalized like the others: the official code pads so, and a model's
     numbers depend on it.
 
     Parameters
     ----------
     mean, std
-        Normalisation of the corpus: ``(x - mean) / (2 * std)``. AudioSet: -4.268 and
+        Normalization of the corpus: ``(x - mean) / (2 * std)``. AudioSet: -4.268 and
         4.569.
     num_frames
         Length T of the output: shorter clips are padded, longer ones cut.
@@ -60,7 +60,7 @@ class LogMel(nn.Module):
 
     @torch.no_grad()
     def forward(self, wav: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Normalised log-mel of a batch.
+        """Normalized log-mel of a batch.
 
         Parameters
         ----------
@@ -91,20 +91,20 @@ class LogMel(nn.Module):
         mean to 1e-3, and only the same order of summation gives the official bits.
         """
         used = (self.num_frames - 1) * HOP + WINDOW
-        centred = wav.new_zeros(len(wav), max(min(used, wav.shape[1]), WINDOW))
-        for row, clip, length in zip(centred, wav, lengths.tolist(), strict=True):
+        centered = wav.new_zeros(len(wav), max(min(used, wav.shape[1]), WINDOW))
+        for row, clip, length in zip(centered, wav, lengths.tolist(), strict=True):
             clip = clip[:length]
             row[: min(length, used)] = (clip - clip.mean())[:used]
-        return centred
+        return centered
 
     def _log_mel(self, wav: Tensor) -> Tensor:
         """Raw log-mel `[B, t, F]` of all whole windows in `[B, S]`."""
         frames = wav.unfold(1, WINDOW, HOP)
         frames = frames - frames.mean(dim=2, keepdim=True)
-        emphasised = frames.clone()
-        emphasised[..., 1:] -= PREEMPHASIS * frames[..., :-1]
-        emphasised[..., 0] -= PREEMPHASIS * frames[..., 0]
-        spectrum = torch.fft.rfft(emphasised.mul_(self.window), FFT)
+        emphasized = frames.clone()
+        emphasized[..., 1:] -= PREEMPHASIS * frames[..., :-1]
+        emphasized[..., 0] -= PREEMPHASIS * frames[..., 0]
+        spectrum = torch.fft.rfft(emphasized.mul_(self.window), FFT)
         power = spectrum.real.square() + spectrum.imag.square()
         return self._to_bands(power).clamp_(min=FLOOR).log_()
 

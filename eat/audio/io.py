@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from torchaudio.transforms import Resample
 
+from eat.errors import AudioError, AudioNotFoundError
+
 # What libsndfile writes in its log about a file that ends too early. It then clips
 # the frame count without an error, so the log is the only witness.
 _DATA_CHUNK = re.compile(r"^data : (\d+) \(should be (\d+)\)", re.MULTILINE)
@@ -24,14 +26,6 @@ _OGG_CUT = "lacks an end-of-stream bit"
 # A program that writes WAV to a pipe cannot know the size and claims about 2 or 4 GiB.
 _UNKNOWN_SIZE = 0x7FFF0000
 _FILES_PER_TASK = 64
-
-
-class AudioError(ValueError):
-    """One line on a file that cannot be used: ``<file>: <what> (<remedy>)``."""
-
-
-class AudioNotFoundError(AudioError):
-    """One line on a file that is not there."""
 
 
 @dataclass(frozen=True, slots=True)

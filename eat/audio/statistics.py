@@ -39,7 +39,7 @@ class LogMelStatistics:
             no frame and adds nothing.
         """
         num_frames = num_frames_of(wav.shape[1])
-        # With these constants normalising changes nothing.
+        # With these constants normalizing changes nothing.
         raw = LogMel(mean=0.0, std=0.5, num_frames=num_frames).to(wav.device)
         clips = zip(raw(wav, lengths), num_frames_of(lengths).tolist(), strict=True)
         for spec, frames in clips:

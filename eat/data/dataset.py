@@ -15,17 +15,13 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset, get_worker_info
 
-from eat.audio.io import AudioError
-from eat.data.manifest import LabelSet, ManifestError
-from eat.data.packed import PackedManifest
+from eat.data.compact_manifest import CompactManifest
+from eat.data.manifest import LabelSet
 from eat.data.shards import read_clip
+from eat.errors import AudioError, ClipError, ManifestError
 
 ATTEMPTS = 10  # clips that may fail one after the other
 MAX_WORKERS = 128
-
-
-class ClipError(Exception):
-    """One line on a clip at which reading failed in a way that nobody foresaw."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +78,7 @@ def collate(items: list[dict]) -> Batch:
     Parameters
     ----------
     items : list of dict
-        Each with ``id``, ``sig`` `[S]` and, where labelled, ``target`` `[C]`.
+        Each with ``id``, ``sig`` `[S]` and, where labeled, ``target`` `[C]`.
 
     Returns
     -------
@@ -90,12 +86,12 @@ def collate(items: list[dict]) -> Batch:
         As long as its longest clip.
     """
     wavs = [item["sig"] for item in items]
-    labelled = "target" in items[0]
+    labeled = "target" in items[0]
     return Batch(
         ids=[item["id"] for item in items],
         wav=pad_sequence(wavs, batch_first=True),
         lengths=torch.tensor([len(wav) for wav in wavs]),
-        target=torch.stack([item["target"] for item in items]) if labelled else None,
+        target=torch.stack([item["target"] for item in items]) if labeled else None,
         failures=[failure for item in items for failure in item.get("failures", ())],
     )
 
@@ -105,7 +101,7 @@ class ClipDataset(Dataset):
 
     Parameters
     ----------
-    manifest : PackedManifest
+    manifest : CompactManifest
         All clips.
     data_root : str
         Folder that stands for ``$data_root`` in their paths.
@@ -121,7 +117,7 @@ class ClipDataset(Dataset):
 
     def __init__(
         self,
-        manifest: PackedManifest,
+        manifest: CompactManifest,
         data_root: str,
         labels: LabelSet | None,
         read: Callable[[str], Tensor],
@@ -153,7 +149,7 @@ class ClipDataset(Dataset):
         settings = (self.data_root, self.label_set, self.read, self.replace)
         return ClipDataset(self.manifest, *settings, self.chosen[indices])
 
-    def strict(self) -> ClipDataset:
+    def without_substitutes(self) -> ClipDataset:
         """Return the dataset of these clips, none of which another may stand in for."""
         settings = (self.data_root, self.label_set, self.read)
         return ClipDataset(self.manifest, *settings, chosen=self.chosen)
@@ -166,7 +162,7 @@ class ClipDataset(Dataset):
             digest.update(strings.block)
         return digest.hexdigest()
 
-    def in_work(self) -> list[str]:
+    def clips_being_read(self) -> list[str]:
         """Return the names of the clips that data workers are reading right now."""
         return [self.id(index) for index in self._reading[1:].tolist() if index >= 0]
 
@@ -204,7 +200,7 @@ class ClipDataset(Dataset):
             except Exception as error:
                 name = type(error).__name__
                 raise ClipError(f"clip {self.id(index)}: {name}, {error}") from error
-            index = _stand_in(index, len(failures), len(self))
+            index = _substitute(index, len(failures), len(self))
 
     def _load(self, index: int) -> dict[str, Any]:
         wav = self.manifest.wavs[self.chosen[index]]
@@ -218,7 +214,7 @@ class ClipDataset(Dataset):
         return self.manifest.labels[self.chosen[index]]
 
 
-def _stand_in(index: int, attempt: int, clips: int) -> int:
+def _substitute(index: int, attempt: int, clips: int) -> int:
     """Return which clip stands in for one; a function of nothing but the numbers."""
     digest = hashlib.sha256(f"{index}/{attempt}".encode()).digest()
     return int.from_bytes(digest[:8], "big") % clips
@@ -263,7 +259,7 @@ def audio_dataset(
     """
     # A partial of a module function, which a data worker can unpickle.
     read = partial(read_clip, sample_rate=sample_rate, max_seconds=max_seconds)
-    rows = PackedManifest(manifest)
+    rows = CompactManifest(manifest)
     return ClipDataset(rows, os.fspath(data_root), labels, read, replace)
 
 

@@ -10,23 +10,19 @@ from __future__ import annotations
 
 import csv
 import os
-import socket
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from eat.errors import ManifestError
+from eat.utils.files import atomic_open
+
 COLUMNS = ("ID", "duration", "wav", "labels")
 LABEL_COLUMNS = ["index", "mid", "display_name"]
-
-
-class ManifestError(ValueError):
-    """One line on a manifest, label list or corpus folder that cannot be used."""
 
 
 class ManifestRow(NamedTuple):
@@ -48,33 +44,6 @@ class ManifestRow(NamedTuple):
     seconds: float
     wav: str
     labels: tuple[str, ...] = ()
-
-
-@contextmanager
-def atomic_open(path: str | os.PathLike[str]) -> Iterator[TextIO]:
-    """Open a text file for writing that appears under its name only when complete.
-
-    Parameters
-    ----------
-    path : str or PathLike
-        File to write; an existing one is replaced.
-
-    Yields
-    ------
-    TextIO
-        The open temporary file beside it.
-    """
-    # Another machine may be writing the same.
-    temporary = f"{os.fspath(path)}.{socket.gethostname()}-{os.getpid()}.tmp"
-    try:
-        # File names that are not UTF-8 are escaped: they are only ever reported.
-        with open(
-            temporary, "w", encoding="utf-8", errors="backslashreplace", newline=""
-        ) as file:
-            yield file
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
 
 
 def write_manifest(path: str | os.PathLike[str], rows: Iterable[ManifestRow]) -> None:

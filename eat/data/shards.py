@@ -19,7 +19,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from eat.audio.io import AudioError, AudioNotFoundError, decode_audio, read_audio
+from eat.audio.io import decode_audio, read_audio
+from eat.errors import AudioError, AudioNotFoundError
 
 _ADDRESS = re.compile(r"(.+\.tar)::(\d+)\+(\d+):([0-9a-f]{8})")
 _OPEN_SHARDS = 256  # of each process

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .metrics import average_precision, mean_average_precision
+from eat.evaluation.metrics import average_precision, mean_average_precision
 
 STRENGTHS = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
 ITERATIONS = 100  # 300 move the mAP by less than 0.001, from strength 0.003 up
@@ -33,7 +33,7 @@ class ProbeResult:
     mAP : float
         Their mean over the labels that have positives.
     strength : float
-        The regularisation that the logistic probe chose.
+        The regularization that the logistic probe chose.
     """
 
     scores: Tensor
@@ -47,7 +47,7 @@ def _logistic_path(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Fit all labels at each strength, from the strongest on.
 
-    Minimises ``mean_m BCE + strength / 2 |w|^2`` per label by Nesterov's accelerated
+    Minimizes ``mean_m BCE + strength / 2 |w|^2`` per label by Nesterov's accelerated
     gradient. The curvature of the logistic loss is at most a quarter of the features'
     covariance (Boehning 1992), so in the axes of that covariance every coordinate has
     a safe step of its own and no line search is needed.
@@ -85,7 +85,7 @@ def _logistic_path(
 def _logistic_scores(
     train_x: Tensor, train_y: Tensor, test_x: Tensor, strengths: tuple[float, ...]
 ) -> Iterator[Tensor]:
-    """Standardise by the training clips, fit, and give test logits per strength."""
+    """Standardize by the training clips, fit, and give test logits per strength."""
     mean, std = train_x.mean(dim=0), train_x.std(dim=0) + 1e-6
     test_x = (test_x - mean) / std
     for weight, offset in _logistic_path((train_x - mean) / std, train_y, strengths):
@@ -93,11 +93,11 @@ def _logistic_scores(
 
 
 def _choose_strength(x: Tensor, y: Tensor, seed: int) -> int:
-    """Index of the strongest regularisation that held-out clips cannot tell from best.
+    """Index of the strongest regularization that held-out clips cannot tell from best.
 
     The one-standard-error rule on the cross-entropy of a random fifth of the clips
     (Hastie, Tibshirani and Friedman 2009, section 7.10). Held-out clips tend to share
-    sources with the fitted ones and so ask for too little regularisation; the rule
+    sources with the fitted ones and so ask for too little regularization; the rule
     leans the other way.
     """
     draw = torch.Generator().manual_seed(seed)
@@ -120,8 +120,8 @@ def logistic_probe(
 ) -> ProbeResult:
     """Multi-label logistic regression, one against the rest, on frozen features.
 
-    Features are standardised by the training clips. A fifth of the training clips
-    chooses the strength of the regularisation, then all of them are fitted.
+    Features are standardized by the training clips. A fifth of the training clips
+    chooses the strength of the regularization, then all of them are fitted.
 
     Parameters
     ----------
@@ -149,11 +149,11 @@ def knn_probe(
     train_y: Tensor,
     test_x: Tensor,
     test_y: Tensor,
-    neighbours: int = 40,
+    neighbors: int = 40,
 ) -> float:
-    """MAP of the nearest neighbours' labels: cheap enough for every epoch.
+    """MAP of the nearest neighbors' labels: cheap enough for every epoch.
 
-    The score of a label is the share of the neighbours that have it, each neighbour
+    The score of a label is the share of the neighbors that have it, each neighbor
     weighted by its cosine similarity (a negative one counts as zero).
 
     Parameters
@@ -162,7 +162,7 @@ def knn_probe(
         ``[M, D]`` features.
     train_y, test_y : Tensor
         ``[M, C]`` labels, 0 or 1.
-    neighbours : int
+    neighbors : int
         How many of the training clips vote, or all if there are fewer.
 
     Returns
@@ -174,7 +174,7 @@ def knn_probe(
     scores = []
     for queries in F.normalize(test_x.float(), dim=1).split(1024):
         similarity = queries @ train_x.T
-        votes, nearest = similarity.topk(min(neighbours, len(train_x)), dim=1)
+        votes, nearest = similarity.topk(min(neighbors, len(train_x)), dim=1)
         votes = F.normalize(votes.clamp_min(0), p=1, dim=1)
         scores.append(torch.einsum("mk,mkc->mc", votes, train_y[nearest].float()))
     return mean_average_precision(torch.cat(scores), test_y)

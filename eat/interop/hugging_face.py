@@ -16,15 +16,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from eat.interop.official import (
+from eat.errors import CheckpointError
+from eat.interop.fairseq import (
     FREQUENCY_PATCHES,
     MODALITY,
-    NORMALISATION,
+    NORMALIZATION,
     POSITIONS,
     our_name,
     student_state,
 )
-from eat.interop.weights import CONFIG, WEIGHTS, CheckpointError
+from eat.interop.pretrained import CONFIG, WEIGHTS
 from eat.model.patching import PATCH
 
 OF_THE_MODALITY = ("extra_tokens", "local_encoder.", "fixed_positional_encoder.")
@@ -47,7 +48,7 @@ def read_hugging_face(folder: str | Path) -> tuple[dict, dict[str, Tensor]]:
     Returns
     -------
     tuple
-        As :func:`eat.interop.weights.read_model` gives for a folder of ours; a
+        As :func:`eat.interop.pretrained.read_model` gives for a folder of ours; a
         pre-trained model has the kind ``encoder``, as it comes without its decoder.
 
     Raises
@@ -68,7 +69,7 @@ def read_hugging_face(folder: str | Path) -> tuple[dict, dict[str, Tensor]]:
         config = {"kind": "encoder", "encoder": _encoder_config(official)}
     except KeyError as error:
         raise CheckpointError(f"{path}: no {error} in it (not an EAT's)") from error
-    mean, std = NORMALISATION["AudioSet"]
+    mean, std = NORMALIZATION["AudioSet"]
     config["frontend"] = {"mean": mean, "std": std, "num_frames": 1024}
     unknown = official.keys() - {POSITIONS} - _used(official)
     if unknown:

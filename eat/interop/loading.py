@@ -9,14 +9,14 @@ from pathlib import Path
 from torch import Tensor
 
 from eat.audio.frontend import LogMel
+from eat.errors import CheckpointError
+from eat.interop.fairseq import read_official
 from eat.interop.hugging_face import is_hugging_face, read_hugging_face
-from eat.interop.official import read_official
-from eat.interop.weights import CheckpointError, load_strictly, read_model
+from eat.interop.pretrained import load_strictly, read_model
 from eat.model.classifier import EATClassifier
 from eat.model.decoder import CNNDecoder
 from eat.model.encoder import EATEncoder
-from eat.pretraining.method import EATPretraining
-from eat.pretraining.student import EATStudent
+from eat.pretraining.model import EATForPreTraining, EATStudent
 from eat.pretraining.teacher import EMATeacher
 
 
@@ -67,7 +67,7 @@ def load_frontend(path: str | Path) -> LogMel:
         return LogMel(**config["frontend"])
 
 
-def initialise_encoder(encoder: EATEncoder, path: str | Path) -> None:
+def initialize_encoder(encoder: EATEncoder, path: str | Path) -> None:
     """Give an encoder the student's weights of a checkpoint, as fine-tuning does.
 
     Raises
@@ -102,7 +102,7 @@ def load_classifier(path: str | Path) -> EATClassifier:
     return classifier.eval()
 
 
-def load_pretraining(path: str | Path) -> EATPretraining:
+def load_pretraining(path: str | Path) -> EATForPreTraining:
     """Load student, decoder and teacher of a pre-training checkpoint.
 
     Raises
@@ -116,7 +116,7 @@ def load_pretraining(path: str | Path) -> EATPretraining:
         decoder = CNNDecoder(**config["decoder"])
         student = EATStudent(encoder, decoder, **config.get("student", {}))
         teacher = EMATeacher(encoder, **config.get("teacher", {}))
-        model = EATPretraining(student, teacher, config["utterance_weight"])
+        model = EATForPreTraining(student, teacher, config["utterance_weight"])
     load_strictly(model, state, path)
     return model
 

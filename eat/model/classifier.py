@@ -45,7 +45,7 @@ class EATClassifier(nn.Module):
         nn.init.zeros_(self.head.bias)
 
     def forward(self, spec: Tensor) -> Tensor:
-        """Classify normalised log-mel `[B, T, F]`: logits `[B, C]`."""
+        """Classify normalized log-mel `[B, T, F]`: logits `[B, C]`."""
         return self.classify(self.encoder(spec))
 
     def classify(self, encoded: EncoderOutput) -> Tensor:

@@ -114,7 +114,7 @@ class EATEncoder(nn.Module):
         Parameters
         ----------
         spec
-            Normalised log-mel `[B, T, F]`, T a multiple of 16.
+            Normalized log-mel `[B, T, F]`, T a multiple of 16.
         return_layers, return_ffn
             Also return every block's output / feed-forward output.
         """

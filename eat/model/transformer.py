@@ -123,7 +123,7 @@ class PostNormBlock(nn.Module):
 
 
 def init_bert_weights(module: nn.Module) -> None:
-    """Initialise as the official run does: linear layers N(0, 0.02), biases 0.
+    """Initialize as the official run does: linear layers N(0, 0.02), biases 0.
 
     Use as ``model.apply(init_bert_weights)``; norms keep torch's ones and zeros.
     """

@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from eat.pretraining.draws import Generators, integers, uniform
+from eat.utils.random import Generators, integers, uniform
 
 
 @dataclass
@@ -22,45 +22,45 @@ class Masks:
 
     Attributes
     ----------
-    removed
-        `[B*K, N]` bool, true where a patch is removed.
-    kept
+    mask
+        `[B*K, N]` bool, true where a patch is mask.
+    ids_keep
         `[B*K, V]` indices of the kept patches.
-    hidden
-        `[B*K, N-V]` indices of the removed patches.
+    ids_mask
+        `[B*K, N-V]` indices of the mask patches.
     """
 
-    removed: Tensor
-    kept: Tensor
-    hidden: Tensor
+    mask: Tensor
+    ids_keep: Tensor
+    ids_mask: Tensor
 
     @classmethod
-    def from_removed(cls, removed: Tensor) -> Masks:
-        """Build from `[B*K, N]` bool or uint8, 1 = removed.
+    def from_mask(cls, mask: Tensor) -> Masks:
+        """Build from `[B*K, N]` bool or uint8, 1 = mask.
 
         Raises
         ------
         ValueError
             If the rows do not all remove the same number of patches.
         """
-        removed = removed.bool()
-        counts = removed.sum(dim=1)
+        mask = mask.bool()
+        counts = mask.sum(dim=1)
         if (counts != counts[0]).any():
             raise ValueError(
                 f"masks remove {int(counts.min())} to {int(counts.max())} patches: "
                 "every row must remove the same number"
             )
-        order = removed.to(torch.uint8).argsort(dim=1, stable=True)
-        num_kept = removed.shape[1] - int(counts[0])
-        return cls(removed, order[:, :num_kept], order[:, num_kept:])
+        order = mask.to(torch.uint8).argsort(dim=1, stable=True)
+        num_visible = mask.shape[1] - int(counts[0])
+        return cls(mask, order[:, :num_visible], order[:, num_visible:])
 
     @classmethod
-    def keep_highest(cls, scores: Tensor, num_kept: int) -> Masks:
-        """Keep the `num_kept` highest scoring patches of each row of `[B*K, N]`."""
+    def keep_highest(cls, scores: Tensor, num_visible: int) -> Masks:
+        """Keep the `num_visible` highest scoring patches of each row of `[B*K, N]`."""
         order = scores.argsort(dim=1, descending=True)
-        kept, hidden = order[:, :num_kept], order[:, num_kept:]
-        removed = torch.ones_like(scores, dtype=torch.bool).scatter_(1, kept, False)
-        return cls(removed, kept, hidden)
+        ids_keep, ids_mask = order[:, :num_visible], order[:, num_visible:]
+        mask = torch.ones_like(scores, dtype=torch.bool).scatter_(1, ids_keep, False)
+        return cls(mask, ids_keep, ids_mask)
 
 
 class MaskSampler(Protocol):
@@ -72,7 +72,7 @@ class MaskSampler(Protocol):
         """Draw ``batch * clones`` masks over a (time, frequency) grid."""
 
 
-def num_kept(num_patches: int, mask_ratio: float) -> int:
+def num_visible(num_patches: int, mask_ratio: float) -> int:
     """Patches a mask leaves: 102 of 512 at ratio 0.8, truncated as officially."""
     return int(num_patches * (1 - mask_ratio))
 
@@ -95,13 +95,13 @@ class RandomMasking:
         """Draw ``batch * clones`` masks over a (time, frequency) grid."""
         num_patches = grid[0] * grid[1]
         scores = uniform(batch, (clones, num_patches), generator).flatten(0, 1)
-        return Masks.keep_highest(scores, num_kept(num_patches, self.mask_ratio))
+        return Masks.keep_highest(scores, num_visible(num_patches, self.mask_ratio))
 
 
 class FlexibleBlockMasking:
     """Inverse block masking, each clip with a block shape drawn from a list.
 
-    Blocks of kept patches are painted around uniformly drawn centres (clamped at the
+    Blocks of kept patches are painted around uniformly drawn centers (clamped at the
     borders); single patches are then dropped or added at random until the count is
     exact. The K clones of a clip share the block shape.
 
@@ -114,8 +114,8 @@ class FlexibleBlockMasking:
     blocks
         Block shapes (time, frequency) in patches.
     offset
-        Cells of a block before its centre, (time, frequency). The default is the
-        official code's, which leaves blocks other than 5 x 5 off-centre.
+        Cells of a block before its center, (time, frequency). The default is the
+        official code's, which leaves blocks other than 5 x 5 off-center.
     """
 
     def __init__(
@@ -137,21 +137,21 @@ class FlexibleBlockMasking:
         height, width = grid
         shape = integers(len(self.blocks), batch, (1,), generator)
         shape = shape.expand(batch, clones).flatten()
-        # One centre count for all rows keeps tensors rectangular; the shapes of a
+        # One center count for all rows keeps tensors rectangular; the shapes of a
         # flexible set have nearly equal areas.
-        num_centres = self._num_blocks(height * width)
-        centres = integers(
-            height * width, batch, (clones, num_centres, 1), generator
+        num_centers = self._num_blocks(height * width)
+        centers = integers(
+            height * width, batch, (clones, num_centers, 1), generator
         ).flatten(0, 1)
-        cells = self._block_cells().to(centres.device)[shape][:, None]  # [B*K, 1, A, 2]
-        time = (centres // width + cells[..., 0]).clamp(0, height - 1)
-        frequency = (centres % width + cells[..., 1]).clamp(0, width - 1)
+        cells = self._block_cells().to(centers.device)[shape][:, None]  # [B*K, 1, A, 2]
+        time = (centers // width + cells[..., 0]).clamp(0, height - 1)
+        frequency = (centers % width + cells[..., 1]).clamp(0, width - 1)
         painted = (time * width + frequency).flatten(1)
         # Painted patches rank above all others and ties break at random: too many
         # are thinned out, too few are filled up, both uniformly.
         scores = uniform(batch, (clones, height * width), generator).flatten(0, 1)
         scores += torch.zeros_like(scores).scatter_(1, painted, 1.0)
-        return Masks.keep_highest(scores, num_kept(height * width, self.mask_ratio))
+        return Masks.keep_highest(scores, num_visible(height * width, self.mask_ratio))
 
     def _num_blocks(self, num_patches: int) -> int:
         area = max(height * width for height, width in self.blocks)
@@ -161,7 +161,7 @@ class FlexibleBlockMasking:
         return max(1, int(num_patches * (share / area)))
 
     def _block_cells(self) -> Tensor:
-        """Cells of each block shape relative to its centre `[shapes, A, 2]`."""
+        """Cells of each block shape relative to its center `[shapes, A, 2]`."""
         area = max(height * width for height, width in self.blocks)
         tables = []
         for height, width in self.blocks:

@@ -40,19 +40,19 @@ class UFOLoss:
 
 
 def average_layers(ffn_outputs: list[Tensor]) -> Tensor:
-    """Average the teacher's layers `[B, N, D]`, each normalised over its N patches.
+    """Average the teacher's layers `[B, N, D]`, each normalized over its N patches.
 
     The norm is per clip and channel (an instance norm without affine), in fp32.
     """
-    normalised = [
+    normalized = [
         F.instance_norm(layer.float().transpose(1, 2), eps=NORM_EPS).transpose(1, 2)
         for layer in ffn_outputs
     ]
-    return sum(normalised) / len(normalised)
+    return sum(normalized) / len(normalized)
 
 
-def normalise_targets(average: Tensor) -> Tensor:
-    """Layer-normalise averaged layers `[B, N, D]` over D, without affine."""
+def normalize_targets(average: Tensor) -> Tensor:
+    """Layer-normalize averaged layers `[B, N, D]` over D, without affine."""
     return F.layer_norm(average, average.shape[-1:], eps=NORM_EPS)
 
 
@@ -71,7 +71,7 @@ def utterance_frame_objective(
         The student's CLS tokens `[B*K, D]`.
     predictions
         Its predictions at the removed patches `[B*K, N-V, D]`, in the order of
-        ``masks.hidden``.
+        ``masks.ids_mask``.
     targets
         The teacher's targets `[B, N, D]`.
     masks
@@ -82,7 +82,7 @@ def utterance_frame_objective(
     dim = targets.shape[-1]
     clones = len(cls) // len(targets)
     repeated = targets[:, None].expand(-1, clones, -1, -1)
-    index = masks.hidden.view(len(targets), clones, -1, 1).expand(-1, -1, -1, dim)
+    index = masks.ids_mask.view(len(targets), clones, -1, 1).expand(-1, -1, -1, dim)
     frame_targets = repeated.gather(2, index).flatten(0, 1)
     utterance_targets = targets.mean(dim=1).repeat_interleave(clones, dim=0)
     frame_loss = _scaled_square_error(predictions, frame_targets)

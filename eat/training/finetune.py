@@ -14,13 +14,13 @@ from torch.utils.data import Dataset
 
 from eat.data.dataset import Batch
 from eat.data.manifest import LabelSet
+from eat.data.workers import worker_errors
+from eat.errors import ExperimentError
 from eat.interop.loading import load_classifier, load_frontend, read_checkpoint
-from eat.interop.weights import load_strictly, read_model, save_model
+from eat.interop.pretrained import load_strictly, read_model, save_model
 from eat.training.brain import EATBrain
 from eat.training.optim import parameter_groups
-from eat.training.processes import of_all_processes
-from eat.training.settings import ExperimentError
-from eat.training.workers import worker_errors
+from eat.utils.distributed import all_gather_objects
 
 
 class FinetuneBrain(EATBrain):
@@ -28,7 +28,7 @@ class FinetuneBrain(EATBrain):
 
     A recipe's subclass says how its corpus is augmented and judged:
     ``compute_forward`` returns logits and labels `[B, C]`, ``compute_objectives`` the
-    loss of such a pair, :meth:`figures` the scores of the whole evaluation set.
+    loss of such a pair, :meth:`compute_metrics` the scores of the whole evaluation set.
 
     Besides the keys of :class:`EATBrain` the YAML file must have: ``weight_decay``,
     ``decay_vectors``, ``layer_decay``, ``train_logger``.
@@ -36,34 +36,34 @@ class FinetuneBrain(EATBrain):
     Attributes
     ----------
     metric
-        The score of :meth:`figures` that the best epoch has the highest of.
+        The score of :meth:`compute_metrics` that the best epoch has the highest of.
     label_set
         The classes, in the order of the classifier's outputs.
     tested
         Scores of :meth:`test`.
     """
 
-    trained = "classifier"
+    trainable_name = "classifier"
     metric: str
     label_set: LabelSet
     tested: dict[str, float] | None = None
     step_count: Tensor | int = 0
 
-    def figures(self, logits: Tensor, labels: Tensor) -> dict[str, float]:
+    def compute_metrics(self, logits: Tensor, labels: Tensor) -> dict[str, float]:
         """Scores of all evaluation clips, from logits and labels `[M, C]`."""
         raise NotImplementedError
 
     def write_details(self, logits: Tensor, labels: Tensor) -> None:
-        """Write what `figures` does not say, of the best epoch, to the run's folder."""
+        """Write what `metrics` does not say, of the best epoch, to the run's folder."""
 
     def parameter_groups(self) -> list[dict]:
         """Groups with layer-wise decayed learning rates."""
         return parameter_groups(
-            self.bare,
+            self.unwrapped_model,
             self.hparams.weight_decay,
             self.hparams.decay_vectors,
             self.hparams.layer_decay,
-            depth=len(self.bare.encoder.blocks),
+            depth=len(self.unwrapped_model.encoder.blocks),
         )
 
     def classify(self, spec: Tensor, stage: sb.Stage) -> Tensor:
@@ -72,7 +72,7 @@ class FinetuneBrain(EATBrain):
             return self.modules.classifier(spec)
         # Past DDP's wrapper: it waits for the other processes at every batch, and
         # they need not have equally many.
-        return self.bare(spec)
+        return self.unwrapped_model(spec)
 
     def sum_over_step(self, total: Tensor, count: Tensor) -> Tensor:
         """The loss total / count, with the gradient divided by the whole step's count.
@@ -120,7 +120,7 @@ class FinetuneBrain(EATBrain):
 
     def gathered(self) -> tuple[Tensor, Tensor]:
         """Logits and labels `[M, C]` of all processes."""
-        parts = of_all_processes(self.outputs)
+        parts = all_gather_objects(self.outputs)
         logits, labels = zip(*chain.from_iterable(parts), strict=True)
         return torch.cat(logits), torch.cat(labels)
 
@@ -132,7 +132,7 @@ class FinetuneBrain(EATBrain):
             return
         logits, labels = self.gathered()
         loss = self.compute_objectives((logits, labels), None, stage)
-        record = {"loss": loss.item(), **self.figures(logits, labels)}
+        record = {"loss": loss.item(), **self.compute_metrics(logits, labels)}
         if stage == sb.Stage.TEST:
             self.tested = record
             self.log("test", {f"test_{key}": value for key, value in record.items()})
@@ -166,12 +166,12 @@ class FinetuneBrain(EATBrain):
         """Write the classifier as a model folder."""
         config = {
             "kind": "classifier",
-            **self.bare.config,
+            **self.unwrapped_model.config,
             "frontend": self.modules.frontend.config,
             "labels": self.label_set.names,
             "step": self.optimizer_step,
         }
-        save_model(self.model_folder, config, self.bare)
+        save_model(self.model_folder, config, self.unwrapped_model)
 
     @property
     def model_folder(self) -> Path:
@@ -191,7 +191,7 @@ class FinetuneBrain(EATBrain):
         """Take the best epoch's weights, without going back to its checkpoint."""
         if not self.test_only:
             _, state = read_model(self.model_folder)
-            load_strictly(self.bare, state, self.model_folder)
+            load_strictly(self.unwrapped_model, state, self.model_folder)
         elif self.model_folder.exists():
             raise ExperimentError(
                 f"{self.hparams.output_folder}: holds a training, whose results the "

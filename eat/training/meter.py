@@ -14,7 +14,7 @@ from speechbrain.utils.checkpoints import (
 from speechbrain.utils.distributed import main_process_only
 from torch import Tensor
 
-from eat.training.processes import of_all_processes
+from eat.utils.distributed import all_gather_objects
 
 
 @register_checkpoint_hooks
@@ -32,14 +32,14 @@ class IntervalMeter:
     ----------
     skipped, skipped_in_a_row
         Steps left out so far, and up to now without one that was not.
-    damaged
+    unreadable
         Clips so far that could not be read and were replaced.
     """
 
     def __init__(self, rank: int = 0, world_size: int = 1) -> None:
         self.rank = rank
         self.world_size = world_size
-        self.skipped = self.skipped_in_a_row = self.damaged = 0
+        self.skipped = self.skipped_in_a_row = self.unreadable = 0
         self._seconds = self._device_seconds = 0.0  # before the clock last started
         self._started: float | None = None
         self.reset()
@@ -68,20 +68,20 @@ class IntervalMeter:
         self._device_seconds = self.device_seconds
         self._seconds, self._started = self.seconds, None
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         """Let the clock run."""
         if self._started is None:
             self._started = time.perf_counter()
 
-    def add(self, figures: dict[str, Tensor], clips: int) -> None:
+    def add(self, metrics: dict[str, Tensor], clips: int) -> None:
         """Add one batch; scalars stay on their device, so nothing waits for them."""
-        for key, value in figures.items():
+        for key, value in metrics.items():
             self.sums[key] = self.sums.get(key, 0.0) + value
         self.batches += 1
         self.clips += clips
 
     def count(self, finite: bool) -> None:
-        """Count an optimiser step that was taken or left out."""
+        """Count an optimizer step that was taken or left out."""
         self.skipped += not finite
         self.skipped_in_a_row = 0 if finite else self.skipped_in_a_row + 1
 
@@ -94,7 +94,7 @@ class IntervalMeter:
     def gather(self) -> None:
         """Bring together what the processes have: only the main one saves."""
         sums = {key: float(value) for key, value in self.sums.items()}
-        self._sums_by_rank = of_all_processes(sums)
+        self._sums_by_rank = all_gather_objects(sums)
 
     @mark_as_saver
     @main_process_only
@@ -104,7 +104,7 @@ class IntervalMeter:
             "batches": self.batches,
             "skipped": self.skipped,
             "skipped_in_a_row": self.skipped_in_a_row,
-            "damaged": self.damaged,
+            "unreadable": self.unreadable,
             "seconds": self.seconds,
             "device_seconds": self.device_seconds,
         }
@@ -115,7 +115,7 @@ class IntervalMeter:
         state = json.loads(Path(path).read_text(encoding="utf-8"))
         self.skipped, self._seconds = state["skipped"], state["seconds"]
         self.skipped_in_a_row = state["skipped_in_a_row"]
-        self.damaged = state["damaged"]
+        self.unreadable = state["unreadable"]
         self._device_seconds = state["device_seconds"]
         self.reset()
         # Clips of the interval from before the interruption do not fit this clock.

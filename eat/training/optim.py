@@ -14,7 +14,7 @@ BLOCK = re.compile(r"(?:^|\.)blocks\.(\d+)\.")
 def warmup_cosine(
     step: int, peak: float, warmup: int, total: int, floor: float = 0.0
 ) -> float:
-    """Learning rate of optimiser step `step` (the first is 0).
+    """Learning rate of optimizer step `step` (the first is 0).
 
     Linear from `floor` to `peak` over `warmup` steps, then a half cosine back to
     `floor` at `total`, where it stays (the official schedule restarts there).
@@ -42,7 +42,7 @@ def parameter_groups(
     layer_decay: float = 1.0,
     depth: int = 0,
 ) -> list[dict]:
-    """Optimiser groups of the trainable parameters, one per (lr scale, decay).
+    """Optimizer groups of the trainable parameters, one per (lr scale, decay).
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ def parameter_groups(
         Weight decay of matrices.
     decay_vectors
         Whether biases, norms and the CLS token decay as well. They do in the
-        official run, by an oversight in its optimiser.
+        official run, by an oversight in its optimizer.
     layer_decay
         Factor per block from the top; 1 is none.
     depth
@@ -78,7 +78,7 @@ def parameter_groups(
 
 
 def set_learning_rates(
-    optimiser: torch.optim.Optimizer,
+    optimizer: torch.optim.Optimizer,
     step: int,
     peak: float,
     warmup: int,
@@ -90,7 +90,7 @@ def set_learning_rates(
 
     Parameters
     ----------
-    optimiser
+    optimizer
         Whose groups carry ``lr_scale``.
     step, peak, warmup, total, floor
         As in :func:`warmup_cosine`.
@@ -98,7 +98,7 @@ def set_learning_rates(
         Scale the floor with the group. The official code does not: a low block whose
         peak lies under the floor keeps that rate from beginning to end.
     """
-    for group in optimiser.param_groups:
+    for group in optimizer.param_groups:
         scale = group["lr_scale"]
         group_floor = floor * scale if scale_floor else min(floor, peak * scale)
         group["lr"] = warmup_cosine(step, peak * scale, warmup, total, group_floor)

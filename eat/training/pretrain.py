@@ -16,20 +16,19 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset
 from tqdm import tqdm
 
 from eat.data.dataset import Batch, ClipDataset, collate
-from eat.evaluation.diagnostics import content, deviation, effective_rank
+from eat.evaluation.collapse import between_clip_variance, effective_rank, feature_std
 from eat.evaluation.probing import knn_probe
-from eat.interop.weights import save_model
+from eat.interop.pretrained import save_model
 from eat.model.patching import grid_of
 from eat.pretraining.masking import Masks
-from eat.pretraining.method import EATPretraining
-from eat.pretraining.student import StudentOutput
+from eat.pretraining.model import EATForPreTraining, StudentOutput
 from eat.pretraining.teacher import ema_decay
 from eat.pretraining.ufo import UFOLoss, utterance_frame_objective
 from eat.training.brain import EATBrain
 from eat.training.cost import gflop
 from eat.training.optim import parameter_groups
-from eat.training.processes import in_turn, of_all_processes
-from eat.training.seeding import clip_generators
+from eat.utils.distributed import all_gather_objects, interleave
+from eat.utils.random import clip_generators
 
 logger = logging.getLogger(__name__)
 
@@ -45,17 +44,17 @@ class PretrainBrain(EATBrain):
     Attributes
     ----------
     probe_sets
-        Labelled clips (remembered, queried) for the kNN score of every epoch; None
+        Labeled clips (gallery, query) for the kNN score of every epoch; None
         where there are no labels.
     """
 
-    trained = "student"
+    trainable_name = "student"
     probe_sets: tuple[ClipDataset, ClipDataset] | None = None
 
     def parameter_groups(self) -> list[dict]:
         """Groups of encoder and decoder."""
         return parameter_groups(
-            self.bare, self.hparams.weight_decay, self.hparams.decay_vectors
+            self.unwrapped_model, self.hparams.weight_decay, self.hparams.decay_vectors
         )
 
     def compute_forward(
@@ -69,7 +68,7 @@ class PretrainBrain(EATBrain):
         number = self.batch_number if training else self.batch_number + 1
         # Past DDP's wrapper: it waits for the other processes at every batch, and they
         # need not have equally many.
-        student = self.modules.student if training else self.bare
+        student = self.modules.student if training else self.unwrapped_model
         first, clips = number * self.hparams.batch_size, len(batch.ids)
         generators = clip_generators(
             self.hparams.seed, epoch, first, clips, self.device
@@ -79,7 +78,7 @@ class PretrainBrain(EATBrain):
             len(spec), self.hparams.clones, grid_of(*spec.shape[1:]), generators
         )
         predicted = student(spec, masks, generator=generators)
-        targets = self.modules.teacher(spec, update_centre=training)
+        targets = self.modules.teacher(spec, update_center=training)
         return predicted, targets, masks
 
     def compute_objectives(
@@ -102,7 +101,7 @@ class PretrainBrain(EATBrain):
     def on_fit_batch_end(
         self, batch: Batch, outputs: Any, loss: Tensor, should_step: bool
     ) -> None:
-        """Move the teacher after every optimiser step, then log."""
+        """Move the teacher after every optimizer step, then log."""
         if should_step:
             self.ema_decay = ema_decay(
                 self.optimizer_step,
@@ -110,10 +109,10 @@ class PretrainBrain(EATBrain):
                 self.hparams.ema_end,
                 self.hparams.ema_anneal_steps,
             )
-            self.modules.teacher.update(self.bare.encoder, self.ema_decay)
+            self.modules.teacher.update(self.unwrapped_model.encoder, self.ema_decay)
         super().on_fit_batch_end(batch, outputs, loss, should_step)
 
-    def batch_figures(self, loss: Tensor) -> dict[str, Tensor]:
+    def batch_metrics(self, loss: Tensor) -> dict[str, Tensor]:
         """Total, frame and utterance loss."""
         return {
             "loss": loss.detach(),
@@ -121,26 +120,24 @@ class PretrainBrain(EATBrain):
             "utterance_loss": self.losses.utterance_loss.detach(),
         }
 
-    def interval_figures(self, batch: Batch, outputs: Any) -> dict[str, float]:
+    def interval_metrics(self, batch: Batch, outputs: Any) -> dict[str, float]:
         """Signs of collapse, of the interval's last batch."""
         if not math.isfinite(self.grad_norm):  # a batch left out tells nothing
             return {"ema_decay": self.ema_decay}
         predicted, targets, _ = outputs
         tokens = targets.flatten(0, 1)
-        figures = {
-            "prediction_deviation": deviation(
-                predicted.predictions.detach().flatten(0, 1)
-            ),
-            "target_deviation": deviation(tokens),
-            "content": content(targets),
+        metrics = {
+            "prediction_std": feature_std(predicted.predictions.detach().flatten(0, 1)),
+            "target_std": feature_std(tokens),
+            "between_clip_variance": between_clip_variance(targets),
             "effective_rank": effective_rank(tokens),
             "ema_decay": self.ema_decay,
         }
         for warning in self.hparams.collapse_monitor.check(
-            self.optimizer_step, figures
+            self.optimizer_step, metrics
         ):
             logger.warning(warning)
-        return figures
+        return metrics
 
     # -- validation: every process takes its share, all know the whole -----------------
 
@@ -171,7 +168,7 @@ class PretrainBrain(EATBrain):
         """After validation: kNN score, log, checkpoint, model folder."""
         if stage != sb.Stage.VALID:
             return
-        losses = in_turn(of_all_processes(self.valid_losses))
+        losses = interleave(all_gather_objects(self.valid_losses))
         record = {"valid_loss": fmean(losses)}
         if self.probe_sets is not None:
             record["knn_mAP"] = self.knn_score()
@@ -192,19 +189,21 @@ class PretrainBrain(EATBrain):
 
         These scores only watch a training; a damaged clip need not end it.
         """
-        for replaced in of_all_processes(self.replaced):
+        for replaced in all_gather_objects(self.replaced):
             for clip, reason in replaced.items():
-                self.logbook.write_left_out(self.optimizer_step, reason, [clip])
+                self.metrics_logger.write_skipped_clips(
+                    self.optimizer_step, reason, [clip]
+                )
                 logger.warning("Validation: another clip for %s: %s", clip, reason)
 
     def knn_score(self) -> float:
-        """MAP of nearest neighbours in the student's mean patch features."""
-        remembered, queried = (self.embed(dataset) for dataset in self.probe_sets)
-        return knn_probe(*remembered, *queried)
+        """MAP of nearest neighbors in the student's mean patch features."""
+        gallery, query = (self.embed(dataset) for dataset in self.probe_sets)
+        return knn_probe(*gallery, *query)
 
     @torch.no_grad()
     def embed(self, dataset: ClipDataset) -> tuple[Tensor, Tensor]:
-        """Mean patch features `[M, D]` and labels `[M, C]` of labelled clips.
+        """Mean patch features `[M, D]` and labels `[M, C]` of labeled clips.
 
         Every process computes its share, all know the whole.
         """
@@ -212,21 +211,21 @@ class PretrainBrain(EATBrain):
         loader = DataLoader(dataset, batch_size=32, sampler=share, collate_fn=collate)
         features, labels = [], []
         for batch in tqdm(loader, "kNN features", leave=False, disable=None):
-            self.leave_if_asked()
+            self.stop_if_requested()
             self.replaced.update(batch.failures)
             batch = batch.to(self.device)
             with self.evaluation_ctx:
                 spec = self.modules.frontend(batch.wav, batch.lengths)
-                patches = self.bare.encoder(spec).patches
+                patches = self.unwrapped_model.encoder(spec).patches
             features += patches.float().mean(dim=1).cpu()
             labels += batch.target.cpu()
-        parts = of_all_processes((features, labels))
-        features, labels = (in_turn(part) for part in zip(*parts, strict=True))
+        parts = all_gather_objects((features, labels))
+        features, labels = (interleave(part) for part in zip(*parts, strict=True))
         return torch.stack(features), torch.stack(labels)
 
     def write_model(self, name: str = "model") -> None:
         """Write the student, its decoder and the teacher as a model folder."""
-        student, teacher = self.bare, self.modules.teacher
+        student, teacher = self.unwrapped_model, self.modules.teacher
         config = {
             "kind": "pretraining",
             "encoder": student.encoder.config,
@@ -237,21 +236,21 @@ class PretrainBrain(EATBrain):
             "frontend": self.modules.frontend.config,
             "step": self.optimizer_step,
         }
-        model = EATPretraining(student, teacher, self.hparams.utterance_weight)
+        model = EATForPreTraining(student, teacher, self.hparams.utterance_weight)
         save_model(Path(self.hparams.output_folder) / name, config, model)
 
     def cost(self) -> dict[str, Any]:
         """What training costs, with the operations of one clip and its clones."""
         frames = self.modules.frontend.num_frames
-        mels = self.bare.encoder.config["num_mels"]
+        mels = self.unwrapped_model.encoder.config["num_mels"]
         spec = torch.zeros(1, frames, mels, device=self.device)
         generator = torch.Generator(self.device).manual_seed(0)
         masks = self.hparams.mask_sampler(
             1, self.hparams.clones, grid_of(frames, mels), generator
         )
 
-        student = gflop(lambda: self.bare(spec, masks, generator=generator))
-        teacher = gflop(lambda: self.modules.teacher(spec, update_centre=False))
+        student = gflop(lambda: self.unwrapped_model(spec, masks, generator=generator))
+        teacher = gflop(lambda: self.modules.teacher(spec, update_center=False))
         # The student's backward pass takes twice its forward pass.
         counted = 3 * student + teacher
         return {**super().cost(), "gflop_per_clip": counted}

@@ -22,12 +22,12 @@ from speechbrain.utils.distributed import main_process_only
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from eat.data.dataset import collate
-from eat.data.sampling import EpochSampler, ProcessBatches
-from eat.training.identity import differences, identity
-from eat.training.interruption import Interrupted, Interruption, outlive_signals
-from eat.training.processes import any_process, is_lost_connection, world_size
-from eat.training.settings import ExperimentError
-from eat.training.workers import timeout, worker_errors
+from eat.data.samplers import EpochSampler, RankBatches
+from eat.data.workers import timeout, worker_errors
+from eat.errors import ExperimentError, Interrupted
+from eat.experiment.fingerprint import differences, identity
+from eat.utils.distributed import any_rank, is_connection_error, world_size
+from eat.utils.signals import Interruption, ignore_signals
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class ResumableBrain(sb.Brain):
     """A Brain that is cut off at any moment and ends as if it had not been.
 
     Everything is a function of (seed, epoch, number of the batch), so that a checkpoint
-    between two optimiser steps is all that a run has to go back to. One process and
+    between two optimizer steps is all that a run has to go back to. One process and
     several see the same batches: the n-th of an epoch is the same n-th, whoever takes
     it.
 
@@ -50,9 +50,9 @@ class ResumableBrain(sb.Brain):
         super().__init__(*args, **kwargs)
         self.rank = getattr(self, "rank", 0)
         self.world_size = world_size()
-        self.last: dict[str, float] | None = None  # figures of the newest epoch
+        self.last: dict[str, float] | None = None  # metrics of the newest epoch
         self.interruption = Interruption()
-        self.saved_at: int | None = None  # optimiser step of the newest checkpoint
+        self.saved_at: int | None = None  # optimizer step of the newest checkpoint
         if self.ckpt_interval_steps % self.grad_accumulation_factor:
             raise ExperimentError(
                 f"ckpt_interval_steps {self.ckpt_interval_steps}: must be a multiple "
@@ -63,15 +63,15 @@ class ResumableBrain(sb.Brain):
     # -- what is trained on ----------------------------------------------------------
 
     @property
-    def clips_a_step(self) -> int:
-        """Clips in one optimiser step, over all processes."""
+    def clips_per_step(self) -> int:
+        """Clips in one optimizer step, over all processes."""
         accumulated = self.hparams.batch_size * self.grad_accumulation_factor
         return accumulated * self.world_size
 
     @property
-    def clips_an_epoch(self) -> int:
-        """Clips of one epoch's optimiser steps."""
-        return self.hparams.steps_per_epoch * self.clips_a_step
+    def clips_per_epoch(self) -> int:
+        """Clips of one epoch's optimizer steps."""
+        return self.hparams.steps_per_epoch * self.clips_per_step
 
     @property
     def batch_number(self) -> int:
@@ -84,7 +84,7 @@ class ResumableBrain(sb.Brain):
         return {
             "num_workers": self.hparams.num_workers,
             "collate_fn": collate,
-            "worker_init_fn": outlive_signals,
+            "worker_init_fn": ignore_signals,
             "timeout": timeout(self.hparams.num_workers),
             "pin_memory": "cuda" in self.device,
         }
@@ -92,16 +92,16 @@ class ResumableBrain(sb.Brain):
     def fit_steps(
         self, train: Dataset, valid: Dataset | None, sampler: Sampler | None = None
     ) -> None:
-        """Train over epochs of a fixed number of optimiser steps, judged on `valid`.
+        """Train over epochs of a fixed number of optimizer steps, judged on `valid`.
 
-        The sampler gives :attr:`clips_an_epoch` training clips; by default each clip
+        The sampler gives :attr:`clips_per_epoch` training clips; by default each clip
         is seen equally often.
         """
         if sampler is None:
-            sampler = EpochSampler(len(train), self.clips_an_epoch, self.hparams.seed)
+            sampler = EpochSampler(len(train), self.clips_per_epoch, self.hparams.seed)
         self.identity = identity(self.hparams.output_folder, train)
         batch, options = self.hparams.batch_size, self.loader_options
-        self.train_sampler = ProcessBatches(sampler, batch, self.rank, self.world_size)
+        self.train_sampler = RankBatches(sampler, batch, self.rank, self.world_size)
         # Not SpeechBrain's loader: that deals out clips, not batches, and goes on at a
         # place that is right for the same number of processes only.
         loader = DataLoader(train, batch_sampler=self.train_sampler, **options)
@@ -114,12 +114,12 @@ class ResumableBrain(sb.Brain):
             self.fit(
                 self.hparams.epoch_counter, loader, valid, valid_loader_kwargs=kwargs
             )
-            self.leave_if_asked()  # what came during the last epoch's end
+            self.stop_if_requested()  # what came during the last epoch's end
 
     def on_fit_start(self) -> None:
         """Start, or go on at the batch where the last part of the run stopped."""
         super().on_fit_start()
-        self.train_sampler.begin_at(self.step)
+        self.train_sampler.start_from(self.step)
 
     # -- checkpoints -------------------------------------------------------------------
 
@@ -134,7 +134,7 @@ class ResumableBrain(sb.Brain):
             self.step = len(self.train_sampler)  # SpeechBrain has set it back by now
             self._save_intra_epoch_ckpt()
             self.step = 0
-            valid_set = _Followed(valid_set, self.leave_if_asked)
+            valid_set = _Followed(valid_set, self.stop_if_requested)
         super()._fit_valid(valid_set, epoch, enable)
 
     def _should_save_intra_epoch_ckpt(self, last: float, steps_since: int) -> bool:
@@ -147,24 +147,24 @@ class ResumableBrain(sb.Brain):
         minutes = (time.time() - last) / 60
         due = 0 < self.ckpt_interval_minutes < minutes
         due = due or 0 < self.ckpt_interval_steps <= steps_since
-        return any_process(due or self.interruption.number is not None, self.device)
+        return any_rank(due or self.interruption.number is not None, self.device)
 
     def _save_intra_epoch_ckpt(self) -> None:
         """Save; leave if a signal asked for it."""
         self.before_checkpoint()
         super()._save_intra_epoch_ckpt()
         self.saved_at = self.optimizer_step
-        if any_process(self.interruption.number is not None, self.device):
+        if any_rank(self.interruption.number is not None, self.device):
             self._leave()
 
-    def leave_if_asked(self) -> None:
+    def stop_if_requested(self) -> None:
         """Leave where a signal asked for it, a checkpoint being written."""
         if self.interruption.number is not None:
             self._leave()
 
     def _leave(self) -> None:
         raise Interrupted(
-            f"ended by {self.interruption.name or 'a signal'} after optimiser step "
+            f"ended by {self.interruption.name or 'a signal'} after optimizer step "
             f"{self.optimizer_step}, checkpoint written: the same command goes on",
             self.interruption.number or signal.SIGTERM,
         )
@@ -179,7 +179,7 @@ class ResumableBrain(sb.Brain):
         place = {
             "optimizer_step": self.optimizer_step,
             "batches": self.step * self.world_size,
-            "clips_a_step": self.clips_a_step,
+            "clips_per_step": self.clips_per_step,
             "avg_train_loss": float(self.avg_train_loss),
             "identity": self.identity,
         }
@@ -194,13 +194,14 @@ class ResumableBrain(sb.Brain):
                 f"{path.parent}: is of a run with other settings or clips "
                 f"({differing}; give a new --output_folder, or what it had)"
             )
-        if place["clips_a_step"] != self.clips_a_step:
+        if place["clips_per_step"] != self.clips_per_step:
             raise ExperimentError(
-                f"{self.hparams.output_folder}: its steps have {place['clips_a_step']} "
-                f"clips, these would have {self.clips_a_step} ({self.world_size} "
-                f"process(es) x batch_size {self.hparams.batch_size} x "
-                f"grad_accumulation_factor {self.grad_accumulation_factor}); change "
-                "the last, or give another --output_folder"
+                f"{self.hparams.output_folder}: its steps have "
+                f"{place['clips_per_step']} clips, these would have "
+                f"{self.clips_per_step} ({self.world_size} process(es) x "
+                f"batch_size {self.hparams.batch_size} x grad_accumulation_factor "
+                f"{self.grad_accumulation_factor}); change the last, or give another "
+                "--output_folder"
             )
         self.optimizer_step = place["optimizer_step"]
         self.step = place["batches"] // self.world_size
@@ -223,7 +224,7 @@ class ResumableBrain(sb.Brain):
         def within_epoch(checkpoint: Checkpoint) -> bool:
             return not checkpoint.meta["end-of-epoch"]
 
-        def may_go(checkpoint: Checkpoint) -> bool:
+        def removable(checkpoint: Checkpoint) -> bool:
             epoch = checkpoint.meta.get("epoch")
             return not (every and epoch and epoch % every == 0)
 
@@ -234,7 +235,7 @@ class ResumableBrain(sb.Brain):
         self.checkpointer.delete_checkpoints(
             num_to_keep=self.hparams.keep_checkpoints,
             max_keys=[best] if best else None,
-            ckpt_predicate=may_go,
+            ckpt_predicate=removable,
         )
 
     def was_complete(self) -> bool:
@@ -248,10 +249,10 @@ class ResumableBrain(sb.Brain):
         try:
             yield
         except RuntimeError as error:
-            if not is_lost_connection(error):
+            if not is_connection_error(error):
                 raise
             if self.saved_at == self.optimizer_step:
-                self.leave_if_asked()
+                self.stop_if_requested()
             raise ExperimentError(
                 "another process of the run has ended, see what it said (the same "
                 "command goes on from the last checkpoint)"

@@ -12,8 +12,9 @@ from textwrap import wrap
 from audioset_layouts import Clips, Listing
 
 from eat.audio.io import AudioInfo
-from eat.data.checking import MISSING, Skipped
-from eat.data.manifest import LabelSet, ManifestRow, atomic_open
+from eat.data.manifest import LabelSet, ManifestRow
+from eat.data.prepare import MISSING, Skipped
+from eat.utils.files import atomic_open
 
 # How many of the clips that were once online the paper had.
 PAPER_CLIPS = {"pretrain": 1_912_134, "balanced_train": 20_550, "eval": 18_884}

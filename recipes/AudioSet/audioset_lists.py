@@ -16,7 +16,7 @@ from audioset_layouts import (
     stamps,
 )
 
-from eat.data.manifest import ManifestError
+from eat.errors import ManifestError
 
 LABELS = "class_labels_indices.csv"
 LABELS_URL = f"http://storage.googleapis.com/us_audioset/youtube_corpus/v1/csv/{LABELS}"

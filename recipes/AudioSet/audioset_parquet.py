@@ -28,7 +28,8 @@ from audioset_layouts import (
 from audioset_lists import official_labels, official_lists, read_list
 from tqdm import tqdm
 
-from eat.data.manifest import ManifestError, atomic_open
+from eat.errors import ManifestError
+from eat.utils.files import atomic_open
 
 if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile

@@ -36,8 +36,15 @@ from audioset_lists import LABELS, LISTS, OfficialLists
 from audioset_parquet import ParquetCopy
 from audioset_tsv import TsvLists
 
-from eat.audio.io import AudioError, AudioInfo
-from eat.data.checking import (
+from eat.audio.io import AudioInfo
+from eat.data.manifest import (
+    LABEL_COLUMNS,
+    LabelSet,
+    ManifestRow,
+    read_labels,
+    write_manifest,
+)
+from eat.data.prepare import (
     MISSING,
     Skipped,
     check_audio,
@@ -46,15 +53,8 @@ from eat.data.checking import (
     up_to_date,
     write_skipped,
 )
-from eat.data.manifest import (
-    LABEL_COLUMNS,
-    LabelSet,
-    ManifestError,
-    ManifestRow,
-    atomic_open,
-    read_labels,
-    write_manifest,
-)
+from eat.errors import AudioError, ManifestError
+from eat.utils.files import atomic_open
 
 logger = logging.getLogger(__name__)
 

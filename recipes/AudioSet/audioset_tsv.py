@@ -21,7 +21,7 @@ from audioset_layouts import (
 )
 from audioset_lists import LABELS, official_labels
 
-from eat.data.manifest import ManifestError
+from eat.errors import ManifestError
 
 LABEL_LISTS = (LABELS, "label_descriptors.csv", "labels.csv")
 TRAIN, EVAL = "train.tsv", ("eval.tsv", "valid.tsv")
@@ -88,9 +88,9 @@ def _pair(stems: list[str], labels: Clips) -> list[str | None]:
     return ids
 
 
-def _training_subset(clips: Clips, labelled: bool) -> str:
+def _training_subset(clips: Clips, labeled: bool) -> str:
     """Say what ``train.tsv`` lists: the file itself does not."""
-    if not labelled:
+    if not labeled:
         return "pretrain"
     balanced = len(clips) <= MOST_BALANCED_CLIPS
     return "balanced_train" if balanced else "unbalanced_train"

@@ -11,7 +11,7 @@ move old ones. Give ``split`` where several files come from one source, such as 
 speaker or a long recording: all of them belong on one side.
 
 SAVE_FOLDER receives ``pretrain.csv`` (all recordings but those for evaluation), with
-labels also ``balanced_train.csv``, ``eval.csv`` (the labelled ones) and ``labels.csv``
+labels also ``balanced_train.csv``, ``eval.csv`` (the labeled ones) and ``labels.csv``
 (the classes); ``skipped.csv`` (what is not used, and why) and ``summary.json``.
 """
 
@@ -34,30 +34,26 @@ from folder_reading import (
     LABELS,
     SUBSETS,
     UNUSABLE,
-    Labelled,
+    Labeled,
     find_recordings,
     read_table,
 )
 
 from eat.audio.frontend import SAMPLE_RATE, WINDOW
-from eat.audio.io import AudioError, AudioInfo
-from eat.data.checking import (
+from eat.audio.io import AudioInfo
+from eat.data.manifest import LABEL_COLUMNS, ManifestRow, write_manifest
+from eat.data.prepare import (
     MISSING,
     Skipped,
+    abbreviate,
     check_audio,
     make_save_folder,
     reason_to_skip,
     up_to_date,
     write_skipped,
 )
-from eat.data.corpus import few
-from eat.data.manifest import (
-    LABEL_COLUMNS,
-    ManifestError,
-    ManifestRow,
-    atomic_open,
-    write_manifest,
-)
+from eat.errors import AudioError, ManifestError
+from eat.utils.files import atomic_open
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +69,7 @@ def name_clips(files: list[str]) -> dict[str, str]:
     return {file: stem if taken[stem] == 1 else file for file, stem in stems.items()}
 
 
-def divide(files: list[str], table: dict[str, Labelled]) -> dict[str, Clips]:
+def divide(files: list[str], table: dict[str, Labeled]) -> dict[str, Clips]:
     """Return the subsets that have files at all, each as labels by file."""
     subsets = {
         subset: {f: line.labels for f, line in table.items() if line.subset == subset}
@@ -156,7 +152,7 @@ def _sort_all(
     for subset, clips in subsets.items():
         manifests[subset], left = recordings.sort_out(subset, clips)
         counts[subset] = recordings.count(subset, manifests[subset], left)
-        # What pretrain.csv lacks as well stands under its labelled subset.
+        # What pretrain.csv lacks as well stands under its labeled subset.
         skipped |= {clip.file: clip for clip in left if clip.file not in skipped}
     return manifests, skipped, counts
 
@@ -275,7 +271,7 @@ def prepare_folder(
     summary = {"subsets": counts, "longer_than_used": longer, "inputs": inputs}
     _write_all(save_folder, manifests, classes, list(skipped.values()), summary)
     if skipped:
-        places = (few(skipped), save_folder / "skipped.csv")
+        places = (abbreviate(skipped), save_folder / "skipped.csv")
         logger.warning("%d left out: %s (why: %s)", len(skipped), *places)
 
 

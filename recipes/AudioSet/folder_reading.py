@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from eat.data.manifest import ManifestError
+from eat.errors import ManifestError
 
 logger = logging.getLogger(__name__)
 
@@ -26,16 +26,16 @@ SUBSETS = {"train": "balanced_train", "eval": "eval"}  # by split
 UNUSABLE = re.compile(r"\$[\w.]|^\s|[\x00-\x1f\ud800-\udfff]")
 
 
-class Labelled(NamedTuple):
+class Labeled(NamedTuple):
     """A line of ``labels.csv``: the manifest its file belongs to, and its labels."""
 
     subset: str
     labels: tuple[str, ...]
 
 
-def _walk(data_folder: Path, leave_out: Path) -> Iterator[str]:
+def _walk(data_folder: Path, skip_step: Path) -> Iterator[str]:
     """Yield all files below a folder, links followed, hidden ones left out."""
-    seen = {os.path.realpath(leave_out)}
+    seen = {os.path.realpath(skip_step)}
     for folder, subfolders, names in os.walk(data_folder, followlinks=True):
         seen.add(os.path.realpath(folder))
         # A link to a folder above would lead round in circles.
@@ -76,7 +76,7 @@ def find_recordings(data_folder: Path, save_folder: Path) -> list[str]:
             "overwritten (choose another save_folder)"
         )
     files, others = [], Counter()
-    for file in _walk(data_folder, leave_out=save_folder):
+    for file in _walk(data_folder, skip_step=save_folder):
         suffix = os.path.splitext(file)[1].lower()
         if suffix in SUFFIXES:
             files.append(file)
@@ -136,7 +136,7 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
         ) from None
 
 
-def read_table(path: Path, files: Iterable[str]) -> dict[str, Labelled]:
+def read_table(path: Path, files: Iterable[str]) -> dict[str, Labeled]:
     """Read ``labels.csv``.
 
     Parameters
@@ -148,7 +148,7 @@ def read_table(path: Path, files: Iterable[str]) -> dict[str, Labelled]:
 
     Returns
     -------
-    dict of str to Labelled
+    dict of str to Labeled
         Its lines by file; a file without labels is one too.
 
     Raises
@@ -157,7 +157,7 @@ def read_table(path: Path, files: Iterable[str]) -> dict[str, Labelled]:
         If it is malformed or holds no label at all.
     """
     on_disk = {_composed(file): file for file in files}
-    table: dict[str, Labelled] = {}
+    table: dict[str, Labeled] = {}
     for number, row in _lines(path):
         named = PurePosixPath(row["file"].strip()).as_posix()
         file = on_disk.get(_composed(named), named)
@@ -173,7 +173,7 @@ def read_table(path: Path, files: Iterable[str]) -> dict[str, Labelled]:
             fault = f"label {bad!r} (rename it, without $ and line breaks)"
         if fault:
             raise ManifestError(f"{path}: line {number}: {fault}")
-        table[file] = Labelled(SUBSETS[split], tuple(filter(None, labels)))
+        table[file] = Labeled(SUBSETS[split], tuple(filter(None, labels)))
     if not any(line.labels for line in table.values()):
         raise ManifestError(f"{path}: no label in it (fill it in, or remove it)")
     return table

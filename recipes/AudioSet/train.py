@@ -24,20 +24,16 @@ from torch import Tensor
 from eat.audio.augment import mixup, roll_and_gain, spec_augment
 from eat.data.dataset import Batch, ClipDataset, audio_dataset, hold_out
 from eat.data.manifest import LabelSet, read_labels
-from eat.data.sampling import WeightedSampler, balancing_weights
-from eat.evaluation.class_ap import write_class_ap
+from eat.data.samplers import WeightedSampler, balancing_weights
+from eat.errors import ExperimentError, exit_on_error
 from eat.evaluation.metrics import average_precision
-from eat.interop.loading import initialise_encoder
+from eat.evaluation.per_class import write_class_ap
+from eat.experiment.folder import start_experiment
+from eat.experiment.results import write_results
+from eat.interop.loading import initialize_encoder
 from eat.training.brain import EATBrain
-from eat.training.experiment import one_line_errors, start_experiment
-from eat.training.finetune import (
-    FinetuneBrain,
-    finetuned_modules,
-    require_classes,
-)
+from eat.training.finetune import FinetuneBrain, finetuned_modules, require_classes
 from eat.training.pretrain import PretrainBrain
-from eat.training.results import write_results
-from eat.training.settings import ExperimentError
 
 
 class AudioSetPretrainBrain(PretrainBrain):
@@ -81,7 +77,7 @@ class AudioSetFinetuneBrain(FinetuneBrain):
             return self.sum_over_step(total, positives)
         return total / positives.clamp(min=1)
 
-    def figures(self, logits: Tensor, labels: Tensor) -> dict[str, float]:
+    def compute_metrics(self, logits: Tensor, labels: Tensor) -> dict[str, float]:
         """Mean over the classes that occur."""
         per_class = average_precision(logits.sigmoid(), labels)
         return {"mAP": per_class.nanmean().item()}
@@ -132,17 +128,17 @@ def weighted_sampler(
 ) -> WeightedSampler:
     """Epochs in which rare classes are as frequent as common ones."""
     weights = balancing_weights(map(train.labels, range(len(train))))
-    return WeightedSampler(weights, draws, brain.clips_an_epoch, brain.hparams.seed)
+    return WeightedSampler(weights, draws, brain.clips_per_epoch, brain.hparams.seed)
 
 
 def pretrain(hparams: dict, run_opts: dict[str, Any]) -> None:
-    """Pre-train; labels serve the kNN score only, where there are labelled clips."""
+    """Pre-train; labels serve the kNN score only, where there are labeled clips."""
     labels = prepare_data(hparams)
     train = dataset(hparams, hparams["train_manifest"], None, replace=True)
     probe_sets = None
     if (Path(hparams["manifest_folder"]) / "balanced_train.csv").is_file():
-        labelled = dataset(hparams, "balanced_train", labels, replace=True)
-        probe_sets = hold_out(labelled, hparams["held_out"])
+        labeled = dataset(hparams, "balanced_train", labels, replace=True)
+        probe_sets = hold_out(labeled, hparams["held_out"])
         valid = probe_sets[1]
     else:
         train, valid = hold_out(train, min(hparams["held_out"], 2000 / len(train)))
@@ -165,10 +161,10 @@ def finetune(hparams: dict, run_opts: dict[str, Any]) -> None:
     test_set = valid = dataset(hparams, "eval", labels)
     if hparams["held_out"]:
         train, valid = hold_out(train, hparams["held_out"])
-        valid = valid.strict()
+        valid = valid.without_substitutes()
     classifier = hparams["modules"]["classifier"]
     if hparams["pretrained"] != "none":
-        initialise_encoder(classifier.encoder, hparams["pretrained"])
+        initialize_encoder(classifier.encoder, hparams["pretrained"])
     brain = AudioSetFinetuneBrain(
         modules=hparams["modules"],
         opt_class=hparams["opt_class"],
@@ -201,7 +197,7 @@ def test(hparams: dict, run_opts: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    with one_line_errors():
+    with exit_on_error():
         HPARAMS, RUN_OPTS = start_experiment(sys.argv[1:])
         task = "test" if RUN_OPTS["test_only"] else HPARAMS["task"]
         run = {"pretrain": pretrain, "finetune": finetune, "test": test}[task]

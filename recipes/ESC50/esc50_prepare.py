@@ -23,9 +23,18 @@ from pathlib import Path
 from typing import NamedTuple
 
 from eat.audio.io import AudioInfo
-from eat.data.checking import Skipped, make_save_folder, up_to_date
-from eat.data.corpus import check_listed, few, find_corpus, list_files, write_prepared
-from eat.data.manifest import ManifestError, ManifestRow
+from eat.data.manifest import ManifestRow
+from eat.data.prepare import (
+    Skipped,
+    abbreviate,
+    check_listed,
+    find_corpus,
+    list_files,
+    make_save_folder,
+    up_to_date,
+    write_prepared,
+)
+from eat.errors import ManifestError
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +102,7 @@ def _warn_of_counts(clips: list[Clip]) -> None:
     folds = Counter(clip.fold for clip in clips)
     if folds != dict.fromkeys(FOLDS, CLIPS["fold"]):
         line = "%s clips in the folds; ESC-50 has %d in each"
-        logger.warning(line, few(folds[fold] for fold in FOLDS), CLIPS["fold"])
+        logger.warning(line, abbreviate(folds[fold] for fold in FOLDS), CLIPS["fold"])
     sizes = sorted(Counter(clip.category for clip in clips).values())
     if sizes != CLASSES * [CLIPS["class"]]:
         found = f"{len(sizes)} classes of {sizes[0]} to {sizes[-1]} clips"
@@ -103,7 +112,7 @@ def _warn_of_counts(clips: list[Clip]) -> None:
         folds_of[clip.recording].add(clip.fold)
     if shared := [recording for recording in folds_of if len(folds_of[recording]) > 1]:
         line = "%d recordings are in several folds, scores flatter: src_file %s"
-        logger.warning(line, len(shared), few(shared))
+        logger.warning(line, len(shared), abbreviate(shared))
 
 
 def _count(clips: list[Clip], used: list[Clip], true: bool) -> dict[str, object]:

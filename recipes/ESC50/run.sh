@@ -50,5 +50,5 @@ fi
 
 if runs 4; then
     log "Stage 4: result"
-    "$python" "$here/summarise_folds.py" "$output_folder"
+    "$python" "$here/summarize_folds.py" "$output_folder"
 fi

@@ -23,18 +23,14 @@ from torch import Tensor
 from eat.audio.augment import roll_and_gain, spec_augment
 from eat.data.dataset import Batch, ClipDataset, audio_dataset, hold_out
 from eat.data.manifest import LabelSet, read_labels
-from eat.evaluation.confusion import write_confusion
+from eat.errors import ExperimentError, exit_on_error
 from eat.evaluation.metrics import accuracy
-from eat.interop.loading import initialise_encoder
-from eat.training.experiment import one_line_errors, start_experiment
-from eat.training.finetune import (
-    FinetuneBrain,
-    finetuned_modules,
-    require_classes,
-)
+from eat.evaluation.per_class import write_confusion
+from eat.experiment.folder import start_experiment
+from eat.experiment.results import write_results
+from eat.interop.loading import initialize_encoder
+from eat.training.finetune import FinetuneBrain, finetuned_modules, require_classes
 from eat.training.pretrain import PretrainBrain
-from eat.training.results import write_results
-from eat.training.settings import ExperimentError
 
 
 class ESC50PretrainBrain(PretrainBrain):
@@ -66,7 +62,7 @@ class ESC50FinetuneBrain(FinetuneBrain):
         smoothing = self.hparams.label_smoothing if training else 0.0
         return F.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
 
-    def figures(self, logits: Tensor, labels: Tensor) -> dict[str, float]:
+    def compute_metrics(self, logits: Tensor, labels: Tensor) -> dict[str, float]:
         """Share of clips whose class scores highest."""
         return {"accuracy": accuracy(logits, labels.argmax(dim=1))}
 
@@ -118,7 +114,7 @@ def finetune(hparams: dict, run_opts: dict[str, Any]) -> None:
     labels = require_classes(prepare_data(hparams), hparams)
     classifier = hparams["modules"]["classifier"]
     if hparams["pretrained"] != "none":
-        initialise_encoder(classifier.encoder, hparams["pretrained"])
+        initialize_encoder(classifier.encoder, hparams["pretrained"])
     brain = ESC50FinetuneBrain(
         modules=hparams["modules"],
         opt_class=hparams["opt_class"],
@@ -146,7 +142,7 @@ def test(hparams: dict, run_opts: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    with one_line_errors():
+    with exit_on_error():
         HPARAMS, RUN_OPTS = start_experiment(sys.argv[1:])
         task = "test" if RUN_OPTS["test_only"] else HPARAMS["task"]
         run = {"pretrain": pretrain, "finetune": finetune, "test": test}[task]

@@ -22,9 +22,18 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from eat.audio.io import AudioInfo
-from eat.data.checking import Skipped, make_save_folder, up_to_date
-from eat.data.corpus import check_listed, few, find_corpus, list_files, write_prepared
-from eat.data.manifest import ManifestError, ManifestRow
+from eat.data.manifest import ManifestRow
+from eat.data.prepare import (
+    Skipped,
+    abbreviate,
+    check_listed,
+    find_corpus,
+    list_files,
+    make_save_folder,
+    up_to_date,
+    write_prepared,
+)
+from eat.errors import ManifestError
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +101,7 @@ def _warn_of_shared_speakers(subset_of: Mapping[str, str]) -> None:
         sets[_speaker(file)].add(subset)
     if shared := [speaker for speaker, its in sets.items() if len(its) > 1]:
         line = "%d speakers are in several sets, scores flatter: %s"
-        logger.warning(line, len(shared), few(shared))
+        logger.warning(line, len(shared), abbreviate(shared))
 
 
 def _make_rows(

@@ -23,17 +23,14 @@ from torch import Tensor
 from eat.audio.augment import mixup, noise_and_shift, roll_and_gain, spec_augment
 from eat.data.dataset import Batch, ClipDataset, audio_dataset, hold_out
 from eat.data.manifest import LabelSet, read_labels
-from eat.evaluation.confusion import write_confusion
+from eat.errors import exit_on_error
 from eat.evaluation.metrics import accuracy
-from eat.interop.loading import initialise_encoder
-from eat.training.experiment import one_line_errors, start_experiment
-from eat.training.finetune import (
-    FinetuneBrain,
-    finetuned_modules,
-    require_classes,
-)
+from eat.evaluation.per_class import write_confusion
+from eat.experiment.folder import start_experiment
+from eat.experiment.results import write_results
+from eat.interop.loading import initialize_encoder
+from eat.training.finetune import FinetuneBrain, finetuned_modules, require_classes
 from eat.training.pretrain import PretrainBrain
-from eat.training.results import write_results
 
 
 class SpeechCommandsPretrainBrain(PretrainBrain):
@@ -41,7 +38,7 @@ class SpeechCommandsPretrainBrain(PretrainBrain):
 
 
 class SpeechCommandsFinetuneBrain(FinetuneBrain):
-    """One word a clip, learnt as independent labels, judged by accuracy."""
+    """One word a clip, learned as independent labels, judged by accuracy."""
 
     metric = "accuracy"
 
@@ -76,7 +73,7 @@ class SpeechCommandsFinetuneBrain(FinetuneBrain):
         )
         return total / len(labels)
 
-    def figures(self, logits: Tensor, labels: Tensor) -> dict[str, float]:
+    def compute_metrics(self, logits: Tensor, labels: Tensor) -> dict[str, float]:
         """Share of clips whose class scores highest."""
         return {"accuracy": accuracy(logits, labels.argmax(dim=1))}
 
@@ -112,7 +109,7 @@ def pretrain(hparams: dict, run_opts: dict[str, Any]) -> None:
     train, valid = (
         dataset(hparams, part, labels, replace=True) for part in ("train", "valid")
     )
-    remembered, _ = hold_out(train, hparams["held_out"])
+    gallery, _ = hold_out(train, hparams["held_out"])
     brain = SpeechCommandsPretrainBrain(
         modules=hparams["modules"],
         opt_class=hparams["opt_class"],
@@ -120,7 +117,7 @@ def pretrain(hparams: dict, run_opts: dict[str, Any]) -> None:
         run_opts=run_opts,
         checkpointer=hparams["checkpointer"],
     )
-    brain.probe_sets = remembered, valid
+    brain.probe_sets = gallery, valid
     brain.fit_steps(dataset(hparams, "train", None, replace=True), valid)
     run_on_main(brain.write_results)
 
@@ -130,7 +127,7 @@ def finetune(hparams: dict, run_opts: dict[str, Any]) -> None:
     labels = require_classes(prepare_data(hparams), hparams)
     classifier = hparams["modules"]["classifier"]
     if hparams["pretrained"] != "none":
-        initialise_encoder(classifier.encoder, hparams["pretrained"])
+        initialize_encoder(classifier.encoder, hparams["pretrained"])
     brain = SpeechCommandsFinetuneBrain(
         modules=hparams["modules"],
         opt_class=hparams["opt_class"],
@@ -160,7 +157,7 @@ def test(hparams: dict, run_opts: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    with one_line_errors():
+    with exit_on_error():
         HPARAMS, RUN_OPTS = start_experiment(sys.argv[1:])
         task = "test" if RUN_OPTS["test_only"] else HPARAMS["task"]
         run = {"pretrain": pretrain, "finetune": finetune, "test": test}[task]

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from eat.data.bank import load_bank
-from eat.data.mini_audioset import AudioSetSizes, write_audioset
+from mini_corpora.audioset import AudioSetSizes, write_audioset
+from mini_corpora.bank import load_bank
 
 ROOT = Path(__file__).parents[2]
 

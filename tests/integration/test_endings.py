@@ -4,7 +4,6 @@ import json
 import random
 import signal
 import socket
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "tools"))
-
-from survive_kills import (  # noqa: E402
+from benchmarks.kills import (
     FINETUNE,
     PRETRAIN,
     Setting,
@@ -23,6 +19,8 @@ from survive_kills import (  # noqa: E402
     start,
     train_under_kills,
 )
+
+ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.slow
 ONE = Setting("finetune_mini.yaml", f"{FINETUNE} --num_workers 2")
@@ -109,7 +107,7 @@ def test_signal_to_the_launcher_ends_all_in_order(data, whole, tmp_path):
     process = started(TWO, data, tmp_path)
     process.send_signal(signal.SIGTERM)
     told = output_at_end(process, tmp_path)
-    assert told.count("ended by SIGTERM after optimiser step") == 1
+    assert told.count("ended by SIGTERM after optimizer step") == 1
     assert len(list((tmp_path / "save").glob("CKPT*"))) == 1
     assert not (tmp_path / "results.json").exists()
     goes_on(data, tmp_path, whole)
@@ -118,7 +116,7 @@ def test_signal_to_the_launcher_ends_all_in_order(data, whole, tmp_path):
 def test_signal_to_one_process_ends_all_in_order(data, whole, tmp_path):
     process = started(TWO, data, tmp_path)
     rank(process, 1).send_signal(signal.SIGTERM)
-    assert "ended by a signal after optimiser" in output_at_end(process, tmp_path)
+    assert "ended by a signal after optimizer" in output_at_end(process, tmp_path)
     goes_on(data, tmp_path, whole)
 
 

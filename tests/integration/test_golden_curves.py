@@ -5,8 +5,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from eat.data.mini_corpora import make_mini_corpora
-from eat.study.golden import (
+from mini_corpora.corpora import make_mini_corpora
+from paper_tables.golden import (
     INTERVAL,
     RECIPES,
     STEPS,
@@ -17,7 +17,7 @@ from eat.study.golden import (
     read_curve,
     read_golden,
 )
-from eat.study.jobs import Runner
+from paper_tables.jobs import Runner
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "results" / "published" / "golden"
@@ -51,7 +51,7 @@ def test_curves_are_whole_and_healthy(recipe):
     assert list(golden.index) == list(range(INTERVAL, STEPS + 1, INTERVAL))
     assert golden.notna().all(axis=None) and (golden > 0).all(axis=None)
     assert golden["loss"].iloc[-1] < 0.7 * golden["loss"].iloc[0]
-    assert golden["target_deviation"].min() > 0.5
+    assert golden["target_std"].min() > 0.5
 
 
 @pytest.fixture

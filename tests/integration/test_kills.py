@@ -1,22 +1,18 @@
 """A run that is killed or asked to end, and started again, ends as if it had not been.
 
-`tools/survive_kills.py` does this at length.
+`tools/benchmarks/kills.py` does this at length.
 """
 
 import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "tools"))
-
-from survive_kills import (  # noqa: E402
+from benchmarks.kills import (
     FINETUNE,
     PRETRAIN,
     Setting,
@@ -25,8 +21,9 @@ from survive_kills import (  # noqa: E402
     train_under_kills,
     try_setting,
 )
+from eat.utils.lock import lock_folder
 
-from eat.training.lock import lock_folder  # noqa: E402
+ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.slow
 SETTING = Setting("finetune_mini.yaml", f"{FINETUNE} --num_workers 0")
@@ -57,7 +54,7 @@ def test_signal_ends_in_order_and_the_same_command_goes_on(
     run = tmp_path / "run"
     status, told = interrupt(data, run, number)
     assert status == 128 + number
-    assert told.startswith(f"ended by {number.name} after optimiser step ")
+    assert told.startswith(f"ended by {number.name} after optimizer step ")
     assert told.endswith("the same command goes on")
     assert len(list((run / "save").glob("CKPT*"))) == 1
     assert not (run / "results.json").exists()

@@ -19,17 +19,17 @@ from speechbrain.utils.train_logger import FileTrainLogger
 
 from eat.audio.augment import mixup, roll_and_gain, spec_augment
 from eat.audio.frontend import LogMel
-from eat.evaluation.diagnostics import CollapseMonitor
+from eat.evaluation.collapse import CollapseMonitor
 from eat.evaluation.metrics import mean_average_precision
 from eat.model.classifier import EATClassifier
 from eat.model.decoder import CNNDecoder
 from eat.model.encoder import EATEncoder
 from eat.pretraining.masking import FlexibleBlockMasking
-from eat.pretraining.student import EATStudent
+from eat.pretraining.model import EATStudent
 from eat.pretraining.teacher import EMATeacher
 from eat.training.finetune import FinetuneBrain
 from eat.training.pretrain import PretrainBrain
-from eat.training.processes import leave_together
+from eat.utils.distributed import shutdown
 
 FRAMES, DIM, STEPS, CLIPS, CLASSES = 64, 16, 4, 4, 3
 
@@ -54,7 +54,7 @@ class MultiLabel(FinetuneBrain):
         total = F.binary_cross_entropy_with_logits(logits, labels, reduction="sum")
         return self.sum_over_step(total, labels.sum())
 
-    def figures(self, logits, labels):
+    def compute_metrics(self, logits, labels):
         return {"mAP": mean_average_precision(logits, labels)}
 
 
@@ -71,7 +71,7 @@ def settings(folder, batch_size):
         "batch_size": batch_size,
         "steps_per_epoch": STEPS,
         "num_workers": 0,
-        "max_damaged_share": 0.01,
+        "max_unreadable_share": 0.01,
         "epoch_counter": EpochCounter(2),
         "log_interval": 1,
         "keep_checkpoints": 1,
@@ -126,8 +126,8 @@ def train(kind, folder, batch_size, *options):
     brain = make_brain(kind, folder, int(batch_size), run_opts)
     brain.fit_steps(make_clips(), None)
     if brain.rank == 0:
-        torch.save(brain.bare.state_dict(), Path(folder) / "weights.pt")
-    leave_together()
+        torch.save(brain.unwrapped_model.state_dict(), Path(folder) / "weights.pt")
+    shutdown()
 
 
 if __name__ == "__main__":

@@ -22,18 +22,18 @@ import eat
 from eat.audio.frontend import LogMel
 from eat.data.dataset import collate
 from eat.data.manifest import LabelSet
-from eat.evaluation.diagnostics import CollapseMonitor
+from eat.evaluation.collapse import CollapseMonitor
 from eat.evaluation.metrics import mean_average_precision
 from eat.model.classifier import EATClassifier
 from eat.model.decoder import CNNDecoder
 from eat.model.encoder import EATEncoder
 from eat.pretraining.masking import InverseBlockMasking
-from eat.pretraining.student import EATStudent
+from eat.pretraining.model import EATStudent
 from eat.pretraining.teacher import EMATeacher
-from eat.training.checkpointing import AtomicCheckpointer
+from eat.training.checkpointer import AtomicCheckpointer
 from eat.training.finetune import FinetuneBrain
 from eat.training.pretrain import PretrainBrain
-from eat.training.processes import leave_together
+from eat.utils.distributed import shutdown
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "AudioSet"
 FRAMES, DIM, STEPS, BATCH = 64, 16, 3, 2
@@ -45,7 +45,7 @@ class Recorder(PretrainBrain):
     def compute_forward(self, batch, stage):
         outputs = super().compute_forward(batch, stage)
         self.ids += batch.ids
-        self.masks.append(outputs[2].removed)
+        self.masks.append(outputs[2].mask)
         return outputs
 
 
@@ -64,7 +64,7 @@ def settings(folder):
         "epoch_counter": EpochCounter(1),
         "log_interval": 1,
         "keep_every_epochs": 0,
-        "max_damaged_share": 0.01,
+        "max_unreadable_share": 0.01,
         "keep_checkpoints": 1,
         "keep_epoch_models": False,
         "weight_decay": 0.05,
@@ -92,16 +92,16 @@ def train(folder, *options):
     modules = {"frontend": frontend, "student": student, "teacher": teacher}
     brain = Recorder(modules, torch.optim.AdamW, settings(folder), run_opts)
     brain.ids, brain.masks = [], []
-    size = STEPS * brain.clips_a_step
+    size = STEPS * brain.clips_per_step
     wavs = torch.randn(size, 9000, generator=torch.Generator().manual_seed(0))
     clips = [{"id": str(i), "sig": wav * 0.02 * (i + 1)} for i, wav in enumerate(wavs)]
     brain.fit_steps(clips, None)
     state = {
-        "student": brain.bare.state_dict(),
+        "student": brain.unwrapped_model.state_dict(),
         "teacher": brain.modules.teacher.state_dict(),
         "ids": brain.ids,
         "masks": brain.masks,
-        "moved": not any(map(torch.equal, start, brain.bare.parameters())),
+        "moved": not any(map(torch.equal, start, brain.unwrapped_model.parameters())),
         "steps": brain.optimizer_step,
     }
     torch.save(state, Path(folder) / f"rank{brain.rank}.pt")
@@ -121,11 +121,11 @@ class Judge(FinetuneBrain):
     def compute_objectives(self, predictions, batch, stage):
         return binary_cross_entropy_with_logits(*predictions)
 
-    def figures(self, logits, labels):
+    def compute_metrics(self, logits, labels):
         return {"mAP": mean_average_precision(logits, labels)}
 
 
-def labelled_clips():
+def labeled_clips():
     """Eight clips to train on and seven others: one process gets one more."""
     generator = torch.Generator().manual_seed(0)
     wavs = torch.randn(15, 9000, generator=generator) * 0.1
@@ -156,7 +156,7 @@ def judge(folder, *options):
     checkpointer = AtomicCheckpointer(f"{folder}/save", recoverables)
     brain = Judge(modules, torch.optim.AdamW, hparams, run_opts, checkpointer)
     brain.judged, brain.label_set = {}, LabelSet(("a", "b", "c"), ("A", "B", "C"))
-    train, valid = labelled_clips()
+    train, valid = labeled_clips()
     brain.fit_steps(train, valid)
     tested = brain.test(valid)
     state = {"judged": brain.judged, "last": brain.last, "tested": tested}
@@ -165,7 +165,7 @@ def judge(folder, *options):
 
 if __name__ == "__main__":
     {"train": train, "judge": judge}[sys.argv[1]](*sys.argv[2:])
-    leave_together()
+    shutdown()
 
 
 @pytest.mark.slow
@@ -178,7 +178,7 @@ def test_processes_stay_equal(launch, tmp_path):
         assert one[part].keys() == two[part].keys()
         for name, tensor in one[part].items():
             assert torch.equal(tensor, two[part][name]), f"{part}.{name}"
-    assert one["teacher"]["centre"].abs().sum() > 0
+    assert one["teacher"]["center"].abs().sum() > 0
     # They worked on different clips, under different masks.
     assert sorted(map(int, one["ids"] + two["ids"])) == list(range(2 * STEPS * BATCH))
     assert not any(map(torch.equal, one["masks"], two["masks"]))
@@ -196,7 +196,7 @@ def test_processes_judge_together(launch, tmp_path):
     for key in ("last", "tested", "best"):
         assert one[key] == two[key]
     # One process, from the best epoch's model alone.
-    batch = collate(labelled_clips()[1])
+    batch = collate(labeled_clips()[1])
     model = eat.load_classifier(tmp_path / "model")
     frontend = eat.load_frontend(tmp_path / "model")
     with torch.no_grad():

@@ -11,7 +11,7 @@ import eat
 from eat.audio.augment import mix_with_flipped
 from eat.audio.frontend import LogMel
 from eat.data.dataset import collate
-from eat.evaluation.class_ap import read_class_ap
+from eat.evaluation.per_class import read_class_ap
 
 FRAMES, CLASSES = 64, 3
 NOTHING = {
@@ -89,7 +89,7 @@ def forward(make_brain, folder, clips, stage, step=1, **augmentation):
         module.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     logits, labels = brain.compute_forward(batch, stage)
     wav, spec = seen
-    assert torch.equal(logits, brain.bare(spec))
+    assert torch.equal(logits, brain.unwrapped_model(spec))
     return wav, spec, labels
 
 
@@ -165,7 +165,7 @@ def test_rates_and_decay(make_brain, tmp_path, clips, decay_vectors):
     brain.on_stage_start(Stage.TRAIN, 1)
     brain.on_fit_batch_start(collate(clips), True)
     groups = {id(p): g for g in brain.optimizer.param_groups for p in g["params"]}
-    parameters = dict(brain.bare.named_parameters())
+    parameters = dict(brain.unwrapped_model.named_parameters())
     assert groups.keys() == {id(parameter) for parameter in parameters.values()}
     for name, parameter in parameters.items():
         group, scale = groups[id(parameter)], 1.0
@@ -191,7 +191,7 @@ def fit(recipe, make_brain, clips, monkeypatch):
 
             def on_stage_end(self, stage, stage_loss, epoch=None):
                 if stage == Stage.VALID:
-                    state = self.bare.state_dict()
+                    state = self.unwrapped_model.state_dict()
                     self.weights[epoch] = {k: v.clone() for k, v in state.items()}
                     told = torch.tensor(scores[epoch - 1])
                     monkeypatch.setattr(recipe, "average_precision", lambda *_: told)

@@ -12,7 +12,8 @@ import pytest
 import soundfile
 
 from eat.data.dataset import audio_dataset
-from eat.data.manifest import ManifestError, read_labels
+from eat.data.manifest import read_labels
+from eat.errors import ManifestError
 
 sys.path.append(str(Path(__file__).parents[2] / "recipes" / "AudioSet"))
 prepare = importlib.import_module("audioset_prepare")
@@ -148,7 +149,7 @@ def test_a_second_run_within_the_corpus_has_nothing_to_do(tmp_path, monkeypatch)
 
 
 def test_an_interrupted_preparation_goes_on(tmp_path, monkeypatch):
-    checking = importlib.import_module("eat.data.checking")
+    checking = importlib.import_module("eat.data.prepare")
     data, save = tmp_path / "data", tmp_path / "save"
     clips = [f"aaaaaaaaa{number}" for number in range(10, 40)]
     write_corpus(data, {clip: f"audio/{clip}.wav" for clip in clips})

@@ -15,7 +15,7 @@ import pytest
 import soundfile
 
 from eat.audio.io import read_audio
-from eat.data.manifest import ManifestError
+from eat.errors import ManifestError
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")

@@ -13,7 +13,8 @@ import pytest
 import soundfile
 
 from eat.data.dataset import audio_dataset
-from eat.data.manifest import ManifestError, read_labels
+from eat.data.manifest import read_labels
+from eat.errors import ManifestError
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "recipes" / "AudioSet" / "audioset_prepare.py"

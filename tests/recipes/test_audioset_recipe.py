@@ -11,12 +11,10 @@ import pytest
 import torch
 
 import eat
-from eat.data.manifest import ManifestError
-from eat.data.mini_audioset import LABELS
-from eat.data.sampling import EpochSampler
-from eat.evaluation.class_ap import read_class_ap
-from eat.interop.weights import CheckpointError
-from eat.training.settings import ExperimentError
+from eat.data.samplers import EpochSampler
+from eat.errors import CheckpointError, ExperimentError, ManifestError
+from eat.evaluation.per_class import read_class_ap
+from mini_corpora.audioset import LABELS
 
 ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "recipes" / "AudioSet"

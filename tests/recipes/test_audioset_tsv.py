@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from eat.data.manifest import ManifestError, read_labels
+from eat.data.manifest import read_labels
+from eat.errors import ManifestError
 
 sys.path.append(str(Path(__file__).parents[2] / "recipes" / "AudioSet"))
 prepare = importlib.import_module("audioset_prepare")

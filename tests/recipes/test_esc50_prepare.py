@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from eat.data import corpus as shared
-from eat.data.bank import load_bank
+from eat.data import prepare as shared
 from eat.data.dataset import audio_dataset
-from eat.data.manifest import ManifestError, read_labels
-from eat.data.mini_esc50 import ESC50Sizes, write_esc50
+from eat.data.manifest import read_labels
+from eat.errors import ManifestError
+from mini_corpora.bank import load_bank
+from mini_corpora.esc50 import ESC50Sizes, write_esc50
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "recipes" / "ESC50" / "esc50_prepare.py"

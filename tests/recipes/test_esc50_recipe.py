@@ -14,12 +14,11 @@ from speechbrain import Stage
 
 import eat
 from eat.data.dataset import collate
-from eat.interop.weights import CheckpointError
-from eat.training.settings import ExperimentError
+from eat.errors import CheckpointError, ExperimentError
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "ESC50"
 SHORT = "--number_of_epochs 2 --steps_per_epoch 2 --batch_size 4 --log_interval 2"
-spec = importlib.util.spec_from_file_location("folds", RECIPE / "summarise_folds.py")
+spec = importlib.util.spec_from_file_location("folds", RECIPE / "summarize_folds.py")
 folds = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(folds)
 
@@ -45,7 +44,7 @@ def test_losses_are_the_official_ones(brain, official_classifier, finetune_parit
         mean = expected["sum"] / expected["sample_size"]
         assert loss.item() == pytest.approx(mean, rel=2e-6)
     correct = finetune_parity.numbers["esc50_eval"]["correct"]
-    assert brain.figures(*outputs) == {"accuracy": correct / len(y)}
+    assert brain.compute_metrics(*outputs) == {"accuracy": correct / len(y)}
 
 
 @pytest.mark.parametrize("stage", [Stage.TRAIN, Stage.VALID, Stage.TEST])
@@ -186,7 +185,7 @@ def test_mean_and_spread_of_the_folds(tmp_path):
 
 def test_folds_are_shown_or_the_missing_one_is_named(tmp_path, monkeypatch, capsys):
     made_up(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["summarise_folds.py", str(tmp_path)])
+    monkeypatch.setattr(sys, "argv", ["summarize_folds.py", str(tmp_path)])
     folds.main()
     told = capsys.readouterr().out
     assert "0.800" in told and "0.158" in told and "0.550" in told
@@ -203,7 +202,7 @@ def test_run_sh_calls(run_sh):
     lines = run_sh("ESC50", *FOLDERS, "--mini", "true").stdout.splitlines()
     calls = [line for line in lines if ".py" in line]
     assert calls[0] == f"{RECIPE}/esc50_prepare.py in out/manifests"
-    assert calls[-1] == f"{RECIPE}/summarise_folds.py out" and len(calls) == 12
+    assert calls[-1] == f"{RECIPE}/summarize_folds.py out" and len(calls) == 12
     for fold in range(1, 6):
         pretrain, finetune = calls[fold], calls[fold + 5]
         assert "/pretrain_mini.yaml" in pretrain and "/finetune_mini.yaml" in finetune

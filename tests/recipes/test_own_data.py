@@ -13,8 +13,7 @@ from sklearn.metrics import average_precision_score
 
 import eat
 from eat.audio.io import read_audio
-from eat.data.manifest import ManifestError
-from eat.training.settings import ExperimentError
+from eat.errors import ExperimentError, ManifestError
 
 ROOT = Path(__file__).parents[2]
 sys.path += [str(ROOT / "tools"), str(ROOT / "recipes" / "AudioSet")]
@@ -76,7 +75,7 @@ def test_pretraining_without_labels(run_recipe, recordings, tmp_path):
     assert "\n" not in str(error.value) and str(recordings) in str(error.value)
 
 
-def test_labelled_recordings(run_recipe, recordings, tmp_path):
+def test_labeled_recordings(run_recipe, recordings, tmp_path):
     label(recordings)
     run, tuned = tmp_path / "run", tmp_path / "tuned"
     results = run_recipe("AudioSet", "pretrain_mini", recordings, run, *PRETRAIN)
@@ -154,7 +153,7 @@ def test_official_checkpoint_is_tested(run_recipe, recordings, tmp_path, parity_
 
 @pytest.fixture
 def odd(tmp_path):
-    """Recordings of all kinds, some labelled, one broken."""
+    """Recordings of all kinds, some labeled, one broken."""
     folder, random = tmp_path / "odd", np.random.default_rng(0)
     (folder / "deep" / "er").mkdir(parents=True)
     kinds = {
@@ -182,10 +181,10 @@ def test_odd_recordings_all_the_way(run_recipe, odd, tmp_path, capsys):
     compute_stats.main([str(manifests / "pretrain.csv"), "--data_folder", str(odd)])
     constants = capsys.readouterr().out.splitlines()[-1].split()
     assert constants[::2] == ["--norm_mean", "--norm_std"]
-    shared = ["--manifest_folder", manifests, *constants, "--max_damaged_share", 0]
+    shared = ["--manifest_folder", manifests, *constants, "--max_unreadable_share", 0]
     results = run_recipe("AudioSet", "pretrain_mini", odd, run, *PRETRAIN, *shared)
     assert results["data"]["pretrain"]["used"] == 4  # neither broken nor for evaluation
-    assert results["damaged_clips"] == 0 and results["last"]["valid_loss"] > 0
+    assert results["unreadable_clips"] == 0 and results["last"]["valid_loss"] > 0
     options = [*FINETUNE, *shared, "--pretrained", run / "model"]
     tuned = run_recipe("AudioSet", "finetune_mini", odd, tmp_path / "tuned", *options)
     assert 0 < tuned["best"]["mAP"] <= 1 and tuned["data"]["eval"]["used"] == 2

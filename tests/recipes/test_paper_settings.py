@@ -9,9 +9,9 @@ import yaml
 from hyperpyyaml import resolve_references
 
 import eat
-from eat.data.bank import load_bank
-from eat.data.mini_audioset import AudioSetSizes, write_audioset
 from eat.training.optim import warmup_cosine
+from mini_corpora.audioset import AudioSetSizes, write_audioset
+from mini_corpora.bank import load_bank
 
 ROOT = Path(__file__).parents[2]
 RECIPES = ROOT / "recipes"

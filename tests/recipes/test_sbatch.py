@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from eat.training.processes import NO_SHARED_STORE
+from eat.utils.distributed import NO_SHARED_STORE
 
 SCRIPT = Path(__file__).parents[2] / "recipes" / "AudioSet" / "pretrain.sbatch"
 SRUN = """#!/usr/bin/env bash
@@ -77,7 +77,7 @@ def test_when_time_is_up_it_ends_in_order_and_is_queued_again(job, tmp_path):
     assert (tmp_path / "requeued").read_text() == "42\n"
 
 
-def test_when_taken_away_or_cancelled_it_ends_in_order_only(job, tmp_path):
+def test_when_taken_away_or_canceled_it_ends_in_order_only(job, tmp_path):
     assert signalled(job(), tmp_path, signal.SIGTERM) == 143
     assert (tmp_path / "left").exists() and not (tmp_path / "requeued").exists()
 

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from eat.data import corpus as shared
-from eat.data.bank import load_bank
+from eat.data import prepare as shared
 from eat.data.dataset import audio_dataset
-from eat.data.manifest import ManifestError, read_labels
-from eat.data.mini_speech_commands import SpeechCommandsSizes, write_speech_commands
+from eat.data.manifest import read_labels
+from eat.errors import ManifestError
+from mini_corpora.bank import load_bank
+from mini_corpora.speech_commands import SpeechCommandsSizes, write_speech_commands
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "recipes" / "SpeechCommands" / "speech_commands_prepare.py"
@@ -92,7 +93,7 @@ def damaged(data):
 
 
 def check_contract(data_folder, save):
-    """Every row of every manifest loads, labelled with the folder of its file."""
+    """Every row of every manifest loads, labeled with the folder of its file."""
     labels = read_labels(save / "labels.csv")
     for subset in SUBSETS:
         dataset = audio_dataset(save / f"{subset}.csv", data_folder, labels, 1.0)

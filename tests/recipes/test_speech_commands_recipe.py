@@ -14,8 +14,7 @@ import eat
 from eat.audio.augment import mix_with_flipped
 from eat.data.dataset import audio_dataset, collate
 from eat.data.manifest import read_labels
-from eat.interop.weights import CheckpointError
-from eat.training.settings import ExperimentError
+from eat.errors import CheckpointError, ExperimentError
 
 NAME = "SpeechCommands"
 RECIPE = Path(__file__).parents[2] / "recipes" / NAME
@@ -49,7 +48,7 @@ def test_losses_are_the_official_ones(brain, official_classifier, finetune_parit
         mean = expected["sum"] / expected["sample_size"]
         assert loss.item() == pytest.approx(mean, rel=2e-6)
     correct = finetune_parity.numbers["spcv2_eval"]["correct"]
-    assert brain.figures(*outputs) == {"accuracy": correct / len(y)}
+    assert brain.compute_metrics(*outputs) == {"accuracy": correct / len(y)}
 
 
 @pytest.mark.parametrize("stage", [Stage.TRAIN, Stage.VALID, Stage.TEST])
@@ -95,14 +94,14 @@ def finetuned(recipe, run_recipe, speech_commands, tmp_path_factory):
         def on_stage_start(self, stage, epoch=None):
             if stage == Stage.VALID and epoch != 2:  # all say the first word
                 with torch.no_grad():
-                    self.bare.head.bias[0] += 1000
+                    self.unwrapped_model.head.bias[0] += 1000
             if stage == Stage.VALID and epoch == 2:
                 with torch.no_grad():
-                    self.bare.head.bias.zero_()
+                    self.unwrapped_model.head.bias.zero_()
             super().on_stage_start(stage, epoch)
 
-        def figures(self, logits, labels):
-            found = super().figures(logits, labels)
+        def compute_metrics(self, logits, labels):
+            found = super().compute_metrics(logits, labels)
             if self.epoch == 2:  # on the validation list, not on the testing list
                 found["accuracy"] = 0.75
             return found

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from eat.evaluation.class_ap import write_class_ap
+from eat.evaluation.per_class import write_class_ap
 
 SCRIPT = Path(__file__).parents[2] / "tools" / "compare_class_ap.py"
 spec = importlib.util.spec_from_file_location("compare_class_ap", SCRIPT)

@@ -22,12 +22,12 @@ import eat
 from eat.audio.frontend import LogMel
 from eat.data.dataset import audio_dataset
 from eat.data.manifest import ManifestRow, write_manifest
-from eat.evaluation.extraction import FeatureFolder
-from eat.interop.weights import save_model
+from eat.inference.extraction import fill
+from eat.inference.feature_folder import FeatureFolder
+from eat.inference.features import ClipEncoder, load_clip_encoder
+from eat.interop.pretrained import save_model
 from eat.model.classifier import EATClassifier
 from eat.model.encoder import EATEncoder
-from eat.training.clip_encoder import ClipEncoder, load_clip_encoder
-from eat.training.extracting import fill
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "tools" / "extract_features.py"

@@ -3,17 +3,14 @@
 import json
 import os
 import socket
-import sys
 from pathlib import Path
 
 import pytest
 
+import pack_shards
+from eat.data.shard_writer import pack_shard
+
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "tools"))
-
-import pack_shards  # noqa: E402
-
-from eat.data.packing import pack_shard  # noqa: E402
 
 NAMES = ("pretrain", "balanced_train", "eval")
 OPTIONS = (

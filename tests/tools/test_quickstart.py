@@ -13,7 +13,7 @@ sys.path.insert(0, str(FOLDER))
 from report import SYSTEMS, _rows  # noqa: E402
 from run import Plan, Study, best_rate  # noqa: E402
 
-from eat.study.jobs import Job  # noqa: E402
+from paper_tables.jobs import Job  # noqa: E402
 
 
 def test_both_starts_get_the_same_steps_and_seeds():

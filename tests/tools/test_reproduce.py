@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from speechbrain.utils.run_opts import RunOptions
 
-from eat.study.plan import TABLES
+from paper_tables.plan import TABLES
 
 ROOT = Path(__file__).parents[2]
 spec = importlib.util.spec_from_file_location(

@@ -27,15 +27,11 @@ from eat.evaluation.probing import (
 )
 from eat.model.encoder import EATEncoder
 from eat.model.patching import grid_of
-from eat.report import (
-    markdown_table,
-    plot_comparison,
-    plot_curves,
-    plot_masks,
-    read_metrics,
-)
-from eat.study.jobs import DONE, HAS_BF16, Job
-from eat.training.results import versions
+from eat.report.curves import plot_curves, read_metrics
+from eat.report.markdown import markdown_table
+from eat.report.pictures import plot_comparison, plot_masks
+from eat.utils.versions import versions
+from paper_tables.jobs import DONE, HAS_BF16, Job
 
 UNTRAINED_SEEDS = (0, 1, 2)
 COLUMNS = ("", "mAP", "spread", "runs")
@@ -52,7 +48,7 @@ MEANINGFUL_STEPS = 1000  # with fewer, pre-training has hardly begun
 
 
 class Clips:
-    """Spectrograms and labels of the labelled clips, read once."""
+    """Spectrograms and labels of the labeled clips, read once."""
 
     def __init__(self, manifests: Path, data: Path, frontend: LogMel) -> None:
         self.labels = read_labels(manifests / "labels.csv")
@@ -80,13 +76,13 @@ class Clips:
         )
 
     def log_mel_knn(self, held_out: float) -> float:
-        """Nearest neighbours in log-mel statistics, on the training log's clips."""
+        """Nearest neighbors in log-mel statistics, on the training log's clips."""
         spec, frames, labels = self.train
         features = log_mel_statistics(spec, frames)
-        queried = torch.zeros(len(labels), dtype=torch.bool)
-        queried[:: round(1 / held_out)] = True  # as the recipe's hold_out
+        query = torch.zeros(len(labels), dtype=torch.bool)
+        query[:: round(1 / held_out)] = True  # as the recipe's hold_out
         return knn_probe(
-            features[~queried], labels[~queried], features[queried], labels[queried]
+            features[~query], labels[~query], features[query], labels[query]
         )
 
 
@@ -202,7 +198,7 @@ def _draw(run: Path, clips: Clips, results: dict, output: Path) -> None:
     masks = hparams["mask_sampler"](
         1, hparams["clones"], grid, torch.Generator().manual_seed(0)
     )
-    removed = masks.removed.view(-1, *grid)
+    removed = masks.mask.view(-1, *grid)
     plot_masks(spec, removed, output / "masks.png", seconds=len(spec) / 100)
     rows = [
         {"group": group, "name": name, "runs": _runs(results, key)}
@@ -240,14 +236,14 @@ Frozen, pre-trained minus untrained: {gains["untrained"]}; minus log-mel statist
 **How to read it.** One pre-training of {results["pretraining_steps"]} steps (seed
 {results["pretraining_seed"]}). Part of the fine-tuned gain is speed: from scratch the
 same network goes on improving with more steps. Two settings go beyond EAT because so
-small a run needs them, weaker positions and targets centred per position
-(`hparams/pretrain_mini.yaml`). The unlabelled and the labelled training clips share
+small a run needs them, weaker positions and targets centered per position
+(`hparams/pretrain_mini.yaml`). The unlabeled and the labeled training clips share
 sources, and nearly all evaluation instruments are of one sound bank.
 
 ![curves](curves.png)
 
 The kNN score is there to be watched while pre-training, not to be compared: its clips
-are held-out training mixes, whose sources the remembered ones share, and there
+are held-out training mixes, whose sources the gallery ones share, and there
 log-mel statistics are hard to beat.
 
 ![masks](masks.png)

@@ -9,12 +9,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from report import write_report
-
-from eat.data.mini_corpora import make_mini_corpora
-from eat.study.jobs import Job, JobError, Runner, cpu_options
-
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tools"))
+
+from report import write_report  # noqa: E402
+
+from mini_corpora.corpora import make_mini_corpora  # noqa: E402
+from paper_tables.jobs import Job, JobError, Runner, cpu_options  # noqa: E402
+
 CORES = 2
 
 

@@ -10,7 +10,7 @@ MEAN, STD = -4.268, 4.569
 
 
 def reference(clip, num_frames):
-    """The official recipe for one clip: mean, fbank, raw zeros, normalise."""
+    """The official recipe for one clip: mean, fbank, raw zeros, normalize."""
     padded = torch.zeros(num_frames, 128)
     if len(clip) < 400:  # torchaudio refuses what has no whole window
         return (padded - MEAN) / (2 * STD)
@@ -58,7 +58,7 @@ def test_what_follows_a_clip_does_not_matter():
 
 
 def test_official_statistics_of_padding(misc_parity):
-    """10 s are 998 frames; the 26 padded ones hold the normalised raw zero."""
+    """10 s are 998 frames; the 26 padded ones hold the normalized raw zero."""
     expected = misc_parity.numbers["fbank.inference"]
     assert num_frames_of(expected["samples_16k"]) == expected["frames_before_pad"]
     spec = LogMel(MEAN, STD, expected["target_length"])(noise(0, 160000)[None])

@@ -4,7 +4,8 @@ import soundfile
 import torch
 import torchaudio.functional
 
-from eat.audio.io import AudioError, AudioInfo, inspect_audio, inspect_many, read_audio
+from eat.audio.io import AudioInfo, inspect_audio, inspect_many, read_audio
+from eat.errors import AudioError
 
 RATE = 16000
 

@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 import soundfile
 
-from eat.data.checking import Skipped
-from eat.data.corpus import (
+from eat.data.manifest import ManifestRow, read_labels
+from eat.data.prepare import (
+    Skipped,
+    abbreviate,
     check_listed,
-    few,
     find_corpus,
     list_files,
     write_prepared,
 )
-from eat.data.manifest import ManifestError, ManifestRow, read_labels
+from eat.errors import ManifestError
 
 
 def find(folder):
@@ -94,8 +95,8 @@ def test_facts_change_with_the_files(tmp_path, change):
 
 
 def test_few_names_the_first_and_counts_the_others():
-    assert few("abc", 3) == "a, b, c"
-    assert few(range(12), 2) == "0, 1 and 10 more"
+    assert abbreviate("abc", 3) == "a, b, c"
+    assert abbreviate(range(12), 2) == "0, 1 and 10 more"
 
 
 def test_listed_files_are_usable_or_skipped_with_a_reason(tmp_path):

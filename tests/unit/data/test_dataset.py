@@ -7,9 +7,10 @@ import soundfile
 import torch
 from speechbrain.dataio.dataloader import SaveableDataLoader
 
-from eat.audio.io import AudioError, read_audio
-from eat.data.dataset import Batch, ClipError, audio_dataset, collate, hold_out
-from eat.data.manifest import LabelSet, ManifestError, ManifestRow, write_manifest
+from eat.audio.io import read_audio
+from eat.data.dataset import Batch, audio_dataset, collate, hold_out
+from eat.data.manifest import LabelSet, ManifestRow, write_manifest
+from eat.errors import AudioError, ClipError, ManifestError
 
 RATE = 16000
 LABELS = LabelSet(("/m/1", "/m/2", "/m/3"), ("A", "B", "C"))
@@ -68,8 +69,8 @@ def test_a_batch_moves_as_a_whole():
     assert moved.ids == ["a"]
     for tensor in (moved.wav, moved.lengths, moved.target):
         assert tensor.device.type == "meta"
-    unlabelled = Batch(["a"], torch.ones(1, 4), torch.tensor([4]))
-    assert unlabelled.to("cpu").target is None
+    unlabeled = Batch(["a"], torch.ones(1, 4), torch.tensor([4]))
+    assert unlabeled.to("cpu").target is None
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="pinning needs a GPU")
@@ -177,10 +178,10 @@ def test_a_subset_keeps_order_labels_and_settings(damaged):
 
 def test_of_strict_clips_none_is_replaced(damaged):
     rest, held = hold_out(damaged, 0.5)
-    assert rest.replace and not held.strict().replace
-    assert [item["id"] for item in held.strict()] == ["a", "c"]
+    assert rest.replace and not held.without_substitutes().replace
+    assert [item["id"] for item in held.without_substitutes()] == ["a", "c"]
     with pytest.raises(AudioError, match="audio/b.wav: not readable"):
-        rest.strict()[0]
+        rest.without_substitutes()[0]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -200,14 +201,14 @@ def out_of_memory(path):
 
 def test_clips_being_read_are_known_from_outside(corpus):
     data = audio_dataset(corpus / "m.csv", corpus, None, 1)
-    assert data.in_work() == []
+    assert data.clips_being_read() == []
     workers = torch.utils.data.DataLoader(data, num_workers=2, collate_fn=collate)
     data.read = hang
     iterator = iter(workers)
     deadline = time.monotonic() + 20
-    while len(data.in_work()) < 2 and time.monotonic() < deadline:
+    while len(data.clips_being_read()) < 2 and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert sorted(data.in_work()) == ["a", "b"]
+    assert sorted(data.clips_being_read()) == ["a", "b"]
     iterator._shutdown_workers()
 
 

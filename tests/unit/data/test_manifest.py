@@ -2,13 +2,8 @@ import pytest
 import torch
 from speechbrain.dataio.dataio import load_data_csv
 
-from eat.data.manifest import (
-    LabelSet,
-    ManifestError,
-    ManifestRow,
-    read_labels,
-    write_manifest,
-)
+from eat.data.manifest import LabelSet, ManifestRow, read_labels, write_manifest
+from eat.errors import ManifestError
 
 ROWS = [
     ManifestRow("a", 10.0, "audio/a.wav", ("/m/1", "/t/2")),

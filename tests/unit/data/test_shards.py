@@ -8,13 +8,13 @@ import soundfile
 import torch
 from torch.utils.data import DataLoader
 
-from eat.audio.io import AudioError, AudioNotFoundError, read_audio
+from eat.audio.io import read_audio
 from eat.data.dataset import audio_dataset, collate
 from eat.data.manifest import ManifestRow, write_manifest
-from eat.data.packing import ClipUnion, pack_shard, shard_tasks
-from eat.data.sampling import WeightedSampler
-from eat.data.shard_index import write_manifests
+from eat.data.samplers import WeightedSampler
+from eat.data.shard_writer import ClipUnion, pack_shard, shard_tasks, write_manifests
 from eat.data.shards import Address, parse_address, read_clip
+from eat.errors import AudioError, AudioNotFoundError
 
 CLIPS = 12
 

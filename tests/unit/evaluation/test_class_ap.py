@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from eat.evaluation.class_ap import read_class_ap, write_class_ap
+from eat.evaluation.per_class import read_class_ap, write_class_ap
 
 # The first lines of an official file, as bytes.
 OFFICIAL = (

@@ -3,7 +3,7 @@ import csv
 import torch
 from sklearn.metrics import confusion_matrix
 
-from eat.evaluation.confusion import confusion, write_confusion
+from eat.evaluation.per_class import confusion, write_confusion
 
 
 def draw(clips=200, classes=7):

@@ -10,11 +10,7 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score
 
-from eat.evaluation.metrics import (
-    accuracy,
-    average_precision,
-    mean_average_precision,
-)
+from eat.evaluation.metrics import accuracy, average_precision, mean_average_precision
 
 
 def draw(seed, clips=120, classes=9, levels=None):

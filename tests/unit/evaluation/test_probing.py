@@ -69,7 +69,7 @@ def test_logistic_probe_never_chooses_on_the_test_labels():
     torch.testing.assert_close(one.scores, other.scores)
 
 
-def test_pure_noise_asks_for_strong_regularisation():
+def test_pure_noise_asks_for_strong_regularization():
     (x, _), (_, unrelated) = linear_task(0), linear_task(5)
     noisy = logistic_probe(x, unrelated, *linear_task(1))
     clean = logistic_probe(*linear_task(0, noise=0.01), *linear_task(1))
@@ -86,20 +86,20 @@ def test_knn_equals_sklearn():
     )
     want = mean_average_precision(torch.from_numpy(scores), test_y)
     # Sums in another order break a few exact ties.
-    assert knn_probe(x, y, test_x, test_y, neighbours=15) == pytest.approx(
+    assert knn_probe(x, y, test_x, test_y, neighbors=15) == pytest.approx(
         want, abs=1e-3
     )
 
 
-def test_knn_with_one_neighbour_finds_the_clip_itself():
+def test_knn_with_one_neighbor_finds_the_clip_itself():
     x, y = linear_task()
-    assert knn_probe(x, y, x, y, neighbours=1) == 1
-    assert knn_probe(x, y, 7 * x, y, neighbours=1) == 1  # the length says nothing
+    assert knn_probe(x, y, x, y, neighbors=1) == 1
+    assert knn_probe(x, y, 7 * x, y, neighbors=1) == 1  # the length says nothing
 
 
 def test_knn_takes_all_clips_if_there_are_fewer():
     x, y = linear_task(clips=10)
-    assert 0 < knn_probe(x, y, *linear_task(1), neighbours=40) < 1
+    assert 0 < knn_probe(x, y, *linear_task(1), neighbors=40) < 1
 
 
 def scored(noise, seed, clips=150, classes=5):

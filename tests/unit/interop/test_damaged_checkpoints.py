@@ -8,8 +8,9 @@ import pytest
 import torch
 
 import eat
+from eat.errors import CheckpointError
 from eat.interop.loading import read_checkpoint
-from eat.interop.weights import CheckpointError, save_model
+from eat.interop.pretrained import save_model
 
 
 def refusal(load, path):

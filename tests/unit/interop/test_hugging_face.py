@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 import eat
-from eat.interop.weights import CheckpointError
+from eat.errors import CheckpointError
 
 MODALITY = "modality_encoders.IMAGE."
 

@@ -7,14 +7,14 @@ import torch
 from torch import nn
 
 import eat
-from eat.interop import weights
-from eat.interop.loading import initialise_encoder, read_checkpoint
-from eat.interop.weights import CheckpointError, load_strictly, save_model
+from eat.errors import CheckpointError
+from eat.interop import pretrained
+from eat.interop.loading import initialize_encoder, read_checkpoint
+from eat.interop.pretrained import load_strictly, save_model
 from eat.model.classifier import EATClassifier
 from eat.model.decoder import CNNDecoder
 from eat.model.encoder import EATEncoder
-from eat.pretraining.method import EATPretraining
-from eat.pretraining.student import EATStudent
+from eat.pretraining.model import EATForPreTraining, EATStudent
 from eat.pretraining.teacher import EMATeacher
 
 ENCODER = {"dim": 8, "depth": 2, "num_heads": 2, "max_frames": 32}
@@ -30,7 +30,7 @@ def make_classifier(**options):
 
 def make_pretraining(**teacher):
     student = EATStudent(make_encoder(), CNNDecoder(dim=8, depth=1, kernel=3, groups=2))
-    return EATPretraining(student, EMATeacher(make_encoder(), **teacher), 5.0)
+    return EATForPreTraining(student, EMATeacher(make_encoder(), **teacher), 5.0)
 
 
 def save_classifier(folder, **options):
@@ -94,12 +94,14 @@ def test_classifier_round_trip(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "teacher", [{}, {"centre_momentum": 0.9, "num_patches": 16}], ids=["EAT", "centred"]
+    "teacher",
+    [{}, {"center_momentum": 0.9, "num_patches": 16}],
+    ids=["EAT", "centered"],
 )
 def test_pretraining_round_trip(tmp_path, teacher):
     saved = save_pretraining(tmp_path, **teacher)
     if teacher:
-        saved.teacher.centre.normal_()
+        saved.teacher.center.normal_()
         save_model(tmp_path, read_checkpoint(tmp_path)[0], saved)
     loaded = eat.load_pretraining(tmp_path)
     assert equal(saved, loaded) and loaded.utterance_weight == 5.0
@@ -268,10 +270,10 @@ def test_a_refused_state_changes_nothing():
     assert torch.equal(module.weight, before)
 
 
-def test_initialise_encoder_takes_the_student(tmp_path, official):
+def test_initialize_encoder_takes_the_student(tmp_path, official):
     saved = save_pretraining(tmp_path)
     encoder = make_encoder(drop_path=0.1, max_frames=64)
-    initialise_encoder(encoder, tmp_path)
+    initialize_encoder(encoder, tmp_path)
     for name, parameter in encoder.named_parameters():
         assert torch.equal(parameter, saved.student.encoder.get_parameter(name))
     assert len(encoder.positions) == 64 // 2  # its own length
@@ -288,11 +290,11 @@ def test_initialise_encoder_takes_the_student(tmp_path, official):
         ("num_mels", 64, 128),
     ],
 )
-def test_initialise_encoder_refuses_other_options(tmp_path, option, value, theirs):
+def test_initialize_encoder_refuses_other_options(tmp_path, option, value, theirs):
     save_pretraining(tmp_path)
     encoder = make_encoder(**{option: value})
     before = encoder.cls_token.detach().clone()
-    message = refusal(initialise_encoder, encoder, tmp_path)
+    message = refusal(initialize_encoder, encoder, tmp_path)
     assert message.startswith(
         f"its encoder has {option} {theirs}, the YAML file {value} (use the settings"
     )
@@ -300,7 +302,7 @@ def test_initialise_encoder_refuses_other_options(tmp_path, option, value, their
 
 
 def test_frontend_has_the_corpus_s_constants(parity_folder):
-    """An official model comes with the normalisation it was trained with."""
+    """An official model comes with the normalization it was trained with."""
     frontend = eat.load_frontend(parity_folder / "official_pretrain.pt")
     assert frontend.config == {"mean": -4.268, "std": 4.569, "num_frames": 128}
 
@@ -311,11 +313,11 @@ def test_model_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatc
 
     def full(state, path, **_):
         path.write_bytes(b"half")
-        raise weights.SafetensorError(
+        raise pretrained.SafetensorError(
             "I/O error: No space left on device (os error 28)"
         )
 
-    monkeypatch.setattr(weights, "save_file", full)
+    monkeypatch.setattr(pretrained, "save_file", full)
     told = "model.safetensors: cannot be written, I/O error: No space .*goes on"
     with pytest.raises(CheckpointError, match=told):
         save_classifier(tmp_path)

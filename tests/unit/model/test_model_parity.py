@@ -100,7 +100,7 @@ def test_too_long_input_is_refused():
         EATEncoder.from_preset("huge")
 
 
-def test_finetuning_losses_and_their_normalisers(finetune_parity, parity_folder):
+def test_finetuning_losses_and_their_normalizers(finetune_parity, parity_folder):
     """The three corpora's losses: sums, what they are divided by, mixed labels."""
     classifier = eat.load_classifier(parity_folder / "official_finetuned.pt")
     x, numbers = finetune_parity["x"][:, 0], finetune_parity.numbers

@@ -36,16 +36,16 @@ def component_sizes(mask):
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_official_statistics(misc_parity, name):
-    """5,000 masks against 5,000 of the official code: counts, places, neighbours."""
+    """5,000 masks against 5,000 of the official code: counts, places, neighbors."""
     expected = misc_parity.numbers[name]
     masks = draw(SAMPLERS[name], 1250, 4)
-    kept = (~masks.removed).float().view(-1, *GRID)
+    kept = (~masks.mask).float().view(-1, *GRID)
     counts = kept.sum(dim=(1, 2))
     assert counts.min() == counts.max() == expected["kept_min"] == expected["kept_max"]
     # Both sides are estimates; the flexible one drew few shapes, so is the noisiest.
-    corner, centre = kept[:, 0, 0].mean().item(), kept[:, 32, 4].mean().item()
+    corner, center = kept[:, 0, 0].mean().item(), kept[:, 32, 4].mean().item()
     assert corner == pytest.approx(expected["keep_prob_corner"], abs=0.025)
-    assert centre == pytest.approx(expected["keep_prob_center"], abs=0.025)
+    assert center == pytest.approx(expected["keep_prob_center"], abs=0.025)
     rows = kept.mean(dim=(0, 1))
     torch.testing.assert_close(
         rows, torch.tensor(expected["keep_by_freq_row"]), atol=0.008, rtol=0
@@ -63,9 +63,9 @@ def test_official_statistics(misc_parity, name):
 
 @pytest.mark.parametrize("name", [n for n in SAMPLERS if n.startswith("mask.block")])
 def test_official_probability_of_every_patch(misc_parity, name):
-    """The map of how often each patch is kept: no place is favoured or starved."""
+    """The map of how often each patch is kept: no place is favored or starved."""
     expected = misc_parity[f"{name}.keep_prob"].float()
-    kept = (~draw(SAMPLERS[name], 1250, 4).removed).float().mean(dim=0).view(*GRID)
+    kept = (~draw(SAMPLERS[name], 1250, 4).mask).float().mean(dim=0).view(*GRID)
     torch.testing.assert_close(kept, expected, atol=0.04, rtol=0)
     # What differs is no more than the noise of two estimates (root mean square 1).
     share = 1 / misc_parity.numbers[name]["n"] + 1 / 5000
@@ -76,14 +76,14 @@ def test_official_probability_of_every_patch(misc_parity, name):
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_indices_agree(name):
     masks = draw(SAMPLERS[name], 3, 4)
-    again = Masks.from_removed(masks.removed)
-    assert torch.equal(masks.kept.sort(1).values, again.kept)
-    assert torch.equal(masks.hidden.sort(1).values, again.hidden)
+    again = Masks.from_mask(masks.mask)
+    assert torch.equal(masks.ids_keep.sort(1).values, again.ids_keep)
+    assert torch.equal(masks.ids_mask.sort(1).values, again.ids_mask)
 
 
 def test_generator_decides():
     sampler = SAMPLERS["mask.block_paper"]
-    first, same, other = (draw(sampler, 2, 3, seed).removed for seed in (1, 1, 2))
+    first, same, other = (draw(sampler, 2, 3, seed).mask for seed in (1, 1, 2))
     assert torch.equal(first, same)
     assert not torch.equal(first, other)
 
@@ -91,7 +91,7 @@ def test_generator_decides():
 def test_flexible_clones_share_a_shape():
     """Where one block is the whole mask, its shape can be read off."""
     sampler = FlexibleBlockMasking(mask_ratio=1 - 24.5 / 512, adjust=0.0)
-    removed = draw(sampler, 60, 8).removed.view(60, 8, *GRID)
+    removed = draw(sampler, 60, 8).mask.view(60, 8, *GRID)
     seen = set()
     for clip in ~removed:
         shapes = {largest_block(mask.numpy()) for mask in clip} - {None}
@@ -111,7 +111,7 @@ def largest_block(mask):
 def test_small_grid_keeps_a_block():
     """The official count of blocks is 0 on 64 patches, which would be random masks."""
     masks = InverseBlockMasking()(64, 4, (8, 8), torch.Generator().manual_seed(0))
-    kept = (~masks.removed).view(-1, 8, 8)
+    kept = (~masks.mask).view(-1, 8, 8)
     assert kept.sum((1, 2)).tolist() == [12] * 256
     largest = [max(component_sizes(mask)) for mask in kept.numpy()]
     assert sum(largest) / len(largest) > 7
@@ -120,7 +120,7 @@ def test_small_grid_keeps_a_block():
 def test_unequal_rows_are_refused():
     removed = torch.tensor([[1, 1, 0, 0], [1, 0, 0, 0]])
     with pytest.raises(ValueError, match="remove 1 to 2 patches"):
-        Masks.from_removed(removed)
+        Masks.from_mask(removed)
 
 
 def test_speed():
@@ -144,10 +144,10 @@ def test_blocks_from_a_command_line():
     one, several = block_masking(0.8, 0.07, "5x5"), block_masking(0.8, 0.07, "2x8")
     for sampler, block in ((one, (5, 5)), (several, (2, 8))):
         expected = draw(InverseBlockMasking(0.8, 0.07, block), 3, 4)
-        assert torch.equal(draw(sampler, 3, 4).removed, expected.removed)
+        assert torch.equal(draw(sampler, 3, 4).mask, expected.mask)
     mixed = block_masking(0.7, 0.1, "6x4,5x5,8x3")
     expected = draw(FlexibleBlockMasking(0.7, 0.1), 3, 4)
-    assert torch.equal(draw(mixed, 3, 4).removed, expected.removed)
+    assert torch.equal(draw(mixed, 3, 4).mask, expected.mask)
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,14 @@
-"""One pre-training step equals the official one: losses, gradients, optimiser, EMA."""
+"""One pre-training step equals the official one: losses, gradients, optimizer, EMA."""
 
 import pytest
 import torch
 
 import eat
-from eat.interop.official import our_name
+from eat.interop.fairseq import our_name
 from eat.pretraining.masking import InverseBlockMasking, Masks
-from eat.pretraining.student import take
+from eat.pretraining.model import take
 from eat.pretraining.teacher import EMATeacher, ema_decay
-from eat.pretraining.ufo import average_layers, normalise_targets
+from eat.pretraining.ufo import average_layers, normalize_targets
 from eat.training.optim import clip_gradients
 
 
@@ -63,17 +63,17 @@ def test_share_of_removed_patches(pretrain_parity):
     )
     drawn = sampler(2, config["clone_batch"], (8, 8), torch.Generator())
     for removed in (
-        drawn.removed,
-        Masks.from_removed(pretrain_parity["masks"]).removed,
+        drawn.mask,
+        Masks.from_mask(pretrain_parity["masks"]).mask,
     ):
         assert removed.float().mean().item() == numbers["masked_pct"]
         assert removed.sum() == numbers["sample_size"]
 
 
 def test_student_intermediates(model, spec, pretrain_parity):
-    masks = Masks.from_removed(pretrain_parity["masks"])
+    masks = Masks.from_mask(pretrain_parity["masks"])
     official_ids = pretrain_parity["ids_keep"].sort(dim=1).values
-    assert torch.equal(masks.kept, official_ids.long())
+    assert torch.equal(masks.ids_keep, official_ids.long())
     student = model.student
     visible = student.mask(student.encoder.embed(spec), masks)
     # The official order of kept tokens is undefined: bring both to ascending order.
@@ -95,13 +95,13 @@ def test_student_intermediates(model, spec, pretrain_parity):
     )
     out = student(spec, masks, pretrain_parity["decoder_noise"])
     torch.testing.assert_close(
-        out.predictions, take(expected, masks.hidden), atol=2e-5, rtol=0
+        out.predictions, take(expected, masks.ids_mask), atol=2e-5, rtol=0
     )
 
 
 def test_targets(model, spec, pretrain_parity):
     layers = [pretrain_parity[f"teacher_lr_{i}"] for i in range(3)]
-    targets = normalise_targets(average_layers(layers))
+    targets = normalize_targets(average_layers(layers))
     expected = pretrain_parity["targets"]
     torch.testing.assert_close(targets, expected, atol=4e-5, rtol=0)
     torch.testing.assert_close(model.teacher(spec), expected, atol=4e-5, rtol=0)
@@ -146,11 +146,11 @@ def test_gradients_and_two_steps(model, spec, pretrain_parity):
     clipped = before * numbers["clip_coef"]
     torch.testing.assert_close(parameters[name].grad, clipped, atol=1e-7, rtol=1e-5)
     lr = numbers["adam"]["lr"]
-    optimiser = torch.optim.AdamW(
+    optimizer = torch.optim.AdamW(
         parameters.values(), lr=lr, betas=(0.9, 0.95), weight_decay=0.05
     )
     for name in ("after1.", "after2."):
-        optimiser.step()
+        optimizer.step()
         for key, expected in in_our_names(name, pretrain_parity).items():
             # fairseq's Adam does not correct the bias of eps: 1-2% of a step. Where
             # the gradient is all rounding (key biases) any step is as good.
@@ -207,7 +207,7 @@ def test_teacher_reset_copies(model):
 def test_base_has_the_papers_size():
     from eat.model.decoder import CNNDecoder
     from eat.model.encoder import EATEncoder
-    from eat.pretraining.student import EATStudent
+    from eat.pretraining.model import EATStudent
 
     student = EATStudent(EATEncoder.from_preset("base"), CNNDecoder())
     count = sum(p.numel() for p in student.parameters() if p.requires_grad)

@@ -9,11 +9,11 @@ import torch
 from speechbrain.utils.epoch_loop import EpochCounter
 from torch import nn
 
-from eat.data.sampling import EpochSampler
+from eat.data.samplers import EpochSampler
+from eat.errors import ExperimentError
 from eat.training.brain import EATBrain
-from eat.training.checkpointing import AtomicCheckpointer
+from eat.training.checkpointer import AtomicCheckpointer
 from eat.training.optim import warmup_cosine
-from eat.training.settings import ExperimentError
 
 SETTINGS = {
     "seed": 3,
@@ -24,7 +24,7 @@ SETTINGS = {
     "total_steps": 12,
     "batch_size": 2,
     "num_workers": 0,
-    "max_damaged_share": 0.01,
+    "max_unreadable_share": 0.01,
     "keep_checkpoints": 1,
     "keep_every_epochs": 0,
     "log_interval": 2,
@@ -50,12 +50,12 @@ class ToyModel(nn.Module):
 class ToyBrain(EATBrain):
     """Denoises its clips: draws from the step's generator and from the global one."""
 
-    trained = "model"
+    trainable_name = "model"
     stop_at = None  # (epoch, step) at which the power fails
     factors = (1.0, 1.0)  # of the loss's two parts
 
     def parameter_groups(self):
-        parts = (self.bare.hidden, self.bare.out)
+        parts = (self.unwrapped_model.hidden, self.unwrapped_model.out)
         return [
             {"params": list(part.parameters()), "lr_scale": 1.0, "weight_decay": 0.0}
             for part in parts
@@ -88,7 +88,7 @@ def clips(tensor=CLIPS):
     return [{"id": str(i), "sig": clip} for i, clip in enumerate(tensor)]
 
 
-def make_brain(folder, brain_class=ToyBrain, epochs=2, optimiser=None, **run_opts):
+def make_brain(folder, brain_class=ToyBrain, epochs=2, optimizer=None, **run_opts):
     folder.mkdir(exist_ok=True)
     model, counter = ToyModel(), EpochCounter(epochs)
     checkpointer = AtomicCheckpointer(
@@ -96,7 +96,7 @@ def make_brain(folder, brain_class=ToyBrain, epochs=2, optimiser=None, **run_opt
     )
     return brain_class(
         modules={"model": model},
-        opt_class=optimiser or torch.optim.AdamW,
+        opt_class=optimizer or torch.optim.AdamW,
         hparams={**SETTINGS, "output_folder": str(folder), "epoch_counter": counter},
         run_opts={**CPU, **run_opts},
         checkpointer=checkpointer,
@@ -111,7 +111,7 @@ def fit(brain, data=None, epoch_size=12):
 
 
 def weights(brain):
-    return torch.cat([p.detach().flatten() for p in brain.bare.parameters()])
+    return torch.cat([p.detach().flatten() for p in brain.unwrapped_model.parameters()])
 
 
 def records(folder):
@@ -135,7 +135,7 @@ def one_step(brain, first, second):
 
 
 def test_clipping_is_global_over_groups(tmp_path):
-    brain = make_brain(tmp_path, optimiser=sgd, max_grad_norm=5.0)
+    brain = make_brain(tmp_path, optimizer=sgd, max_grad_norm=5.0)
     first, second = one_step(brain, 1.0, 1000.0)
     moved = torch.cat([first, second])
     assert moved.norm().item() == pytest.approx(5.0, rel=1e-5)
@@ -145,7 +145,7 @@ def test_clipping_is_global_over_groups(tmp_path):
 
 @pytest.mark.parametrize("limit", [0, -1])
 def test_no_clipping_descends_by_the_gradient(tmp_path, limit):
-    brain = make_brain(tmp_path, optimiser=sgd, max_grad_norm=limit)
+    brain = make_brain(tmp_path, optimizer=sgd, max_grad_norm=limit)
     first, second = one_step(brain, 1.0, 1000.0)
     assert torch.allclose(first, torch.tensor(1.0), atol=1e-6)
     assert torch.allclose(second, torch.tensor(1000.0), rtol=1e-6)
@@ -164,7 +164,7 @@ def test_bad_batch_is_left_out_and_counted(tmp_path):
 
     brain = fit(make_brain(tmp_path, Watched, epochs=1), clips(data), epoch_size=24)
     [bad] = [step for _, step, ids, _, _ in brain.seen if "7" in ids]
-    assert 2 < bad < 11  # it has neighbours on both sides
+    assert 2 < bad < 11  # it has neighbors on both sides
     # Step 1 has a rate of min_lr, so it moves as well.
     assert trace == {step: step != bad for step in range(1, 13)}
     assert brain.optimizer_step == 12
@@ -232,7 +232,7 @@ def test_every_epoch_reaches_the_sampler(tmp_path):
     assert sorted(int(i) for ids in first + second for i in ids) == list(range(24))
 
 
-def test_rate_is_a_function_of_the_optimiser_step(tmp_path):
+def test_rate_is_a_function_of_the_optimizer_step(tmp_path):
     brain = fit(make_brain(tmp_path, grad_accumulation_factor=2))
     assert len(brain.seen) == 12 and brain.optimizer_step == 6
     for _, _, _, optimizer_step, rates in brain.seen:
@@ -284,12 +284,12 @@ def test_log_goes_on_where_it_was(tmp_path):
         fit(killed, clips(data))
     fit(make_brain(tmp_path / "parts", **run_opts), clips(data))
 
-    def figures(folder):
+    def metrics(folder):
         timeless = {"clips_per_second": None}
         return [{**record, **timeless} for record in records(folder)]
 
-    assert figures(tmp_path / "parts") == figures(tmp_path / "whole")
-    assert figures(tmp_path / "whole")[-1]["skipped_batches"] == 1
+    assert metrics(tmp_path / "parts") == metrics(tmp_path / "whole")
+    assert metrics(tmp_path / "whole")[-1]["skipped_batches"] == 1
     assert whole.meter.skipped == 1
 
 

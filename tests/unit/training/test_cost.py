@@ -10,7 +10,7 @@ from eat.model.decoder import CNNDecoder
 from eat.model.encoder import EATEncoder
 from eat.model.transformer import explicit_attention
 from eat.pretraining.masking import block_masking
-from eat.pretraining.student import EATStudent
+from eat.pretraining.model import EATStudent
 from eat.pretraining.teacher import EMATeacher
 from eat.training.cost import gflop, training_cost
 from eat.training.pretrain import PretrainBrain
@@ -68,7 +68,7 @@ def test_operations_of_the_paper_s_pretraining(tmp_path):
     }
     brain = PretrainBrain(modules, torch.optim.AdamW, hparams, {"device": "cpu"})
     brain.optimizer_step = 10
-    brain.meter.go_on()
+    brain.meter.resume()
     cost = brain.cost()
     assert cost["gflop_per_clip"] == pytest.approx(1082.9, rel=0.01)
     assert cost["clips_per_second"] > 0 and cost["devices"] == 1

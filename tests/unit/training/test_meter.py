@@ -28,10 +28,10 @@ def test_validation_is_not_counted(clock):
     clock.now += 5  # before training
     assert meter.seconds == 0
     for _ in range(2):
-        meter.go_on()
+        meter.resume()
         clock.now += 3
         assert meter.seconds % 3 == 0
-        meter.go_on()  # no harm
+        meter.resume()  # no harm
         meter.pause()
         meter.pause()
         clock.now += 40
@@ -40,14 +40,14 @@ def test_validation_is_not_counted(clock):
 
 def test_rate_is_that_of_training(clock):
     meter = IntervalMeter()
-    meter.go_on()
+    meter.resume()
     clock.now += 2
     meter.reset()
     meter.add({"loss": torch.tensor(1.0)}, clips=6)
     clock.now += 1
     meter.pause()
     clock.now += 100  # a validation within an interval
-    meter.go_on()
+    meter.resume()
     clock.now += 1
     meter.add({"loss": torch.tensor(2.0)}, clips=4)
     assert meter.means() == {"loss": 1.5, "clips_per_second": 10 / 2}
@@ -55,7 +55,7 @@ def test_rate_is_that_of_training(clock):
 
 def test_survives_a_checkpoint(clock, tmp_path):
     meter = IntervalMeter()
-    meter.go_on()
+    meter.resume()
     meter.add({"loss": torch.tensor(3.0)}, clips=4)
     meter.skipped = 2
     clock.now += 7
@@ -65,7 +65,7 @@ def test_survives_a_checkpoint(clock, tmp_path):
     resumed = IntervalMeter()
     Checkpointer(tmp_path, {"meter": resumed}).recover_if_possible()
     assert resumed.seconds == 7 and resumed.skipped == 2
-    resumed.go_on()
+    resumed.resume()
     clock.now += 2
     assert resumed.seconds == 9
     # The interval's mean goes on; its rate is that of this part of the run.
@@ -77,10 +77,12 @@ def test_survives_a_checkpoint(clock, tmp_path):
 def of_two(clock, tmp_path, monkeypatch):
     """A checkpoint of the second of two processes, after 7 seconds."""
     meter = IntervalMeter(1, 2)
-    meter.go_on()
+    meter.resume()
     meter.add({"loss": torch.tensor(5.0)}, clips=4)
     clock.now += 7
-    monkeypatch.setattr(module, "of_all_processes", lambda mine: [{"loss": 3.0}, mine])
+    monkeypatch.setattr(
+        module, "all_gather_objects", lambda mine: [{"loss": 3.0}, mine]
+    )
     meter.gather()
     Checkpointer(tmp_path, {"meter": meter}).save_checkpoint()
     return tmp_path
@@ -89,7 +91,7 @@ def of_two(clock, tmp_path, monkeypatch):
 def resume(folder, rank, world_size):
     meter = IntervalMeter(rank, world_size)
     Checkpointer(folder, {"meter": meter}).recover_if_possible()
-    meter.go_on()
+    meter.resume()
     return meter
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from eat.interop.official import our_name
+from eat.interop.fairseq import our_name
 from eat.model.classifier import EATClassifier
 from eat.model.encoder import EATEncoder
 from eat.training.optim import (
@@ -71,23 +71,23 @@ def test_no_warmup_begins_at_the_peak():
 def test_low_blocks_keep_one_rate_as_official(finetune_parity):
     scale = finetune_parity.numbers["lr_scales_base_12"]["blocks.0"]
     groups = [{"params": [one_weight()], "lr_scale": factor} for factor in (scale, 1.0)]
-    optimiser = torch.optim.SGD(groups, lr=1.0)
+    optimizer = torch.optim.SGD(groups, lr=1.0)
     schedule = FINETUNING["lr_ft_as20k"]
     unscaled = dict(finetune_parity.numbers["lr_ft_as20k"])
     for step, expected in finetune_parity.numbers["lr_ft_as20k_block0"]:
-        returned = set_learning_rates(optimiser, step, **schedule, floor=FLOOR)
-        low, high = (group["lr"] for group in optimiser.param_groups)
+        returned = set_learning_rates(optimizer, step, **schedule, floor=FLOOR)
+        low, high = (group["lr"] for group in optimizer.param_groups)
         assert low == pytest.approx(expected, rel=1e-9)
         assert high == returned == pytest.approx(unscaled[step], rel=1e-9)
 
 
 def test_scaled_floor_keeps_the_ratio_of_all_groups():
     groups = [{"params": [one_weight()], "lr_scale": s} for s in (0.01, 1.0)]
-    optimiser = torch.optim.SGD(groups, lr=1.0)
+    optimizer = torch.optim.SGD(groups, lr=1.0)
     schedule = FINETUNING["lr_ft_as20k"]
     for step in (0, 100, 4_000, 30_000, 40_000):
-        set_learning_rates(optimiser, step, **schedule, floor=FLOOR, scale_floor=True)
-        low, high = (group["lr"] for group in optimiser.param_groups)
+        set_learning_rates(optimizer, step, **schedule, floor=FLOOR, scale_floor=True)
+        low, high = (group["lr"] for group in optimizer.param_groups)
         assert low == pytest.approx(0.01 * high, rel=1e-12)
 
 

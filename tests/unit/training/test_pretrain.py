@@ -10,15 +10,15 @@ from speechbrain.utils.train_logger import FileTrainLogger
 import eat
 from eat.audio.frontend import LogMel
 from eat.data.dataset import collate
-from eat.data.sampling import EpochSampler
-from eat.evaluation.diagnostics import CollapseError, CollapseMonitor
+from eat.data.samplers import EpochSampler
+from eat.errors import CollapseError, exit_on_error
+from eat.evaluation.collapse import CollapseMonitor
 from eat.model.decoder import CNNDecoder
 from eat.model.encoder import EATEncoder
 from eat.pretraining.masking import InverseBlockMasking
-from eat.pretraining.student import EATStudent
+from eat.pretraining.model import EATStudent
 from eat.pretraining.teacher import EMATeacher, ema_decay
-from eat.training.checkpointing import AtomicCheckpointer
-from eat.training.experiment import one_line_errors
+from eat.training.checkpointer import AtomicCheckpointer
 from eat.training.pretrain import PretrainBrain
 
 FRAMES, DIM = 64, 16
@@ -27,16 +27,16 @@ FIGURES = {
     "loss",
     "frame_loss",
     "utterance_loss",
-    "prediction_deviation",
-    "target_deviation",
-    "content",
+    "prediction_std",
+    "target_std",
+    "between_clip_variance",
     "effective_rank",
     "grad_norm",
     "lr",
     "ema_decay",
     "clips_per_second",
     "skipped_batches",
-    "damaged_clips",
+    "unreadable_clips",
 }
 
 
@@ -76,7 +76,7 @@ def settings(folder, monitor):
         "num_workers": 0,
         "log_interval": 2,
         "keep_every_epochs": 0,
-        "max_damaged_share": 0.01,
+        "max_unreadable_share": 0.01,
         "keep_epoch_models": False,
         "weight_decay": 0.05,
         "decay_vectors": True,
@@ -91,13 +91,13 @@ def settings(folder, monitor):
 
 
 def make_brain(
-    folder, clips, brain_class=Killed, monitor=None, centre_momentum=0.9, **run_opts
+    folder, clips, brain_class=Killed, monitor=None, center_momentum=0.9, **run_opts
 ):
     folder.mkdir(exist_ok=True)
     torch.manual_seed(1)
     encoder = EATEncoder(dim=DIM, depth=2, num_heads=2, max_frames=FRAMES)
     student = EATStudent(encoder, CNNDecoder(dim=DIM, depth=2, kernel=3, groups=2))
-    teacher = EMATeacher(encoder, centre_momentum, num_patches=FRAMES // 2)
+    teacher = EMATeacher(encoder, center_momentum, num_patches=FRAMES // 2)
     counter = EpochCounter(2)
     recoverables = {"student": student, "teacher": teacher, "epoch_counter": counter}
     brain = brain_class(
@@ -134,7 +134,7 @@ class Watched(PretrainBrain):
 
     def encoders(self):
         teacher = self.modules.teacher
-        return snapshot(self.bare.encoder), snapshot(teacher.encoder)
+        return snapshot(self.unwrapped_model.encoder), snapshot(teacher.encoder)
 
     def on_fit_batch_end(self, *args):
         teacher = self.modules.teacher
@@ -171,7 +171,7 @@ def test_teacher_follows_the_decay_of_its_step(whole):
         assert not torch.equal(before[0], after[0])
 
 
-def test_teacher_moves_once_per_optimiser_step(tmp_path, clips):
+def test_teacher_moves_once_per_optimizer_step(tmp_path, clips):
     brain = make_brain(tmp_path, clips, Watched, grad_accumulation_factor=3)
     brain.hparams.warmup_steps = 0  # so that the first step moves the student
     fit(brain, clips)
@@ -185,10 +185,10 @@ def test_teacher_is_frozen(whole):
     teacher = whole.modules.teacher
     assert not whole.ever_training
     assert not any(p.requires_grad for p in teacher.parameters())
-    optimised = {id(p) for g in whole.optimizer.param_groups for p in g["params"]}
-    assert optimised == {id(p) for p in whole.bare.parameters()}
-    assert not optimised & {id(p) for p in teacher.parameters()}
-    assert teacher.centre.abs().sum() > 0
+    optimized = {id(p) for g in whole.optimizer.param_groups for p in g["params"]}
+    assert optimized == {id(p) for p in whole.unwrapped_model.parameters()}
+    assert not optimized & {id(p) for p in teacher.parameters()}
+    assert teacher.center.abs().sum() > 0
 
 
 def test_log(whole):
@@ -225,16 +225,19 @@ def test_validation_sees_the_same_masks_every_time(whole, clips):
         batch = collate(clips[:2])
         whole.step = 1
         whole.modules.eval()
-        before = whole.modules.teacher.centre.clone()
+        before = whole.modules.teacher.center.clone()
         losses.append(whole.evaluate_batch(batch, stage="valid").item())
-        assert torch.equal(before, whole.modules.teacher.centre)
+        assert torch.equal(before, whole.modules.teacher.center)
     assert losses[0] == losses[1]
 
 
 def test_model_folder_holds_the_brain_s_weights(whole):
     loaded = eat.load_pretraining(whole.folder / "model")
     assert loaded.utterance_weight == 6.0
-    for name, module in (("student", whole.bare), ("teacher", whole.modules.teacher)):
+    for name, module in (
+        ("student", whole.unwrapped_model),
+        ("teacher", whole.modules.teacher),
+    ):
         state = getattr(loaded, name).state_dict()
         expected = module.state_dict()
         assert state.keys() == expected.keys()
@@ -255,7 +258,7 @@ def test_killed_run_resumes_exactly(whole, tmp_path, clips, stop_at):
     for part in ("student", "teacher"):
         ours, theirs = (b.modules[part].state_dict() for b in (whole, resumed))
         assert all(torch.equal(ours[key], theirs[key]) for key in ours)
-    assert "centre" in theirs
+    assert "center" in theirs
     ours, theirs = (b.optimizer.state_dict() for b in (whole, resumed))
     assert ours["param_groups"] == theirs["param_groups"]
     for index, state in ours["state"].items():
@@ -277,14 +280,14 @@ def test_bad_clip_does_no_lasting_harm(tmp_path, clips):
 
 
 def test_collapse_stops_the_run_in_one_line(tmp_path, clips):
-    monitor = CollapseMonitor(0.1, 0.1, stop_deviation=100.0, grace_steps=3)
+    monitor = CollapseMonitor(0.1, 0.1, stop_std=100.0, grace_steps=3)
     brain = make_brain(tmp_path, clips, monitor=monitor)
     with pytest.raises(CollapseError) as caught:
         fit(brain, clips)
-    assert str(caught.value).startswith("stopped at step 4 by collapse: target_dev")
+    assert str(caught.value).startswith("stopped at step 4 by collapse: target_std")
     assert "\n" not in str(caught.value)
     with pytest.raises(SystemExit, match="^error: stopped at step 4"):
-        with one_line_errors():
+        with exit_on_error():
             raise caught.value
 
 
@@ -307,7 +310,7 @@ def test_validation_does_without_a_damaged_clip_and_says_so(tmp_path, clips):
     brain = make_brain(tmp_path, bad, PretrainBrain)
     brain.probe_sets = (bad[:4], clips[2:])
     brain.fit_steps(clips, bad[:2], EpochSampler(len(clips), 6, seed=1))
-    lines = (tmp_path / "left_out.jsonl").read_text().splitlines()
+    lines = (tmp_path / "skipped.jsonl").read_text().splitlines()
     expected = [{"step": s, "reason": "no sound", "clips": ["broken"]} for s in (3, 6)]
     assert [json.loads(line) for line in lines] == expected  # once an epoch
-    assert brain.meter.damaged == 0  # of those that train
+    assert brain.meter.unreadable == 0  # of those that train

@@ -10,15 +10,14 @@ from speechbrain.utils.train_logger import FileTrainLogger
 
 from eat.audio.frontend import LogMel
 from eat.data.dataset import collate
-from eat.data.sampling import EpochSampler
-from eat.evaluation.diagnostics import CollapseMonitor
+from eat.data.samplers import EpochSampler
+from eat.evaluation.collapse import CollapseMonitor
 from eat.model.decoder import CNNDecoder
 from eat.model.encoder import EATEncoder
 from eat.pretraining.masking import InverseBlockMasking
-from eat.pretraining.method import EATPretraining
-from eat.pretraining.student import EATStudent
+from eat.pretraining.model import EATForPreTraining, EATStudent
 from eat.pretraining.teacher import EMATeacher
-from eat.training.checkpointing import AtomicCheckpointer
+from eat.training.checkpointer import AtomicCheckpointer
 from eat.training.pretrain import PretrainBrain
 
 FRAMES, DIM, CLONES, WEIGHT = 64, 16, 3, 6.0
@@ -31,19 +30,19 @@ class Watched(PretrainBrain):
     def watch(self):
         self.masks = {stage: [] for stage in Stage}
         self.noise = {stage: [] for stage in Stage}
-        draw = self.bare.draw_noise
+        draw = self.unwrapped_model.draw_noise
 
         def recorded(*args):
             self.noise[self.stage].append(draw(*args))
             return self.noise[self.stage][-1]
 
-        self.bare.draw_noise = recorded
+        self.unwrapped_model.draw_noise = recorded
         return self
 
     def compute_forward(self, batch, stage):
         self.stage = stage
         outputs = super().compute_forward(batch, stage)
-        self.masks[stage].append(outputs[2].removed)
+        self.masks[stage].append(outputs[2].mask)
         return outputs
 
 
@@ -59,11 +58,11 @@ def clips():
     ]
 
 
-def make_brain(folder, centre_momentum=None, seed=1):
+def make_brain(folder, center_momentum=None, seed=1):
     torch.manual_seed(1)
     encoder = EATEncoder(dim=DIM, depth=2, num_heads=2, max_frames=FRAMES)
     student = EATStudent(encoder, CNNDecoder(dim=DIM, depth=2, kernel=3, groups=2), 0.3)
-    teacher = EMATeacher(encoder, centre_momentum, num_patches=FRAMES // 2)
+    teacher = EMATeacher(encoder, center_momentum, num_patches=FRAMES // 2)
     with torch.no_grad():  # as after some training: no longer the student's copy
         for parameter in teacher.parameters():
             parameter += 0.05 * torch.randn(parameter.shape)
@@ -79,7 +78,7 @@ def make_brain(folder, centre_momentum=None, seed=1):
         "num_workers": 0,
         "log_interval": 2,
         "keep_every_epochs": 0,
-        "max_damaged_share": 0.01,
+        "max_unreadable_share": 0.01,
         "keep_epoch_models": False,
         "weight_decay": 0.05,
         "decay_vectors": True,
@@ -120,12 +119,14 @@ def forward(brain, clips):
     return batch, outputs, brain.compute_objectives(outputs, batch, Stage.TRAIN)
 
 
-@pytest.mark.parametrize("centre_momentum", [None, 0.9])
-def test_step_is_the_method_s(tmp_path, clips, centre_momentum):
-    brain = make_brain(tmp_path, centre_momentum)
-    parts = copy.deepcopy((brain.bare.encoder, brain.bare.decoder))
+@pytest.mark.parametrize("center_momentum", [None, 0.9])
+def test_step_is_the_method_s(tmp_path, clips, center_momentum):
+    brain = make_brain(tmp_path, center_momentum)
+    parts = copy.deepcopy(
+        (brain.unwrapped_model.encoder, brain.unwrapped_model.decoder)
+    )
     teacher = copy.deepcopy(brain.modules.teacher)
-    method = EATPretraining(EATStudent(*parts), teacher, WEIGHT)
+    method = EATForPreTraining(EATStudent(*parts), teacher, WEIGHT)
     batch, (_, targets, _), loss = forward(brain, clips[:2])
     [masks], [noise] = brain.masks[Stage.TRAIN], brain.noise[Stage.TRAIN]
     assert masks.shape == (2 * CLONES, FRAMES // 2)
@@ -139,7 +140,7 @@ def test_step_is_the_method_s(tmp_path, clips, centre_momentum):
     loss.backward()
     expected.loss.backward()
     for own, theirs in zip(
-        brain.bare.parameters(), method.student.parameters(), strict=True
+        brain.unwrapped_model.parameters(), method.student.parameters(), strict=True
     ):
         torch.testing.assert_close(own.grad, theirs.grad, atol=1e-6, rtol=1e-4)
 

@@ -10,11 +10,10 @@ import speechbrain as sb
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from eat.errors import ExperimentError, Interrupted
 from eat.evaluation.metrics import mean_average_precision
-from eat.training.checkpointing import AtomicCheckpointer
+from eat.training.checkpointer import AtomicCheckpointer
 from eat.training.finetune import FinetuneBrain
-from eat.training.interruption import Interrupted
-from eat.training.settings import ExperimentError
 
 
 class Toy(FinetuneBrain):
@@ -32,7 +31,7 @@ class Toy(FinetuneBrain):
     def compute_objectives(self, predictions, batch, stage):
         return binary_cross_entropy_with_logits(*predictions)
 
-    def figures(self, logits, labels):
+    def compute_metrics(self, logits, labels):
         scores = getattr(self, "scores", None)  # of each epoch, where a test says them
         score = scores[self.epoch] if scores else mean_average_precision(logits, labels)
         return {"mAP": score}
@@ -68,14 +67,14 @@ def fit(brain):
 
 
 def outcome(folder, brain):
-    """Weights, optimiser state and figures, times apart."""
+    """Weights, optimizer state and figures, times apart."""
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     records = [json.loads(line) for line in lines]
     for record in records:
         record.pop("clips_per_second", None)
     moments = [s["exp_avg"] for s in brain.optimizer.state_dict()["state"].values()]
     log = (folder / "train_log.txt").read_text()
-    return [*brain.bare.state_dict().values(), *moments], [*records, log]
+    return [*brain.unwrapped_model.state_dict().values(), *moments], [*records, log]
 
 
 WITHIN = 99  # an epoch, not at its end
@@ -102,7 +101,7 @@ def test_signal_ends_in_order_and_nothing_is_lost(make, tmp_path, asked, step):
         fit(ended)
     assert told.value.number == signal.SIGTERM
     assert str(told.value) == (
-        f"ended by SIGTERM after optimiser step {step}, checkpoint written: "
+        f"ended by SIGTERM after optimizer step {step}, checkpoint written: "
         "the same command goes on"
     )
     if asked[0] == VALID:
@@ -212,5 +211,5 @@ def test_a_signal_at_the_very_end_is_obeyed_as_well(make, tmp_path, monkeypatch)
         os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(brain, "save_epoch", asked)
-    with pytest.raises(Interrupted, match="after optimiser step 3, checkpoint written"):
+    with pytest.raises(Interrupted, match="after optimizer step 3, checkpoint written"):
         fit(brain)

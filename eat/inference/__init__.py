@@ -1,0 +1,1 @@
+"""Audio in, features out, by any checkpoint."""

@@ -1,0 +1,123 @@
+"""Pictures of masked clips, and bar charts of scores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from eat.report.style import COLORS, GRAY, new_figure, tidy
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+SHOWN_COPIES = 4
+
+
+def plot_masks(spec: Tensor, removed: Tensor, path: str | Path, seconds: float) -> None:
+    """Draw a clip and what the student sees of it in some of its masked copies.
+
+    Parameters
+    ----------
+    spec : Tensor
+        ``[T, F]`` log-mel spectrogram.
+    removed : Tensor
+        ``[K, T // 16, F // 16]``, true where a patch is taken away.
+    path : str or Path
+        The picture to write.
+    seconds : float
+        Duration of the T frames.
+    """
+    shown, bins = min(len(removed), SHOWN_COPIES), spec.shape[1]
+    side = bins // removed.shape[2]
+    figure = new_figure(9, 1.9 + 1.35 * shown)
+    panels = figure.subplots(shown + 1, 1, sharex=True, sharey=True)
+    panels[0].set_yticks([0, bins // 2, bins])
+    low, high = spec.quantile(torch.tensor([0.01, 0.995], device=spec.device)).tolist()
+    style = {"cmap": "magma", "vmin": low, "vmax": high, "interpolation": "nearest"}
+    style |= {"origin": "lower", "aspect": "auto", "extent": (0, seconds, 0, bins)}
+    for k, axes in enumerate(panels):
+        visible, title = spec, "the teacher hears the whole clip"
+        if k > 0:
+            hidden = removed[k - 1].bool().to(spec.device)
+            hidden = hidden.repeat_interleave(side, 0).repeat_interleave(side, 1)
+            visible = spec.masked_fill(hidden, float("nan"))
+            title = f"copy {k} of {len(removed)} for the student"
+        image = axes.imshow(visible.T.cpu().numpy(), **style)
+        axes.set_facecolor("#c9c9c9")  # shows where the picture has NaN
+        axes.set_title(title, loc="left", fontsize=11)
+    panels[-1].set_xlabel("time (s)", fontsize=11)
+    figure.supylabel("mel bin (low at the bottom)", fontsize=11)
+    figure.colorbar(image, ax=panels, label="log-mel energy", aspect=40, pad=0.01)
+    share = removed.float().mean().item()
+    figure.suptitle(
+        f"Masked copies of a clip: {share:.0%} of the patches removed (gray)",
+        fontsize=13,
+        fontweight="bold",
+    )
+    figure.savefig(path)
+
+
+def _bar(axes: Axes, at: float, runs: Sequence[float], color: str) -> None:
+    """Draw the mean of some runs, their standard deviation, and each of them."""
+    values = pd.Series(runs, dtype=float)
+    mean, spread = values.mean(), values.std() if len(values) > 1 else 0.0
+    axes.barh(at, mean, height=0.7, color=color, alpha=0.45)
+    # One dot below the other, so that equal runs stay countable.
+    heights = [at + 0.05 + 0.1 * i for i in range(len(values))]
+    axes.plot(values, heights, "o", color=color, mec="white", mew=0.7, ms=6)
+    if spread:
+        axes.errorbar(mean, at - 0.17, xerr=spread, color="black", capsize=4)
+    axes.annotate(
+        f"{mean:.3f}",
+        (max(values.max(), mean + spread), at),
+        xytext=(9, 0),
+        textcoords="offset points",
+        va="center",
+        fontsize=11,
+    )
+
+
+def plot_comparison(
+    rows: Sequence[Mapping[str, Any]], path: str | Path, chance: float
+) -> None:
+    """Draw a table of mAP as bars, with the spread over seeds and every run.
+
+    Parameters
+    ----------
+    rows : sequence of mappings
+        ``name``, ``runs`` (the mAP of each seed) and ``group`` (the heading under
+        which the row stands; rows of one group follow each other).
+    path : str or Path
+        The picture to write.
+    chance : float
+        The mAP of guessing.
+    """
+    groups = list(dict.fromkeys(row["group"] for row in rows))
+    figure = new_figure(9, 1.1 + 0.42 * (len(rows) + len(groups)))
+    axes = figure.subplots()
+    places, labels, at = [], [], 0
+    heading = {"weight": "bold", "fontsize": 11, "va": "center"}
+    heading["bbox"] = {"color": "white", "pad": 1}  # over the line of chance
+    for group, color in zip(groups, cycle(COLORS)):
+        axes.text(0.004, at + 0.1, group, **heading)
+        for row in (row for row in rows if row["group"] == group):
+            at += 1
+            places.append(at)
+            labels.append(row["name"])
+            _bar(axes, at, row["runs"], color)
+        at += 1
+    axes.axvline(chance, color=GRAY, linestyle="--", linewidth=1.2)
+    note = {"color": GRAY, "fontsize": 10, "ha": "center"}
+    axes.text(chance, -0.6, f"chance {chance:.3f}", **note)
+    axes.set_yticks(places, labels, fontsize=11)
+    axes.set_ylim(at - 0.4, -0.5)  # rows go down the page
+    axes.set_xlim(right=1.12 * max(max(row["runs"]) for row in rows))
+    tidy(axes, "", "mAP (bar: mean, line: ± standard deviation, dot: one seed)", "")
+    axes.grid(visible=False, axis="y")
+    figure.savefig(path)

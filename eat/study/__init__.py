@@ -1,1 +1,0 @@
-"""The paper's experiments: which runs make up a table, and what came of them."""

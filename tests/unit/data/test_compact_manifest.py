@@ -1,0 +1,80 @@
+"""A packed manifest holds what the CSV file says, in little memory."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from eat.data.compact_manifest import CompactManifest, CompactStrings
+from eat.data.manifest import ManifestRow, write_manifest
+from eat.errors import ManifestError
+
+ROOT = Path(__file__).parents[3]
+
+
+def write(path, rows):
+    write_manifest(path, rows)
+    return path
+
+
+def test_rows_are_those_of_the_file(tmp_path):
+    rows = [
+        ManifestRow("a", 1.0, "audio/ä, b.wav", ("/m/1", "/m/2")),
+        ManifestRow("日本", 2.0, "/elsewhere/c.wav"),
+        ManifestRow("c", 3.0, "c.wav", ("/m/1", "/m/2")),
+    ]
+    packed = CompactManifest(write(tmp_path / "m.csv", rows))
+    assert len(packed) == 3
+    assert list(packed.ids) == ["a", "日本", "c"]
+    wavs = ["$data_root/audio/ä, b.wav", "/elsewhere/c.wav", "$data_root/c.wav"]
+    assert list(packed.wavs) == wavs
+    assert list(packed.labels) == ["/m/1;/m/2", "", "/m/1;/m/2"]
+
+
+def test_columns_may_stand_in_any_order(tmp_path):
+    (tmp_path / "m.csv").write_text("labels,more,wav,ID,duration\nx,?,w.wav,a,1\n")
+    packed = CompactManifest(tmp_path / "m.csv")
+    assert (packed.ids[0], packed.wavs[0], packed.labels[0]) == ("a", "w.wav", "x")
+
+
+def test_strings_of_any_length():
+    texts = ["", "ä", "", "bc", ""]
+    block = "".join(texts).encode()
+    ends = np.cumsum([len(text.encode()) for text in texts])
+    assert list(CompactStrings(block, ends)) == texts
+
+
+def test_doubles_are_found_among_many(tmp_path):
+    rows = [ManifestRow(f"clip{i}", 1.0, f"{i}.wav") for i in range(5000)]
+    CompactManifest(write(tmp_path / "m.csv", rows))
+    rows[4321] = rows[1234]
+    with pytest.raises(ManifestError, match="'clip1234' stands in it twice"):
+        CompactManifest(write(tmp_path / "m.csv", rows))
+
+
+def measure(rows):
+    command = [sys.executable, ROOT / "tools" / "benchmarks" / "manifest.py", "--json"]
+    answer = subprocess.run(
+        [*command, "--rows", str(rows), "--ours_only"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert answer.returncode == 0, answer.stderr
+    return json.loads(answer.stdout)["ours"]
+
+
+def test_a_hundred_thousand_rows_take_little(tmp_path):
+    figures = measure(100_000)
+    assert figures["memory_mb"] < 40 and figures["worker_mb"] < 20
+
+
+@pytest.mark.slow
+def test_two_million_rows_take_little(tmp_path):
+    figures = measure(2_000_000)
+    assert figures["memory_mb"] < 300 and figures["worker_mb"] < 50
+    assert figures["seconds"] < 30

@@ -1,0 +1,281 @@
+"""A run begins as asked, or says in one line why not."""
+
+import errno
+import logging
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import speechbrain as sb
+import torch
+import yaml
+
+from eat.errors import AudioError, ExperimentError, exit_on_error
+from eat.experiment.folder import start_experiment
+
+YAML = """\
+# A recipe in small.
+seed: 1
+data_folder: !PLACEHOLDER
+output_folder: !PLACEHOLDER
+manifest_folder: !ref <output_folder>/manifests
+lr: 0.5
+steps: 10
+warmup_steps: !ref <steps> // 5
+block: !tuple (5, 5)
+model: !new:torch.nn.Linear
+    in_features: 2
+    out_features: 2
+checkpointer: !new:speechbrain.utils.checkpoints.Checkpointer
+    checkpoints_dir: !ref <output_folder>/save
+    recoverables:
+        model: !ref <model>
+monitor: !new:eat.evaluation.collapse.CollapseMonitor
+    warn_std: 0.1
+    warn_between_clip_variance: 0.1
+    grace_steps: !ref <warmup_steps>
+precision: bf16
+max_grad_norm: 4.0
+grad_accumulation_factor: 3
+"""
+
+
+@pytest.fixture(autouse=True)
+def restored_logging(monkeypatch):
+    """SpeechBrain takes over exceptions, logging, seeds; it asks pip for versions."""
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.setattr(sb.utils.logger, "get_environment_description", str)
+    monkeypatch.setenv("SB_GLOBAL_SEED", "0")
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    for handler in root.handlers:
+        if handler not in handlers:
+            handler.close()
+    root.handlers, root.level = handlers, level
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Start the small recipe with further arguments."""
+    path = tmp_path / "recipe.yaml"
+    path.write_text(YAML)
+
+    def run(*arguments, folder=tmp_path / "run", data=("--data_folder", "DATA")):
+        given = [*data, "--output_folder", str(folder), *map(str, arguments)]
+        started = start_experiment([str(path), "--device", "cpu", *given])
+        Path(folder, "metrics.jsonl").touch()  # as the first log line does
+        return started
+
+    run.path = path
+    return run
+
+
+def refusal(call, *arguments, **options):
+    """The one line with which a start is refused."""
+    with pytest.raises(SystemExit) as caught, exit_on_error():
+        call(*arguments, **options)
+    message = str(caught.value)
+    assert message.startswith("error: ") and "\n" not in message
+    return message.removeprefix("error: ")
+
+
+def test_start_that_failed_does_not_bind_the_next(start, tmp_path):
+    start("--lr", "5e-4")
+    (tmp_path / "run" / "metrics.jsonl").unlink()
+    hparams, _ = start("--lr", "1e-3")
+    assert hparams["lr"] == 1e-3
+
+
+def test_settings_are_instantiated_and_recorded(start, tmp_path):
+    hparams, run_opts = start("--lr", "5e-4")
+    assert hparams["lr"] == 5e-4 and hparams["warmup_steps"] == 2
+    assert isinstance(hparams["model"], torch.nn.Linear)
+    assert run_opts["device"] == "cpu"
+    for name in ("hyperparams.yaml", "env.log", "log.txt"):
+        assert (tmp_path / "run" / name).is_file()
+    recorded = (tmp_path / "run" / "hyperparams.yaml").read_text()
+    assert "lr: 5e-4" in recorded or "lr: 0.0005" in recorded
+
+
+def test_seed_decides_the_weights(start, tmp_path):
+    weights = []
+    for number, seed in enumerate((1, 1, 2)):
+        torch.manual_seed(number)  # what came before has no part in it
+        hparams, _ = start("--seed", seed, folder=tmp_path / f"run{number}")
+        weights.append(hparams["model"].weight)
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_missing_yaml_file(tmp_path):
+    message = refusal(start_experiment, [str(tmp_path / "none.yaml")])
+    assert message == f"{tmp_path / 'none.yaml'}: no such YAML file (see hparams/)"
+
+
+def test_unknown_setting_is_named_with_the_nearest(start, tmp_path):
+    message = refusal(start, "--warmup_step", 3)
+    expected = "no setting --warmup_step (did you mean --warmup_steps?)"
+    assert message == f"{start.path}: {expected}"
+    assert not (tmp_path / "run").exists()
+
+
+def test_unknown_setting_like_no_other(start):
+    message = refusal(start, "--xyz", 3)
+    assert message.endswith("no setting --xyz (the file lists them all)")
+
+
+def test_missing_data_folder(start):
+    message = refusal(start, data=())
+    assert message == f"{start.path}: data_folder not given (add --data_folder ...)"
+
+
+def test_bad_reference_in_the_yaml(start):
+    start.path.write_text(YAML.replace("<steps>", "<stepz>"))
+    assert refusal(start).startswith(f'{start.path}: The reference "stepz')
+
+
+def test_output_folder_that_is_a_file(start, tmp_path):
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        message = refusal(start, folder=folder)
+        assert message.startswith(f"{folder}: cannot write there (")
+        assert message.endswith("choose another --output_folder)")
+
+
+def test_read_only_output_folder(start, monkeypatch):
+    def refuse(path):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    monkeypatch.setattr(Path, "touch", refuse)  # root, too, may run these tests
+    assert "run: cannot write there (Read-only file system;" in refusal(start)
+
+
+def test_same_command_is_accepted_again(start):
+    first, _ = start("--lr", 0.25)
+    again, _ = start("--lr", 0.25)
+    assert again["lr"] == first["lr"]
+
+
+def test_tuples_are_compared_with_and_without_their_tag(start, tmp_path):
+    # HyperPyYAML records them without, once it has loaded a file, and before with.
+    start()
+    record = tmp_path / "run" / "hyperparams.yaml"
+    assert "block: (5, 5)" in record.read_text()
+    record.write_text(record.read_text().replace("(5, 5)", "!tuple (5, 5)"))
+    start()
+
+
+def test_no_overrides_at_all(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(f"seed: 1\noutput_folder: {tmp_path / 'run'}\n")
+    hparams, _ = start_experiment([str(path)])
+    assert hparams["seed"] == 1
+
+
+def test_other_settings_are_refused_with_both_values(start, tmp_path):
+    start()
+    before = (tmp_path / "run" / "hyperparams.yaml").read_text()
+    message = refusal(start, "--lr", 0.25)
+    assert message.startswith(f"{tmp_path / 'run'}: holds a run with other settings ")
+    assert "(lr was 0.5, now 0.25)" in message and "--output_folder" in message
+    assert (tmp_path / "run" / "hyperparams.yaml").read_text() == before
+
+
+def test_difference_names_plain_settings_not_what_they_build(start):
+    start()
+    message = refusal(start, "--steps", 20)
+    assert "(steps was 10, now 20, warmup_steps was 2, now 4)" in message
+
+
+def test_difference_within_an_object_is_seen(start):
+    start()
+    start.path.write_text(YAML.replace("out_features: 2", "out_features: 3"))
+    assert "model was" in refusal(start)
+    start.path.write_text(YAML.replace("(5, 5)", "(5, 6)"))
+    assert "block was (5, 5), now (5, 6)" in refusal(start)
+
+
+def test_setting_that_came_or_went_is_seen(start):
+    start()
+    start.path.write_text(YAML + "roll: True\n")
+    assert "roll was None, now True" in refusal(start)
+
+
+def test_data_may_move_and_workers_change(start):
+    start.path.write_text(YAML + "num_workers: 0\nlog_interval: 5\n")
+    start()
+    moved = ("--data_folder", "ELSEWHERE")
+    hparams, _ = start("--num_workers", 4, "--log_interval", 9, data=moved)
+    assert hparams["num_workers"] == 4
+
+
+@pytest.mark.parametrize("spelling", ["{}/run/", "{}/./run", "{}/x/../run"])
+def test_folder_may_be_spelled_differently(start, tmp_path, spelling):
+    start()
+    (tmp_path / "x").mkdir()
+    start(folder=spelling.format(tmp_path))
+    assert "(lr was" in refusal(start, "--lr", 1, folder=spelling.format(tmp_path))
+
+
+def test_run_may_move(start, tmp_path):
+    start()
+    (tmp_path / "run").rename(tmp_path / "moved")
+    hparams, _ = start(folder=tmp_path / "moved")
+    assert hparams["manifest_folder"] == f"{tmp_path}/moved/manifests"
+
+
+def brain_of(hparams, run_opts):
+    return sb.Brain(hparams=hparams, run_opts=run_opts)
+
+
+def test_brain_settings_of_the_yaml_survive(start):
+    brain = brain_of(*start())
+    assert brain.precision == "bf16"
+    assert brain.max_grad_norm == 4.0
+    assert brain.grad_accumulation_factor == 3
+
+
+def test_command_line_wins_and_is_recorded(start, tmp_path):
+    options = ("--precision", "fp32", "--max_grad_norm=2", "--lr", "0.25")
+    brain = brain_of(*start(*options))
+    assert brain.precision == "fp32" and brain.hparams.precision == "fp32"
+    assert brain.max_grad_norm == 2.0
+    assert brain.grad_accumulation_factor == 3
+    recorded = (tmp_path / "run" / "hyperparams.yaml").read_text().splitlines()
+    plain = yaml.safe_load("\n".join(x for x in recorded if x[:4] in ("prec", "max_")))
+    assert plain == {"precision": "fp32", "max_grad_norm": 2.0}
+    start(*options)
+    assert "precision was fp32, now bf16" in refusal(start, *options[2:])
+
+
+def test_expected_errors_become_one_line():
+    def fail():
+        raise AudioError("clip.wav: damaged")
+
+    assert refusal(fail) == "clip.wav: damaged"
+
+
+def test_unexpected_errors_keep_their_traceback():
+    with pytest.raises(ZeroDivisionError), exit_on_error():
+        raise ZeroDivisionError
+
+
+def test_word_for_a_number_is_refused(start):
+    assert "lr is 'abc': must be a number, as 0.5" in refusal(start, "--lr", "abc")
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "1.5"])
+@pytest.mark.parametrize("name", ["batch_size", "keep_checkpoints"])
+def test_counts_are_whole_and_positive(start, name, value):
+    start.path.write_text(YAML + f"{name}: 4\n")
+    with pytest.raises(ExperimentError, match=f"{name} is {value}: must be a whole"):
+        start(f"--{name}", value)
+
+
+def test_spectrograms_are_whole_patches(start):
+    start.path.write_text(YAML + "num_frames: 64\n")
+    start("--num_frames", 128)
+    with pytest.raises(ExperimentError, match="num_frames is 100: .*multiple of 16"):
+        start("--num_frames", 100)

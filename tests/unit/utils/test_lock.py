@@ -1,0 +1,68 @@
+"""One run at a time in a folder, and no lock outlives its process."""
+
+import errno
+import fcntl
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from eat.errors import LockError
+from eat.utils.lock import lock_folder
+
+ROOT = Path(__file__).parents[3]
+HOLD = """
+import os, sys, time
+from pathlib import Path
+from eat.utils.lock import lock_folder
+held = lock_folder(Path(sys.argv[1]))
+if os.fork() == 0:  # as a data worker does
+    time.sleep(30)
+    os._exit(0)
+print("held", flush=True)
+time.sleep(30)
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """Another process that holds the folder, with a child of its own."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, tmp_path],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout.readline() == "held\n"
+    yield process
+    os.killpg(process.pid, 9)
+    process.wait()
+
+
+def test_second_run_is_told_who_is_there(tmp_path, holder):
+    with pytest.raises(LockError, match=f"process {holder.pid} on .*output_folder"):
+        lock_folder(tmp_path)
+
+
+def test_lock_ends_with_its_process_though_a_child_lives(tmp_path, holder):
+    holder.kill()
+    holder.wait()
+    lock_folder(tmp_path).close()
+
+
+def test_folder_is_free_again_when_closed(tmp_path):
+    lock_folder(tmp_path).close()
+    assert lock_folder(tmp_path).readable()
+
+
+def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch, caplog):
+    def no_locks(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "lockf", no_locks)
+    lock_folder(tmp_path).close()
+    [told] = caplog.messages
+    assert told.startswith(f"{tmp_path}: its file system knows no locks (Function not")

@@ -1,0 +1,136 @@
+"""What a manifest of millions of clips costs: ours, and SpeechBrain's own loader.
+
+    python tools/benchmarks/manifest.py [--rows 2000000] [--json]
+
+Seconds to load, growth of the process at its peak, and what a forked data worker grows
+by as it reads 200,000 rows at random (memory of its own, from /proc: Linux only). Each
+loader has a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from eat.data.manifest import ManifestRow, write_manifest
+from eat.report.markdown import markdown_table
+
+READS = 200_000
+LOADERS = {"ours": "packed, ours", "speechbrain": "DynamicItemDataset, SpeechBrain"}
+
+
+def write_clips(path: Path, rows: int) -> None:
+    """Write a manifest like AudioSet's."""
+    rng = random.Random(0)
+    labels = [f"/m/0{i:05x}" for i in range(527)]
+    write_manifest(
+        path,
+        (
+            ManifestRow(
+                f"Y{i:010x}",
+                10.0,
+                f"audio/unbalanced_train/part{i % 41:02d}/Y{i:010x}.flac",
+                tuple(rng.sample(labels, rng.choice((1, 2, 2, 3)))),
+            )
+            for i in range(rows)
+        ),
+    )
+
+
+def load_ours(path: Path) -> Callable[[int], object]:
+    """Load the manifest; returns a reader of rows."""
+    from eat.data.compact_manifest import CompactManifest
+
+    rows = CompactManifest(path)
+    return lambda i: (rows.ids[i], rows.wavs[i], rows.labels[i])
+
+
+def load_speechbrain(path: Path) -> Callable[[int], object]:
+    """Load the manifest as SpeechBrain's recipes do; returns a reader of rows."""
+    from speechbrain.dataio.dataset import DynamicItemDataset
+
+    data = DynamicItemDataset.from_csv(str(path), replacements={"data_root": "/data"})
+    data.set_output_keys(["id", "wav", "labels"])
+    return lambda i: data[i]
+
+
+def private_mb() -> float:
+    """Memory of this process that it shares with no other."""
+    lines = Path("/proc/self/smaps_rollup").read_text(encoding="utf-8").splitlines()
+    kib = sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
+    return kib / 1024
+
+
+def peak_mb() -> float:
+    """Most memory this process has had."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def worker_growth(read: Callable[[int], object], rows: int) -> float:
+    """What a forked process grows by as it reads rows at random, in MiB."""
+    receive, send = os.pipe()
+    if os.fork() == 0:
+        rng, before = random.Random(1), private_mb()
+        for _ in range(min(READS, 10 * rows)):
+            read(rng.randrange(rows))
+        os.write(send, f"{private_mb() - before:.1f}".encode())
+        os._exit(0)
+    os.wait()
+    return float(os.read(receive, 32))
+
+
+def measure(loader: str, path: Path, rows: int) -> dict[str, float]:
+    """Load in this process and read in a forked one."""
+    load = {"ours": load_ours, "speechbrain": load_speechbrain}[loader]
+    load(path.with_name("few.csv"))  # imports what it needs
+    before, started = peak_mb(), time.perf_counter()
+    read = load(path)
+    seconds = time.perf_counter() - started
+    return {
+        "seconds": round(seconds, 2),
+        "memory_mb": round(peak_mb() - before, 1),
+        "worker_mb": worker_growth(read, rows),
+    }
+
+
+def main() -> None:
+    """Measure each loader in a fresh process and show the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rows", type=int, default=2_000_000)
+    parser.add_argument("--json", action="store_true", help="print JSON, no table")
+    parser.add_argument("--ours_only", action="store_true")
+    parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.measure:
+        loader, path = options.measure
+        print(json.dumps(measure(loader, Path(path), options.rows)))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "many.csv"
+        write_clips(path, options.rows)
+        write_clips(path.with_name("few.csv"), 10)
+        script = [sys.executable, __file__, "--rows", str(options.rows), "--measure"]
+        found = {}
+        for loader in ["ours"] if options.ours_only else LOADERS:
+            answer = subprocess.check_output([*script, loader, str(path)], text=True)
+            found[loader] = json.loads(answer.splitlines()[-1])
+    if options.json:
+        print(json.dumps(found))
+        return
+    rows = [{"loader": LOADERS[name], **figures} for name, figures in found.items()]
+    print(markdown_table(rows, list(rows[0])))
+
+
+if __name__ == "__main__":
+    main()

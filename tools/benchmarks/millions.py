@@ -1,0 +1,235 @@
+"""Train on a corpus of two million clips that takes no space: start, memory, resume.
+
+    python tools/benchmarks/millions.py [--clips 2000000] [--steps 1000]
+                                      [--write FILE.json]
+
+The manifest names the clips of a few tar shards over and over, each time by another id.
+Two processes with two data workers each pre-train and fine-tune (weighted sampling) on
+it, with the mini settings; they are killed after half of the steps and started again.
+Shown are the seconds until the first steps of each start, and of every process the peak
+memory, and what that grew by over the last quarter of the steps. Above a minute, or
+LIMIT_MB of growth, the script fails. Linux only.
+
+A data worker's memory rises over the first hundreds of steps, and then stays.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import suppress
+from itertools import cycle, islice
+from pathlib import Path
+
+import psutil
+from tqdm import tqdm
+
+from eat.data.manifest import ManifestRow, write_manifest
+from eat.report.markdown import markdown_table
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.kills import RECIPE, ROOT, kill_all  # noqa: E402
+from mini_corpora.audioset import AudioSetSizes, write_audioset  # noqa: E402
+from mini_corpora.bank import load_bank  # noqa: E402
+
+CLIPS_ON_DISK = 400
+MANIFESTS = ("pretrain", "eval")
+LOG_INTERVAL, KEPT_EVERY = 10, 50  # steps
+POLL_SECONDS = 0.5
+LIMIT_SECONDS, LIMIT_MB = 60, 50
+COMMON = (
+    "--corpus shards --train_manifest pretrain --number_of_epochs 1 --num_workers 2 "
+    "--device cpu --precision fp32 --eval_precision fp32 --distributed_backend gloo "
+    "--noprogressbar"
+)
+BATCH = 24  # of each of two processes
+TRAININGS = {
+    "pre-training": ("pretrain_mini", "--clones 2"),
+    "fine-tuning": ("finetune_mini", "--pretrained none"),
+}
+Memory = dict[str, list[tuple[int, float]]]  # step, peak in MiB; by process
+
+
+def make_corpus(folder: Path, clips: int) -> Path:
+    """Write shards and a manifest of many clips; returns their folder."""
+    corpus, manifests, shards = (folder / n for n in ("mini", "manifests", "shards"))
+    corpus.mkdir()
+    bank = load_bank(ROOT / "tools" / "bank")
+    sizes = AudioSetSizes(CLIPS_ON_DISK - 40, 40, 40)
+    write_audioset(bank, corpus, 0, sizes, workers=os.cpu_count())
+    sources = [manifests / f"{name}.csv" for name in MANIFESTS]
+    for command in (
+        [RECIPE / "audioset_prepare.py", corpus, manifests],
+        [ROOT / "tools" / "pack_shards.py", *sources, "--data_folder", corpus]
+        + ["--output", shards, "--clips_per_shard", "100"],
+    ):
+        subprocess.run(
+            [sys.executable, *command], check=True, capture_output=True, text=True
+        )
+    path = shards / "pretrain.csv"
+    with open(path, encoding="utf-8", newline="") as file:
+        held = list(csv.DictReader(file))
+    wavs = [row["wav"].removeprefix("$data_root/") for row in held]
+    labels = [tuple(row["labels"].split(";")) for row in held]
+    many = islice(cycle(zip(wavs, labels, strict=True)), clips)
+    write_manifest(
+        path, (ManifestRow(f"Y{i:010d}", 2.56, *clip) for i, clip in enumerate(many))
+    )
+    return shards
+
+
+def command(training: str, shards: Path, run: Path, clips: int) -> list[str]:
+    """The command line that starts and resumes a training."""
+    yaml, options = TRAININGS[training]
+    seen = clips // 2  # in an epoch
+    if training == "fine-tuning":
+        seen = min(seen, 200_000)
+        options += f" --weighted_draws {seen}"
+    launcher = "-m torch.distributed.run --standalone --nproc_per_node=2".split()
+    folders = ["--data_folder", shards, "--manifest_folder", shards]
+    script = [*launcher, "train.py", f"hparams/{yaml}.yaml", *folders]
+    steps = ["--steps_per_epoch", seen // (2 * BATCH), "--log_interval", LOG_INTERVAL]
+    kept = ["--output_folder", run, "--ckpt_interval_steps", KEPT_EVERY]
+    sizes = [*steps, *kept, "--batch_size", BATCH]
+    words = [sys.executable, *script, *sizes, *COMMON.split(), *options.split()]
+    return [str(word) for word in words]
+
+
+def logged_steps(run: Path) -> list[int]:
+    """The steps in a run's log; 0 before the first."""
+    path = run / "metrics.jsonl"
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    complete = text[: text.rfind("\n") + 1].splitlines()
+    return [json.loads(line)["step"] for line in complete] or [0]
+
+
+def processes(launcher: psutil.Process) -> Iterator[tuple[str, psutil.Process]]:
+    """The processes that train and their data workers, by name."""
+    for process in launcher.children():
+        with suppress(psutil.Error, KeyError):
+            name = f"process {process.environ()['RANK']}"
+            yield name, process
+            for worker in process.children():
+                yield f"{name}, data worker", worker
+
+
+def train_until(
+    step: int, words: list[str], run: Path, memory: Memory
+) -> tuple[float, int]:
+    """Train until a step is logged in a new log, then kill; watch the memory.
+
+    Returns the seconds from the start to the first line of the log, and its step.
+    """
+    (run / "metrics.jsonl").write_text("")
+    started, first = time.monotonic(), None
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    with open(run / "output.txt", "a", encoding="utf-8") as output:
+        process = subprocess.Popen(
+            words, cwd=RECIPE, env=environment, stdout=output, stderr=output
+        )
+    try:
+        while (steps := logged_steps(run))[-1] < step:
+            if process.poll() is not None:
+                told = (run / "output.txt").read_text(encoding="utf-8")
+                raise RuntimeError(f"a training ended:\n{told[-2000:]}")
+            if first is None and steps[0]:
+                first = time.monotonic() - started
+            for name, member in processes(psutil.Process(process.pid)):
+                with suppress(psutil.Error):
+                    sample = steps[-1], peak_mb(member.pid)
+                    memory[f"{name} ({member.pid})"].append(sample)
+            time.sleep(POLL_SECONDS)
+    finally:
+        if process.poll() is None:
+            kill_all(process)
+    return first, steps[0]
+
+
+def peak_mb(pid: int) -> float:
+    """The most memory that a process has had, by the kernel's own account."""
+    with suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    raise psutil.NoSuchProcess(pid)
+
+
+def growth(samples: list[tuple[int, float]], after: int) -> float:
+    """What a process's peak grew by after a step."""
+    before = [peak for step, peak in samples if step <= after]
+    return samples[-1][1] - before[-1]
+
+
+def simulate(training: str, shards: Path, run: Path, clips: int, steps: int) -> dict:
+    """Train, kill, resume; returns seconds and memory."""
+    run.mkdir()
+    words, kept = command(training, shards, run, clips), steps // 2
+    begun, resumed = defaultdict(list), defaultdict(list)
+    # A little further than the checkpoint, so that it is there.
+    started, _ = train_until(kept + 2 * LOG_INTERVAL, words, run, begun)
+    going_on, step = train_until(steps, words, run, resumed)
+    if step != kept + LOG_INTERVAL:
+        raise RuntimeError(f"{training}: went on at step {step}, not after {kept}")
+    memory = [
+        {
+            "process": name.rsplit(" (", 1)[0],
+            "peak_mb": round(samples[-1][1]),
+            "growth_mb": round(growth(samples, after=steps * 3 // 4), 1),
+        }
+        for name, samples in sorted(resumed.items())
+        if samples[-1][0] >= steps - LOG_INTERVAL  # not one that ended while it began
+    ]
+    seconds = {"start_seconds": round(started, 1), "resume_seconds": round(going_on, 1)}
+    return {"training": training, "steps": steps, **seconds, "memory": memory}
+
+
+def above_limits(figures: dict) -> Iterator[str]:
+    """What is not as it should be, a line each."""
+    name = figures["training"]
+    for key in ("start_seconds", "resume_seconds"):
+        if figures[key] > LIMIT_SECONDS:
+            yield f"{name}: {key} {figures[key]}"
+    for row in figures["memory"]:
+        if row["growth_mb"] > LIMIT_MB:
+            yield f"{name}: {row['process']} grew by {row['growth_mb']} MB"
+
+
+def main() -> None:
+    """Simulate both trainings, show the tables, write the figures."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--clips", type=int, default=2_000_000)
+    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--write", type=Path, help="JSON file for the figures")
+    options = parser.parse_args()
+    if options.steps % (2 * KEPT_EVERY):
+        parser.error(f"--steps: a multiple of {2 * KEPT_EVERY}")
+    with tempfile.TemporaryDirectory() as folder:
+        shards = make_corpus(Path(folder), options.clips)
+        sizes = options.clips, options.steps
+        found = [
+            simulate(training, shards, Path(folder) / training, *sizes)
+            for training in tqdm(TRAININGS, unit="training", disable=None)
+        ]
+    for figures in found:
+        print("  ".join(f"{k} {v}" for k, v in figures.items() if k != "memory"))
+        print(markdown_table(figures["memory"], list(figures["memory"][0])))
+    if options.write:
+        figures = {"clips": options.clips, "trainings": found}
+        options.write.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    if complaints := [line for figures in found for line in above_limits(figures)]:
+        sys.exit("millions: " + "; ".join(complaints))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Small corpora of real recordings in the layouts of the true ones."""

@@ -1,0 +1,1 @@
+"""The paper's experiments: which runs make up a table, and their results."""
