@@ -111,6 +111,7 @@ def load_pretraining(path: str | Path) -> EATForPreTraining:
         If the checkpoint is missing, damaged or not a pre-trained model.
     """
     config, state = _read_kind(path, "pretraining")
+    config, state = _rename_center(config, state)
     with _config_must_fit(path):
         encoder = EATEncoder(**config["encoder"])
         decoder = CNNDecoder(**config["decoder"])
@@ -154,6 +155,20 @@ def _read_kind(path: str | Path, kind: str) -> tuple[dict, dict[str, Tensor]]:
             f"{path}: holds a {config['kind']} model, not a {kind} one"
         )
     return config, state
+
+
+def _rename_center(
+    config: dict, state: dict[str, Tensor]
+) -> tuple[dict, dict[str, Tensor]]:
+    """Translate the names that version 0.1 gave to the centering of the targets."""
+    teacher = {
+        key.replace("centre", "center"): value
+        for key, value in config.get("teacher", {}).items()
+    }
+    weights = {
+        key.replace("teacher.centre", "teacher.center"): state[key] for key in state
+    }
+    return {**config, "teacher": teacher}, weights
 
 
 def _below(

@@ -1,4 +1,8 @@
-"""EAT pre-training in one module: student, teacher and objective."""
+"""EAT pre-training in one module: student, teacher and the objective between them.
+
+The K clones of a clip share its patch embeddings and its targets, so both are computed
+once a clip; the student encodes each clone's visible patches only.
+"""
 
 from __future__ import annotations
 
@@ -12,38 +16,47 @@ from eat.model.encoder import EATEncoder
 from eat.model.patching import grid_of
 from eat.pretraining.masking import Masks
 from eat.pretraining.teacher import EMATeacher
-from eat.pretraining.ufo import UFOLoss, utterance_frame_objective
+from eat.pretraining.ufo import frame_loss, utterance_loss
 from eat.utils.random import Generators, normal
 
 
 @dataclass
-class StudentOutput:
-    """What the student predicts.
+class PretrainingOutput:
+    """Losses of a batch, all scalars, and what they compare.
 
     Attributes
     ----------
-    cls
-        CLS token of each clone `[B*K, D]`, the prediction of the utterance.
+    loss
+        ``frame_loss + utterance_weight * utterance_loss``.
+    frame_loss
+        Mean over masked patches of ``|error|^2 / sqrt(D)``.
+    utterance_loss
+        Mean over the B*K clones of ``|error|^2 / sqrt(D)``.
+    targets
+        The teacher's targets `[B, N, D]`.
     predictions
-        Predictions at the masked patches `[B*K, N-V, D]`, ordered as
-        ``masks.ids_mask``.
+        The student's predictions at the masked patches `[B*K, N-V, D]`, in the order
+        of ``masks.ids_mask``.
     """
 
-    cls: Tensor
+    loss: Tensor
+    frame_loss: Tensor
+    utterance_loss: Tensor
+    targets: Tensor
     predictions: Tensor
 
 
 class EATStudent(nn.Module):
-    """Encoder and decoder in a single forward pass, which DDP and compile wrap.
+    """Encode the visible patches and decode the masked ones.
 
     Parameters
     ----------
     encoder
-        Encodes the visible patches.
+        Encoder of the visible patches.
     decoder
-        Fills the grid.
+        Decoder of the whole grid.
     mask_noise_std
-        Standard deviation of the noise that stands at the masked patches.
+        Standard deviation of the noise that the decoder sees at masked patches.
     """
 
     def __init__(
@@ -60,8 +73,8 @@ class EATStudent(nn.Module):
         masks: Masks,
         noise: Tensor | None = None,
         generator: Generators | None = None,
-    ) -> StudentOutput:
-        """Predict the targets of masked patches and of the utterance.
+    ) -> tuple[Tensor, Tensor]:
+        """Return each clone's CLS token and its predictions at the masked patches.
 
         Parameters
         ----------
@@ -70,9 +83,15 @@ class EATStudent(nn.Module):
         masks
             Masks of the B*K clones.
         noise
-            What stands at masked patches, `[B*K, N, D]`; drawn if not given.
+            Noise at the masked patches `[B*K, N, D]`; drawn if not given.
         generator
-            Source of the noise if that is drawn, for the batch or for each clip.
+            Generator of the noise, one for the batch or one for each clip.
+
+        Returns
+        -------
+        tuple
+            CLS tokens `[B*K, D]`, which predict the utterance, and predictions
+            `[B*K, N-V, D]`, in the order of ``masks.ids_mask``.
         """
         visible = self.mask(self.encoder.embed(spec), masks)
         encoded = self.encoder.encode(visible)
@@ -81,7 +100,7 @@ class EATStudent(nn.Module):
         grid = self.fill(encoded.patches, masks, noise)
         decoded = self.decoder(grid.unflatten(1, grid_of(*spec.shape[1:])))
         predictions = self.decoder.proj(take(decoded.flatten(1, 2), masks.ids_mask))
-        return StudentOutput(encoded.cls, predictions)
+        return encoded.cls, predictions
 
     def mask(self, patches: Tensor, masks: Masks) -> Tensor:
         """Clone `[B, N, D]` K times and keep each clone's visible `[B*K, V, D]`."""
@@ -93,7 +112,7 @@ class EATStudent(nn.Module):
     def draw_noise(
         self, batch: int, masks: Masks, like: Tensor, generator: Generators | None
     ) -> Tensor:
-        """Fresh noise for the whole grid `[B*K, N, D]`."""
+        """Draw noise for the whole grid `[B*K, N, D]`, of the type of `like`."""
         rows, patches = masks.mask.shape
         if generator is None:
             noise = torch.randn(rows, patches, like.shape[-1]).to(like)
@@ -104,30 +123,25 @@ class EATStudent(nn.Module):
 
     @staticmethod
     def fill(visible: Tensor, masks: Masks, noise: Tensor) -> Tensor:
-        """Put visible tokens `[B*K, V, D]` in their places of a `[B*K, N, D]` grid."""
+        """Put visible tokens `[B*K, V, D]` at their places in a grid of noise."""
         index = masks.ids_keep[..., None].expand(-1, -1, visible.shape[-1])
         return noise.to(visible.dtype).scatter(1, index, visible)
 
 
-def take(tokens: Tensor, index: Tensor) -> Tensor:
-    """Pick tokens `[B, I, D]` of `[B, N, D]` at the indices `[B, I]`."""
-    return tokens.gather(1, index[..., None].expand(-1, -1, tokens.shape[-1]))
-
-
 class EATForPreTraining(nn.Module):
-    """Student and teacher with the Utterance-Frame Objective between them.
+    """Student and teacher, with the Utterance-Frame Objective between them.
 
-    This is what :func:`eat.load_pretraining` returns. The training loop calls the
-    same three parts itself, since only the student is wrapped for several processes.
+    The training loop trains this module, DDP wraps it, and
+    :func:`eat.load_pretraining` returns it.
 
     Parameters
     ----------
     student
         The trainable half.
     teacher
-        The EMA half.
+        The moving average of the student's encoder.
     utterance_weight
-        Weight of the mean utterance loss against the mean frame loss.
+        Weight of the mean utterance loss relative to the mean frame loss.
     """
 
     def __init__(
@@ -139,25 +153,39 @@ class EATForPreTraining(nn.Module):
         self.utterance_weight = utterance_weight
 
     def forward(
-        self, spec: Tensor, mask: Tensor, noise: Tensor | None = None
-    ) -> UFOLoss:
-        """Losses of one batch.
+        self,
+        spec: Tensor,
+        masks: Masks | Tensor,
+        noise: Tensor | None = None,
+        generator: Generators | None = None,
+        update_center: bool = False,
+    ) -> PretrainingOutput:
+        """Compute the losses of a batch of B clips with K clones each.
 
         Parameters
         ----------
         spec
             Normalized log-mel `[B, T, F]`.
-        mask
-            `[B*K, N]` bool or uint8, 1 = masked; row ``b * K + k``.
+        masks
+            Masks of the B*K clones, drawn by a mask sampler or given as `[B*K, N]`
+            bool or uint8, 1 = masked; row ``b * K + k`` is clone k of clip b.
         noise
-            What stands at masked patches `[B*K, N, D]`; drawn if not given.
+            Noise at the masked patches `[B*K, N, D]`; drawn if not given.
+        generator
+            Generator of the noise, one for the batch or one for each clip.
+        update_center
+            Let a teacher that centers its targets learn from this batch.
         """
-        masks = Masks.from_mask(mask)
-        output = self.student(spec, masks, noise)
-        return utterance_frame_objective(
-            output.cls,
-            output.predictions,
-            self.teacher(spec),
-            masks,
-            self.utterance_weight,
-        )
+        if not isinstance(masks, Masks):
+            masks = Masks.from_mask(masks)
+        cls, predictions = self.student(spec, masks, noise, generator)
+        targets = self.teacher(spec, update_center)
+        frame = frame_loss(predictions, targets, masks)
+        utterance = utterance_loss(cls, targets)
+        loss = frame + self.utterance_weight * utterance
+        return PretrainingOutput(loss, frame, utterance, targets, predictions)
+
+
+def take(tokens: Tensor, index: Tensor) -> Tensor:
+    """Select the tokens of `[B, N, D]` at the indices `[B, I]`."""
+    return tokens.gather(1, index[..., None].expand(-1, -1, tokens.shape[-1]))

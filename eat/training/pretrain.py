@@ -12,6 +12,7 @@ import speechbrain as sb
 import torch
 from speechbrain.utils.distributed import run_on_main
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import BatchSampler, DataLoader, Dataset
 from tqdm import tqdm
 
@@ -20,10 +21,8 @@ from eat.evaluation.collapse import between_clip_variance, effective_rank, featu
 from eat.evaluation.probing import knn_probe
 from eat.interop.pretrained import save_model
 from eat.model.patching import grid_of
-from eat.pretraining.masking import Masks
-from eat.pretraining.model import EATForPreTraining, StudentOutput
+from eat.pretraining.model import PretrainingOutput
 from eat.pretraining.teacher import ema_decay
-from eat.pretraining.ufo import UFOLoss, utterance_frame_objective
 from eat.training.brain import EATBrain
 from eat.training.cost import gflop
 from eat.training.optim import parameter_groups
@@ -34,12 +33,12 @@ logger = logging.getLogger(__name__)
 
 
 class PretrainBrain(EATBrain):
-    """Pre-train an EAT: ``modules`` holds ``frontend``, ``student`` and ``teacher``.
+    """Pre-train an EAT: ``modules`` holds ``frontend`` and ``model``.
 
     Besides the keys of :class:`EATBrain` the YAML file must have: ``mask_sampler``,
-    ``clones``, ``utterance_weight``, ``weight_decay``, ``decay_vectors``,
-    ``ema_start``, ``ema_end``, ``ema_anneal_steps``, ``collapse_monitor``,
-    ``keep_epoch_models``, ``train_logger``.
+    ``clones``, ``weight_decay``, ``decay_vectors``, ``ema_start``, ``ema_end``,
+    ``ema_anneal_steps``, ``collapse_monitor``, ``keep_epoch_models``,
+    ``train_logger``.
 
     Attributes
     ----------
@@ -48,27 +47,40 @@ class PretrainBrain(EATBrain):
         where there are no labels.
     """
 
-    trainable_name = "student"
+    trainable_name = "model"
     probe_sets: tuple[ClipDataset, ClipDataset] | None = None
 
+    def on_fit_start(self) -> None:
+        """Keep DDP from broadcasting what is the same in all processes.
+
+        The teacher and all buffers follow from the student's weights.
+        """
+        model = self.unwrapped_model
+        constant = {f"teacher.{name}" for name in model.teacher.state_dict()}
+        constant |= {name for name, _ in model.named_buffers()}
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(
+            model, sorted(constant)
+        )
+        super().on_fit_start()
+
     def parameter_groups(self) -> list[dict]:
-        """Groups of encoder and decoder."""
+        """Return the groups of the student; the teacher is not trained."""
         return parameter_groups(
-            self.unwrapped_model, self.hparams.weight_decay, self.hparams.decay_vectors
+            self.unwrapped_model.student,
+            self.hparams.weight_decay,
+            self.hparams.decay_vectors,
         )
 
-    def compute_forward(
-        self, batch: Batch, stage: sb.Stage
-    ) -> tuple[StudentOutput, Tensor, Masks]:
-        """Spectrograms, masks, the student's predictions, the teacher's targets."""
+    def compute_forward(self, batch: Batch, stage: sb.Stage) -> PretrainingOutput:
+        """Run student and teacher on a batch."""
         batch = batch.to(self.device, non_blocking=True)
         training = stage == sb.Stage.TRAIN
-        # Validation sees the same masks every epoch: its loss is then comparable.
+        # Validation uses the same masks in every epoch, so that its loss is comparable.
         epoch = self.epoch if training else 0
         number = self.batch_number if training else self.batch_number + 1
-        # Past DDP's wrapper: it waits for the other processes at every batch, and they
-        # need not have equally many.
-        student = self.modules.student if training else self.unwrapped_model
+        # Validation bypasses DDP, which synchronizes at every batch: processes may
+        # have different numbers of batches.
+        model = self.modules.model if training else self.unwrapped_model
         first, clips = number * self.hparams.batch_size, len(batch.ids)
         generators = clip_generators(
             self.hparams.seed, epoch, first, clips, self.device
@@ -77,26 +89,14 @@ class PretrainBrain(EATBrain):
         masks = self.hparams.mask_sampler(
             len(spec), self.hparams.clones, grid_of(*spec.shape[1:]), generators
         )
-        predicted = student(spec, masks, generator=generators)
-        targets = self.modules.teacher(spec, update_center=training)
-        return predicted, targets, masks
+        return model(spec, masks, generator=generators, update_center=training)
 
     def compute_objectives(
-        self,
-        predictions: tuple[StudentOutput, Tensor, Masks],
-        batch: Batch,
-        stage: sb.Stage,
+        self, predictions: PretrainingOutput, batch: Batch, stage: sb.Stage
     ) -> Tensor:
-        """The utterance-frame objective."""
-        predicted, targets, masks = predictions
-        self.losses: UFOLoss = utterance_frame_objective(
-            predicted.cls,
-            predicted.predictions,
-            targets,
-            masks,
-            self.hparams.utterance_weight,
-        )
-        return self.losses.loss
+        """Return the loss that the model has computed."""
+        self.losses = predictions
+        return predictions.loss
 
     def on_fit_batch_end(
         self, batch: Batch, outputs: Any, loss: Tensor, should_step: bool
@@ -109,7 +109,8 @@ class PretrainBrain(EATBrain):
                 self.hparams.ema_end,
                 self.hparams.ema_anneal_steps,
             )
-            self.modules.teacher.update(self.unwrapped_model.encoder, self.ema_decay)
+            model = self.unwrapped_model
+            model.teacher.update(model.student.encoder, self.ema_decay)
         super().on_fit_batch_end(batch, outputs, loss, should_step)
 
     def batch_metrics(self, loss: Tensor) -> dict[str, Tensor]:
@@ -124,12 +125,11 @@ class PretrainBrain(EATBrain):
         """Signs of collapse, of the interval's last batch."""
         if not math.isfinite(self.grad_norm):  # a batch left out tells nothing
             return {"ema_decay": self.ema_decay}
-        predicted, targets, _ = outputs
-        tokens = targets.flatten(0, 1)
+        tokens = outputs.targets.flatten(0, 1)
         metrics = {
-            "prediction_std": feature_std(predicted.predictions.detach().flatten(0, 1)),
+            "prediction_std": feature_std(outputs.predictions.detach().flatten(0, 1)),
             "target_std": feature_std(tokens),
-            "between_clip_variance": between_clip_variance(targets),
+            "between_clip_variance": between_clip_variance(outputs.targets),
             "effective_rank": effective_rank(tokens),
             "ema_decay": self.ema_decay,
         }
@@ -216,7 +216,7 @@ class PretrainBrain(EATBrain):
             batch = batch.to(self.device)
             with self.evaluation_ctx:
                 spec = self.modules.frontend(batch.wav, batch.lengths)
-                patches = self.unwrapped_model.encoder(spec).patches
+                patches = self.unwrapped_model.student.encoder(spec).patches
             features += patches.float().mean(dim=1).cpu()
             labels += batch.target.cpu()
         parts = all_gather_objects((features, labels))
@@ -225,32 +225,33 @@ class PretrainBrain(EATBrain):
 
     def write_model(self, name: str = "model") -> None:
         """Write the student, its decoder and the teacher as a model folder."""
-        student, teacher = self.unwrapped_model, self.modules.teacher
+        model = self.unwrapped_model
+        student, teacher = model.student, model.teacher
         config = {
             "kind": "pretraining",
             "encoder": student.encoder.config,
             "decoder": student.decoder.config,
             "student": {"mask_noise_std": student.mask_noise_std},
             "teacher": teacher.config,
-            "utterance_weight": self.hparams.utterance_weight,
+            "utterance_weight": model.utterance_weight,
             "frontend": self.modules.frontend.config,
             "step": self.optimizer_step,
         }
-        model = EATForPreTraining(student, teacher, self.hparams.utterance_weight)
         save_model(Path(self.hparams.output_folder) / name, config, model)
 
     def cost(self) -> dict[str, Any]:
         """What training costs, with the operations of one clip and its clones."""
         frames = self.modules.frontend.num_frames
-        mels = self.unwrapped_model.encoder.config["num_mels"]
+        model = self.unwrapped_model
+        mels = model.student.encoder.config["num_mels"]
         spec = torch.zeros(1, frames, mels, device=self.device)
         generator = torch.Generator(self.device).manual_seed(0)
         masks = self.hparams.mask_sampler(
             1, self.hparams.clones, grid_of(frames, mels), generator
         )
 
-        student = gflop(lambda: self.unwrapped_model(spec, masks, generator=generator))
-        teacher = gflop(lambda: self.modules.teacher(spec, update_center=False))
+        student = gflop(lambda: model.student(spec, masks, generator=generator))
+        teacher = gflop(lambda: model.teacher(spec, update_center=False))
         # The student's backward pass takes twice its forward pass.
         counted = 3 * student + teacher
         return {**super().cost(), "gflop_per_clip": counted}

@@ -34,6 +34,7 @@ from eat.interop.loading import initialize_encoder
 from eat.training.brain import EATBrain
 from eat.training.finetune import FinetuneBrain, finetuned_modules, require_classes
 from eat.training.pretrain import PretrainBrain
+from eat.utils.distributed import shutdown
 
 
 class AudioSetPretrainBrain(PretrainBrain):
@@ -202,3 +203,4 @@ if __name__ == "__main__":
         task = "test" if RUN_OPTS["test_only"] else HPARAMS["task"]
         run = {"pretrain": pretrain, "finetune": finetune, "test": test}[task]
         run(HPARAMS, RUN_OPTS)
+        shutdown()

@@ -31,6 +31,7 @@ from eat.experiment.results import write_results
 from eat.interop.loading import initialize_encoder
 from eat.training.finetune import FinetuneBrain, finetuned_modules, require_classes
 from eat.training.pretrain import PretrainBrain
+from eat.utils.distributed import shutdown
 
 
 class ESC50PretrainBrain(PretrainBrain):
@@ -147,3 +148,4 @@ if __name__ == "__main__":
         task = "test" if RUN_OPTS["test_only"] else HPARAMS["task"]
         run = {"pretrain": pretrain, "finetune": finetune, "test": test}[task]
         run(HPARAMS, RUN_OPTS)
+        shutdown()

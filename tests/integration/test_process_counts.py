@@ -25,7 +25,7 @@ from eat.model.classifier import EATClassifier
 from eat.model.decoder import CNNDecoder
 from eat.model.encoder import EATEncoder
 from eat.pretraining.masking import FlexibleBlockMasking
-from eat.pretraining.model import EATStudent
+from eat.pretraining.model import EATForPreTraining, EATStudent
 from eat.pretraining.teacher import EMATeacher
 from eat.training.finetune import FinetuneBrain
 from eat.training.pretrain import PretrainBrain
@@ -80,7 +80,6 @@ def settings(folder, batch_size):
         "weight_decay": 0.05,
         "decay_vectors": True,
         "clones": 3,
-        "utterance_weight": 6.0,
         "ema_start": 0.9,
         "ema_end": 0.99,
         "ema_anneal_steps": 4,
@@ -110,7 +109,8 @@ def make_brain(kind, folder, batch_size, run_opts):
     hparams = settings(folder, batch_size)
     if kind == "pretrain":
         student = EATStudent(encoder, CNNDecoder(dim=DIM, depth=2, kernel=3, groups=2))
-        modules = {"student": student, "teacher": EMATeacher(encoder, 0.9, FRAMES // 2)}
+        teacher = EMATeacher(encoder, 0.9, FRAMES // 2)
+        modules = {"model": EATForPreTraining(student, teacher, utterance_weight=6.0)}
         brain_class = PretrainBrain
     else:
         modules = {"classifier": EATClassifier(encoder, CLASSES)}

@@ -28,7 +28,7 @@ from eat.model.classifier import EATClassifier
 from eat.model.decoder import CNNDecoder
 from eat.model.encoder import EATEncoder
 from eat.pretraining.masking import InverseBlockMasking
-from eat.pretraining.model import EATStudent
+from eat.pretraining.model import EATForPreTraining, EATStudent
 from eat.pretraining.teacher import EMATeacher
 from eat.training.checkpointer import AtomicCheckpointer
 from eat.training.finetune import FinetuneBrain
@@ -43,10 +43,8 @@ class Recorder(PretrainBrain):
     """Keeps clips and masks of its process."""
 
     def compute_forward(self, batch, stage):
-        outputs = super().compute_forward(batch, stage)
         self.ids += batch.ids
-        self.masks.append(outputs[2].mask)
-        return outputs
+        return super().compute_forward(batch, stage)
 
 
 def settings(folder):
@@ -70,7 +68,6 @@ def settings(folder):
         "weight_decay": 0.05,
         "decay_vectors": True,
         "clones": 3,
-        "utterance_weight": 6.0,
         "ema_start": 0.9,
         "ema_end": 0.99,
         "ema_anneal_steps": 4,
@@ -89,20 +86,22 @@ def train(folder, *options):
     teacher = EMATeacher(encoder, 0.9, num_patches=FRAMES // 2)
     start = [parameter.clone() for parameter in student.parameters()]
     frontend = LogMel(-4.268, 4.569, FRAMES)
-    modules = {"frontend": frontend, "student": student, "teacher": teacher}
+    model = EATForPreTraining(student, teacher, utterance_weight=6.0)
+    modules = {"frontend": frontend, "model": model}
     brain = Recorder(modules, torch.optim.AdamW, settings(folder), run_opts)
-    brain.ids, brain.masks = [], []
+    brain.ids, masks = [], []
+    student.register_forward_hook(lambda _, inputs, __: masks.append(inputs[1].mask))
     size = STEPS * brain.clips_per_step
     wavs = torch.randn(size, 9000, generator=torch.Generator().manual_seed(0))
     clips = [{"id": str(i), "sig": wav * 0.02 * (i + 1)} for i, wav in enumerate(wavs)]
     brain.fit_steps(clips, None)
     state = {
-        "student": brain.unwrapped_model.state_dict(),
-        "teacher": brain.modules.teacher.state_dict(),
+        "model": brain.unwrapped_model.state_dict(),
         "ids": brain.ids,
-        "masks": brain.masks,
-        "moved": not any(map(torch.equal, start, brain.unwrapped_model.parameters())),
+        "masks": masks,
+        "moved": not any(map(torch.equal, start, student.parameters())),
         "steps": brain.optimizer_step,
+        "broadcast": [len(buffer) for buffer in brain.modules.model.modules_buffers],
     }
     torch.save(state, Path(folder) / f"rank{brain.rank}.pt")
 
@@ -174,11 +173,11 @@ def test_processes_stay_equal(launch, tmp_path):
     launch(__file__, "train", tmp_path, *options, processes=2)
     one, two = (torch.load(tmp_path / f"rank{rank}.pt") for rank in (0, 1))
     assert one["steps"] == two["steps"] == STEPS and one["moved"]
-    for part in ("student", "teacher"):
-        assert one[part].keys() == two[part].keys()
-        for name, tensor in one[part].items():
-            assert torch.equal(tensor, two[part][name]), f"{part}.{name}"
-    assert one["teacher"]["center"].abs().sum() > 0
+    assert one["broadcast"] == []  # no buffer is sent at each forward
+    assert one["model"].keys() == two["model"].keys()
+    for name, tensor in one["model"].items():
+        assert torch.equal(tensor, two["model"][name]), name
+    assert one["model"]["teacher.center"].abs().sum() > 0
     # They worked on different clips, under different masks.
     assert sorted(map(int, one["ids"] + two["ids"])) == list(range(2 * STEPS * BATCH))
     assert not any(map(torch.equal, one["masks"], two["masks"]))

@@ -1,5 +1,6 @@
 """Checkpoints come back as they were, or are refused in one line that says why."""
 
+import copy
 import shutil
 
 import pytest
@@ -110,6 +111,20 @@ def test_pretraining_round_trip(tmp_path, teacher):
     noise = torch.zeros(4, 16, 8)
     losses = [model(spec, removed, noise).loss for model in (saved, loaded)]
     assert torch.equal(*losses)
+
+
+def test_model_folders_of_version_0_1_load(tmp_path):
+    """They spell the centering of the targets ``centre``."""
+    saved = save_pretraining(tmp_path, center_momentum=0.9, num_patches=16)
+    saved.teacher.center.normal_()
+    config, _ = read_checkpoint(tmp_path)
+    config["teacher"] = {"centre_momentum": 0.9, "num_patches": 16}
+    old = copy.deepcopy(saved)
+    old.teacher.register_buffer("centre", saved.teacher.center)
+    del old.teacher.center
+    save_model(tmp_path, config, old)
+    loaded = eat.load_pretraining(tmp_path)
+    assert equal(saved, loaded) and loaded.teacher.center_momentum == 0.9
 
 
 def test_encoder_of_a_pretraining_is_student_or_teacher(tmp_path):

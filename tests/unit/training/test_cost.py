@@ -10,7 +10,7 @@ from eat.model.decoder import CNNDecoder
 from eat.model.encoder import EATEncoder
 from eat.model.transformer import explicit_attention
 from eat.pretraining.masking import block_masking
-from eat.pretraining.model import EATStudent
+from eat.pretraining.model import EATForPreTraining, EATStudent
 from eat.pretraining.teacher import EMATeacher
 from eat.training.cost import gflop, training_cost
 from eat.training.pretrain import PretrainBrain
@@ -57,8 +57,7 @@ def test_operations_of_the_paper_s_pretraining(tmp_path):
     decoder = CNNDecoder(dim=768, depth=6, kernel=3, groups=16)
     modules = {
         "frontend": LogMel(-4.268, 4.569, 1024),
-        "student": EATStudent(encoder, decoder),
-        "teacher": EMATeacher(encoder),
+        "model": EATForPreTraining(EATStudent(encoder, decoder), EMATeacher(encoder)),
     }
     hparams = {
         "output_folder": str(tmp_path),

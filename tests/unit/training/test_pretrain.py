@@ -16,7 +16,7 @@ from eat.evaluation.collapse import CollapseMonitor
 from eat.model.decoder import CNNDecoder
 from eat.model.encoder import EATEncoder
 from eat.pretraining.masking import InverseBlockMasking
-from eat.pretraining.model import EATStudent
+from eat.pretraining.model import EATForPreTraining, EATStudent
 from eat.pretraining.teacher import EMATeacher, ema_decay
 from eat.training.checkpointer import AtomicCheckpointer
 from eat.training.pretrain import PretrainBrain
@@ -81,7 +81,6 @@ def settings(folder, monitor):
         "weight_decay": 0.05,
         "decay_vectors": True,
         "clones": 3,
-        "utterance_weight": 6.0,
         **EMA,
         "mask_sampler": InverseBlockMasking(0.8, 0.07, (2, 2)),
         "collapse_monitor": monitor or CollapseMonitor(0.0, 0.0),
@@ -99,13 +98,10 @@ def make_brain(
     student = EATStudent(encoder, CNNDecoder(dim=DIM, depth=2, kernel=3, groups=2))
     teacher = EMATeacher(encoder, center_momentum, num_patches=FRAMES // 2)
     counter = EpochCounter(2)
-    recoverables = {"student": student, "teacher": teacher, "epoch_counter": counter}
+    model = EATForPreTraining(student, teacher, utterance_weight=6.0)
+    recoverables = {"model": model, "epoch_counter": counter}
     brain = brain_class(
-        modules={
-            "frontend": LogMel(-4.268, 4.569, FRAMES),
-            "student": student,
-            "teacher": teacher,
-        },
+        modules={"frontend": LogMel(-4.268, 4.569, FRAMES), "model": model},
         opt_class=torch.optim.AdamW,
         hparams={**settings(folder, monitor), "epoch_counter": counter},
         run_opts={"device": "cpu", "noprogressbar": True, **run_opts},
@@ -133,13 +129,13 @@ class Watched(PretrainBrain):
         self.ever_training = False
 
     def encoders(self):
-        teacher = self.modules.teacher
-        return snapshot(self.unwrapped_model.encoder), snapshot(teacher.encoder)
+        model = self.unwrapped_model
+        return snapshot(model.student.encoder), snapshot(model.teacher.encoder)
 
     def on_fit_batch_end(self, *args):
-        teacher = self.modules.teacher
+        teacher = self.unwrapped_model.teacher
         self.ever_training |= any(module.training for module in teacher.modules())
-        assert self.modules.student.training
+        assert self.unwrapped_model.student.training
         super().on_fit_batch_end(*args)
         self.trace.append(self.encoders())
 
@@ -182,11 +178,11 @@ def test_teacher_moves_once_per_optimizer_step(tmp_path, clips):
 
 
 def test_teacher_is_frozen(whole):
-    teacher = whole.modules.teacher
+    teacher = whole.unwrapped_model.teacher
     assert not whole.ever_training
     assert not any(p.requires_grad for p in teacher.parameters())
     optimized = {id(p) for g in whole.optimizer.param_groups for p in g["params"]}
-    assert optimized == {id(p) for p in whole.unwrapped_model.parameters()}
+    assert optimized == {id(p) for p in whole.unwrapped_model.student.parameters()}
     assert not optimized & {id(p) for p in teacher.parameters()}
     assert teacher.center.abs().sum() > 0
 
@@ -225,23 +221,18 @@ def test_validation_sees_the_same_masks_every_time(whole, clips):
         batch = collate(clips[:2])
         whole.step = 1
         whole.modules.eval()
-        before = whole.modules.teacher.center.clone()
+        before = whole.unwrapped_model.teacher.center.clone()
         losses.append(whole.evaluate_batch(batch, stage="valid").item())
-        assert torch.equal(before, whole.modules.teacher.center)
+        assert torch.equal(before, whole.unwrapped_model.teacher.center)
     assert losses[0] == losses[1]
 
 
 def test_model_folder_holds_the_brain_s_weights(whole):
     loaded = eat.load_pretraining(whole.folder / "model")
     assert loaded.utterance_weight == 6.0
-    for name, module in (
-        ("student", whole.unwrapped_model),
-        ("teacher", whole.modules.teacher),
-    ):
-        state = getattr(loaded, name).state_dict()
-        expected = module.state_dict()
-        assert state.keys() == expected.keys()
-        assert all(torch.equal(state[key], expected[key]) for key in state)
+    state, expected = loaded.state_dict(), whole.unwrapped_model.state_dict()
+    assert state.keys() == expected.keys()
+    assert all(torch.equal(state[key], expected[key]) for key in state)
     config = json.loads((whole.folder / "model" / "config.json").read_text())
     assert config["step"] == 6 and config["frontend"]["num_frames"] == FRAMES
 
@@ -255,10 +246,9 @@ def test_killed_run_resumes_exactly(whole, tmp_path, clips, stop_at):
     torch.manual_seed(99)  # another process has another global state
     resumed = fit(make_brain(tmp_path, clips, ckpt_interval_steps=1), clips)
     assert resumed.optimizer_step == whole.optimizer_step
-    for part in ("student", "teacher"):
-        ours, theirs = (b.modules[part].state_dict() for b in (whole, resumed))
-        assert all(torch.equal(ours[key], theirs[key]) for key in ours)
-    assert "center" in theirs
+    ours, theirs = (b.unwrapped_model.state_dict() for b in (whole, resumed))
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+    assert "teacher.center" in theirs
     ours, theirs = (b.optimizer.state_dict() for b in (whole, resumed))
     assert ours["param_groups"] == theirs["param_groups"]
     for index, state in ours["state"].items():

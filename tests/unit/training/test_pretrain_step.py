@@ -30,20 +30,20 @@ class Watched(PretrainBrain):
     def watch(self):
         self.masks = {stage: [] for stage in Stage}
         self.noise = {stage: [] for stage in Stage}
-        draw = self.unwrapped_model.draw_noise
+        student = self.unwrapped_model.student
+        draw = student.draw_noise
 
-        def recorded(*args):
-            self.noise[self.stage].append(draw(*args))
+        def recorded(batch, masks, *args):
+            self.masks[self.stage].append(masks.mask)
+            self.noise[self.stage].append(draw(batch, masks, *args))
             return self.noise[self.stage][-1]
 
-        self.unwrapped_model.draw_noise = recorded
+        student.draw_noise = recorded
         return self
 
     def compute_forward(self, batch, stage):
         self.stage = stage
-        outputs = super().compute_forward(batch, stage)
-        self.masks[stage].append(outputs[2].mask)
-        return outputs
+        return super().compute_forward(batch, stage)
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +66,7 @@ def make_brain(folder, center_momentum=None, seed=1):
     with torch.no_grad():  # as after some training: no longer the student's copy
         for parameter in teacher.parameters():
             parameter += 0.05 * torch.randn(parameter.shape)
+    model = EATForPreTraining(student, teacher, WEIGHT)
     hparams = {
         "seed": seed,
         "output_folder": str(folder),
@@ -83,7 +84,6 @@ def make_brain(folder, center_momentum=None, seed=1):
         "weight_decay": 0.05,
         "decay_vectors": True,
         "clones": CLONES,
-        "utterance_weight": WEIGHT,
         "ema_start": 0.9,
         "ema_end": 0.99,
         "ema_anneal_steps": 4,
@@ -95,11 +95,11 @@ def make_brain(folder, center_momentum=None, seed=1):
     }
     frontend = LogMel(-4.268, 4.569, FRAMES)
     return Watched(
-        modules={"frontend": frontend, "student": student, "teacher": teacher},
+        modules={"frontend": frontend, "model": model},
         opt_class=torch.optim.AdamW,
         hparams=hparams,
         run_opts={"device": "cpu", "noprogressbar": True},
-        checkpointer=AtomicCheckpointer(folder / "save", {"student": student}),
+        checkpointer=AtomicCheckpointer(folder / "save", {"model": model}),
     ).watch()
 
 
@@ -122,12 +122,12 @@ def forward(brain, clips):
 @pytest.mark.parametrize("center_momentum", [None, 0.9])
 def test_step_is_the_method_s(tmp_path, clips, center_momentum):
     brain = make_brain(tmp_path, center_momentum)
-    parts = copy.deepcopy(
-        (brain.unwrapped_model.encoder, brain.unwrapped_model.decoder)
+    student, teacher = copy.deepcopy(
+        (brain.unwrapped_model.student, brain.unwrapped_model.teacher)
     )
-    teacher = copy.deepcopy(brain.modules.teacher)
-    method = EATForPreTraining(EATStudent(*parts), teacher, WEIGHT)
-    batch, (_, targets, _), loss = forward(brain, clips[:2])
+    del student.draw_noise  # the recorder of the other one
+    method = EATForPreTraining(student, teacher, WEIGHT)
+    batch, outputs, loss = forward(brain, clips[:2])
     [masks], [noise] = brain.masks[Stage.TRAIN], brain.noise[Stage.TRAIN]
     assert masks.shape == (2 * CLONES, FRAMES // 2)
     spec = LogMel(-4.268, 4.569, FRAMES)(batch.wav, batch.lengths)
@@ -136,26 +136,26 @@ def test_step_is_the_method_s(tmp_path, clips, center_momentum):
     for part in ("frame_loss", "utterance_loss"):
         own, theirs = getattr(brain.losses, part), getattr(expected, part)
         assert own.item() == pytest.approx(theirs.item(), rel=1e-6), part
-    torch.testing.assert_close(targets, expected.targets, atol=1e-6, rtol=0)
+    torch.testing.assert_close(outputs.targets, expected.targets, atol=1e-6, rtol=0)
     loss.backward()
     expected.loss.backward()
     for own, theirs in zip(
-        brain.unwrapped_model.parameters(), method.student.parameters(), strict=True
+        brain.unwrapped_model.student.parameters(), student.parameters(), strict=True
     ):
         torch.testing.assert_close(own.grad, theirs.grad, atol=1e-6, rtol=1e-4)
 
 
 def test_clips_of_a_batch_do_not_mix(tmp_path, clips):
     """What is predicted for a clip, and from what, is that clip's alone."""
-    _, (predicted, targets, _), _ = forward(make_brain(tmp_path), clips[:2])
-    _, (other, other_targets, _), _ = forward(
-        make_brain(tmp_path), [clips[0], clips[5]]
-    )
-    for own, theirs in (
-        (targets, other_targets),
-        (predicted.cls, other.cls),
-        (predicted.predictions, other.predictions),
-    ):
+    pairs = []
+    for pair in (clips[:2], [clips[0], clips[5]]):
+        brain, seen = make_brain(tmp_path), []
+        brain.unwrapped_model.student.register_forward_hook(
+            lambda module, inputs, output, seen=seen: seen.extend(output)
+        )
+        _, outputs, _ = forward(brain, pair)
+        pairs.append((outputs.targets, *seen))
+    for own, theirs in zip(*pairs, strict=True):
         first, second = (own - theirs).abs().flatten(1).amax(dim=1).chunk(2)
         assert (first < 1e-5).all() and (second > 1e-3).all()
 
