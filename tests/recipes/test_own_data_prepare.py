@@ -16,10 +16,10 @@ from eat.data.manifest import read_labels
 from eat.errors import ManifestError
 
 ROOT = Path(__file__).parents[2]
-RECIPE = ROOT / "recipes" / "AudioSet"
+RECIPE = ROOT / "recipes" / "OwnData"
 sys.path.append(str(RECIPE))
-import folder_prepare as prepare  # noqa: E402
-from folder_reading import split_by_hash  # noqa: E402
+import own_data_prepare as prepare  # noqa: E402
+from own_data_labels import split_by_hash  # noqa: E402
 
 
 def write(path, seconds=0.5, rate=16000, channels=1, **options):
@@ -111,7 +111,7 @@ def odd(tmp_path_factory):
 
 def test_odd_files_are_used_or_skipped_with_a_reason(odd, save, caplog):
     with caplog.at_level(logging.INFO):
-        prepare.prepare_folder(odd, save)
+        prepare.prepare_own_data(odd, save)
     assert ids(save / "pretrain.csv") == {
         "short",
         "two minutes",
@@ -151,7 +151,7 @@ def test_odd_files_are_used_or_skipped_with_a_reason(odd, save, caplog):
 
 
 def test_every_row_loads_as_a_dataset(odd, save):
-    prepare.prepare_folder(odd, save)
+    prepare.prepare_own_data(odd, save)
     dataset = audio_dataset(save / "pretrain.csv", odd, None, max_seconds=10.26)
     lengths = {item["id"]: len(item["sig"]) for item in dataset}
     assert len(lengths) == len(ODD)
@@ -163,7 +163,7 @@ def test_every_row_loads_as_a_dataset(odd, save):
 
 
 def test_labels_make_manifests_for_fine_tuning(data, save):
-    prepare.prepare_folder(data, save)
+    prepare.prepare_own_data(data, save)
     assert ids(save / "pretrain.csv") == {"dog/1", "cat/1", "noise"}
     assert ids(save / "balanced_train.csv") == {"dog/1", "cat/1"}
     assert ids(save / "eval.csv") == {"dog/2", "cat/2"}
@@ -184,7 +184,7 @@ def test_class_names_may_hold_commas_and_quotes(data, save):
     name = 'Male speech, "man" speaking'
     quoted = name.replace('"', '""')
     label(data, f'dog/1.wav,"{quoted};Dog",train', "dog/2.wav, Dog ; Dog,eval")
-    prepare.prepare_folder(data, save)
+    prepare.prepare_own_data(data, save)
     labels = read_labels(save / "labels.csv")
     assert labels.names == ("Dog", name)
     dataset = audio_dataset(save / "balanced_train.csv", data, labels, max_seconds=1)
@@ -197,7 +197,7 @@ def test_tables_as_spreadsheets_write_them(data, save):
     write(data / unicodedata.normalize("NFD", name))  # as macOS names it
     text = f"\ufeffFile, Label\r\n{name},dog\r\n./dog/1.wav,dog\r\n\r\n"
     (data / "labels.csv").write_bytes(text.encode())
-    prepare.prepare_folder(data, save)
+    prepare.prepare_own_data(data, save)
     rows = read_csv(save / "balanced_train.csv")
     assert {row["labels"] for row in rows} == {"dog"}
     found = {unicodedata.normalize("NFC", row["ID"]) for row in rows}
@@ -209,11 +209,11 @@ def test_without_a_split_a_fifth_is_held_out_for_good(tmp_path, save):
     for name in names:
         write(tmp_path / "data" / name, seconds=0.03)
     label(tmp_path / "data", *(f"{n},x" for n in names[:30]), header="file,label")
-    prepare.prepare_folder(tmp_path / "data", save)
+    prepare.prepare_own_data(tmp_path / "data", save)
     before = ids(save / "balanced_train.csv"), ids(save / "eval.csv")
     assert len(before[0] | before[1]) == 30 and before[1]
     label(tmp_path / "data", *(f"{n},x" for n in names), header="file,label")
-    prepare.prepare_folder(tmp_path / "data", save)
+    prepare.prepare_own_data(tmp_path / "data", save)
     assert before[0] < ids(save / "balanced_train.csv")
     assert before[1] < ids(save / "eval.csv")
     splits = [split_by_hash(f"class/{number}.wav") for number in range(10000)]
@@ -233,7 +233,7 @@ def test_listed_files_that_cannot_be_used_are_named(data, save, caplog):
         "cat/2.wav,cat,train",
     )
     with caplog.at_level(logging.INFO):
-        prepare.prepare_folder(data, save)
+        prepare.prepare_own_data(data, save)
     assert {name: (r["subset"], r["reason"]) for name, r in skipped(save).items()} == {
         "gone.wav": ("balanced_train", "missing"),
         "talk.m4a": ("balanced_train", "hidden, or not a wav, flac, ogg or mp3 file"),
@@ -266,10 +266,10 @@ def test_ids_stay_unique_whatever_the_suffixes():
 
 
 def test_a_second_run_has_nothing_to_do(data, save, caplog, monkeypatch):
-    prepare.prepare_folder(data, save)
+    prepare.prepare_own_data(data, save)
     with monkeypatch.context() as patch, caplog.at_level(logging.INFO):
         patch.setattr(prepare, "check_audio", None)  # calling it would fail
-        prepare.prepare_folder(data, save)
+        prepare.prepare_own_data(data, save)
     assert caplog.messages[-1] == f"{save}: the manifests are up to date"
 
 
@@ -297,25 +297,25 @@ def deleted_result(data, save):
     "change", [new_file, replaced_file, removed_file, other_labels, deleted_result]
 )
 def test_a_change_is_noticed(data, save, caplog, change):
-    prepare.prepare_folder(data, save)
+    prepare.prepare_own_data(data, save)
     change(data, save)
     with caplog.at_level(logging.INFO):
-        prepare.prepare_folder(data, save)
+        prepare.prepare_own_data(data, save)
     assert "up to date" not in caplog.text
     assert (save / "eval.csv").exists() == (change is not other_labels)
-    prepare.prepare_folder(data, save)
+    prepare.prepare_own_data(data, save)
     (data / "labels.csv").unlink()
-    prepare.prepare_folder(data, save)
+    prepare.prepare_own_data(data, save)
     assert not (save / "labels.csv").exists()
     assert not (save / "balanced_train.csv").exists()
 
 
 def test_no_manifest_is_left_over(data, save):
-    prepare.prepare_folder(data, save)
+    prepare.prepare_own_data(data, save)
     (data / "noise.flac").unlink()
     files = ("dog/1.wav", "dog/2.wav", "cat/1.wav", "cat/2.wav")
     label(data, *(f"{file},x,Eval" for file in files))
-    prepare.prepare_folder(data, save)
+    prepare.prepare_own_data(data, save)
     assert {path.stem for path in save.glob("*.csv")} == {
         "checked",
         "eval",
@@ -369,7 +369,7 @@ def not_utf8(data):
 def test_a_bad_folder_is_one_clear_line(data, save, spoil, fault):
     spoil(data)
     with pytest.raises(ManifestError, match=fault) as error:
-        prepare.prepare_folder(data, save)
+        prepare.prepare_own_data(data, save)
     assert "\n" not in str(error.value)
     assert not list(save.glob("*.json"))
 
@@ -377,16 +377,16 @@ def test_a_bad_folder_is_one_clear_line(data, save, spoil, fault):
 def test_the_users_labels_are_never_overwritten(data):
     before = (data / "labels.csv").read_text()
     with pytest.raises(ManifestError, match="would be overwritten"):
-        prepare.prepare_folder(data, data / "dog" / "..")
+        prepare.prepare_own_data(data, data / "dog" / "..")
     assert (data / "labels.csv").read_text() == before
-    prepare.prepare_folder(data, data / "manifests")  # below it is fine
+    prepare.prepare_own_data(data, data / "manifests")  # below it is fine
     with pytest.raises(ManifestError, match="no: no such folder"):
-        prepare.prepare_folder(data / "no", data / "save")
+        prepare.prepare_own_data(data / "no", data / "save")
 
 
 def test_the_command_line(data, save):
     run = subprocess.run(
-        [sys.executable, RECIPE / "folder_prepare.py", data, save],
+        [sys.executable, RECIPE / "own_data_prepare.py", data, save],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
@@ -397,7 +397,7 @@ def test_the_command_line(data, save):
 
 
 def test_the_command_line_ends_with_one_line_of_error(tmp_path, monkeypatch):
-    arguments = ["folder_prepare.py", str(tmp_path / "no"), str(tmp_path / "save")]
+    arguments = ["own_data_prepare.py", str(tmp_path / "no"), str(tmp_path / "save")]
     monkeypatch.setattr(sys, "argv", arguments)
     with pytest.raises(SystemExit, match="^error: .*no: no such folder") as error:
         prepare.main()
