@@ -104,25 +104,29 @@ class StateRecorder:
     teachers
         Weights of the teacher that computes the targets of each update.
     states
-        Weights of the trained module at the start and after each update.
+        Weights of the student or classifier at the start and after each update.
     """
 
     def record(self):
-        self.rates, self.teachers = [], []
-        self.states = [state_of(self.unwrapped_model)]
+        self.rates, self.teachers, self.states = [], [], []
+        self.record_state()
         return self
+
+    def record_state(self):
+        model = self.unwrapped_model
+        self.states.append(state_of(getattr(model, "student", model)))
 
     def on_fit_batch_start(self, batch, should_step):
         super().on_fit_batch_start(batch, should_step)
         self.rates.append(
             {group["lr_scale"]: group["lr"] for group in self.optimizer.param_groups}
         )
-        if "teacher" in self.modules:
-            self.teachers.append(state_of(self.modules.teacher))
+        if hasattr(self.unwrapped_model, "teacher"):
+            self.teachers.append(state_of(self.unwrapped_model.teacher))
 
     def on_fit_batch_end(self, batch, outputs, loss, should_step):
         super().on_fit_batch_end(batch, outputs, loss, should_step)
-        self.states.append(state_of(self.unwrapped_model))
+        self.record_state()
 
 
 def state_of(module):

@@ -75,12 +75,12 @@ def pretrained(recorded, inputs, pretrain_numbers, tmp_path_factory):
     ema, config = numbers["ema"], numbers["config"]
     model = eat.load_pretraining(recorded / "official_start.pt")
     model.student.mask_noise_std = config["mask_noise_std"]
+    # The official utterance loss is a sum over the rows of a batch, ours a mean.
+    model.utterance_weight = config["cls_loss"] * numbers["rows"]
     folder = tmp_path_factory.mktemp("pretrain")
     hparams = {
         **settings(folder, optimizer, numbers["batch"], numbers["updates"]),
         "clones": config["clone_batch"],
-        # The official utterance loss is a sum over the rows of a batch, ours a mean.
-        "utterance_weight": config["cls_loss"] * numbers["rows"],
         "ema_start": ema["start"],
         "ema_end": ema["end"],
         "ema_anneal_steps": ema["anneal_end_step"],
@@ -89,7 +89,7 @@ def pretrained(recorded, inputs, pretrain_numbers, tmp_path_factory):
     }
     return train(
         RecordedPretrainBrain,
-        {"student": model.student, "teacher": model.teacher},
+        {"model": model},
         hparams,
         optimizer,
         RecordedClips(clips),
@@ -133,7 +133,7 @@ def test_pretraining_norms(pretrained, pretrain_numbers, update):
 
 def test_pretraining_norms_of_the_last_teacher(pretrained, pretrain_numbers):
     official = pretrain_numbers["norms"]["after the next teacher step"]["teacher"]
-    assert_same_norms(state_of(pretrained.modules.teacher), official, 1e-6)
+    assert_same_norms(state_of(pretrained.unwrapped_model.teacher), official, 1e-6)
 
 
 def test_pretraining_weights_at_the_end(recorded, pretrained):
