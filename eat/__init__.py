@@ -1,21 +1,80 @@
 """EAT, the Efficient Audio Transformer: pre-training, fine-tuning and use.
 
-Symbols used in shapes everywhere: B batch, K clones (masks) per clip, N patches,
-V visible patches, D width, T frames, F mel bins, S samples, C classes.
+From an audio file to features::
+
+    import eat
+
+    model = eat.from_pretrained("RUN/model")
+    features = model.encode_file("dog.wav").values  # [D]
+
+Functions
+---------
+from_pretrained
+    Audio in, features out, with any checkpoint: a model folder of this toolkit, an
+    official fairseq ``.pt`` file, or a downloaded Hugging Face folder of the authors.
+load_encoder, load_classifier, load_frontend, load_pretraining
+    The parts of a checkpoint: spectrogram to tokens, spectrogram to logits, waveform to
+    spectrogram, and student, decoder and teacher with the objective.
+
+Training and scripts
+--------------------
+Each folder in ``recipes/`` (AudioSet, ESC50, SpeechCommands, OwnData) has a README and
+a ``train.py`` for ``hparams/pretrain.yaml`` and ``hparams/finetune.yaml``. In
+``tools/``, ``extract_features.py`` writes the features of a corpus and
+``compute_stats.py`` finds its normalization constants. The documentation is in
+``docs/``.
+
+Symbols
+-------
+Shapes are written with B batch, K clones (masks) per clip, N patches, V visible
+patches, D width, T frames, F mel bins, S samples and C classes.
 """
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from eat._version import __version__
-from eat.interop.loading import (
-    load_classifier,
-    load_encoder,
-    load_frontend,
-    load_pretraining,
-)
+
+if TYPE_CHECKING:
+    from eat.inference.features import from_pretrained
+    from eat.interop.loading import (
+        load_classifier,
+        load_encoder,
+        load_frontend,
+        load_pretraining,
+    )
 
 __all__ = [
     "__version__",
+    "from_pretrained",
     "load_classifier",
     "load_encoder",
     "load_frontend",
     "load_pretraining",
 ]
+
+
+_HOMES = {
+    "from_pretrained": "eat.inference.features",
+    "load_classifier": "eat.interop.loading",
+    "load_encoder": "eat.interop.loading",
+    "load_frontend": "eat.interop.loading",
+    "load_pretraining": "eat.interop.loading",
+}
+_SUBPACKAGES = ("audio", "inference", "interop", "model", "pretraining")
+
+
+def __getattr__(name: str) -> object:
+    """Import the library, and torch with it, at first use."""
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    if name in _SUBPACKAGES:
+        import_module("eat.inference.features")  # it uses all of them
+        return import_module(f"eat.{name}")
+    raise AttributeError(f"module 'eat' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

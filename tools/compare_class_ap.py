@@ -1,4 +1,4 @@
-"""Compare two files of average precision by class, ours or the official ones.
+"""Compare two files of per-class average precision, ours or the official ones.
 
     python tools/compare_class_ap.py RUN/class_ap.txt EAT-base_epoch10_AS20K.txt
 
@@ -19,24 +19,24 @@ from eat.report.markdown import markdown_table
 
 
 def read_options(arguments: list[str] | None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("a", type=Path, metavar="A.txt")
     parser.add_argument("b", type=Path, metavar="B.txt")
     parser.add_argument(
-        "--top", type=int, default=20, help="classes to show on either side"
+        "--top", type=int, default=20, help="number of classes in each table"
     )
     return parser.parse_args(arguments)
 
 
 def overview(both: pd.DataFrame) -> str:
-    """A line on the classes in both files: mAP, mean difference, rank correlation."""
+    """Summarize the classes in both files: mAP, mean difference, rank correlation."""
     valued = both.dropna()
     text = f"{len(both)} classes in both files"
     if without := [name for name in both.index if name not in valued.index]:
-        text += f"; left out, without a value in one or both: {'; '.join(without)}"
+        text += f"; excluded, without a value in one or both: {'; '.join(without)}"
     if valued.empty:
         return text
     means, ranks = valued.mean(), valued["A"].corr(valued["B"], method="spearman")
@@ -48,7 +48,7 @@ def overview(both: pd.DataFrame) -> str:
 
 
 def extremes(both: pd.DataFrame, top: int) -> str:
-    """Tables of the classes that are better in B, and of those better in A."""
+    """Return tables of the classes that are better in B, and of those better in A."""
     valued = both.dropna().assign(difference=lambda t: t["B"] - t["A"])
     ordered = valued.sort_values("difference", kind="stable")
     sides = {
@@ -65,19 +65,19 @@ def extremes(both: pd.DataFrame, top: int) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Read, compare, print."""
+    """Read both files, print the comparison."""
     options = read_options(arguments)
     try:
         files = {"A": read_class_ap(options.a), "B": read_class_ap(options.b)}
     except OSError as error:
-        sys.exit(f"compare_class_ap: {error.filename}: {error.strerror}")
+        sys.exit(f"error: {error.filename}: {error.strerror}")
     except ValueError as error:
-        sys.exit(f"compare_class_ap: {error}")
+        sys.exit(f"error: {error}")
     table = pd.DataFrame(files, dtype=float)
     for name, path in (("A", options.a), ("B", options.b)):
         values = pd.Series(files[name], dtype=float)
-        shown = f"{len(values)} classes, mAP {values.mean():.4f}"
-        print(f"{name}: {path}: {shown}, {values.isna().sum()} without a value")
+        summary = f"{len(values)} classes, mAP {values.mean():.4f}"
+        print(f"{name}: {path}: {summary}, {values.isna().sum()} without a value")
     for name, other in ("AB", "BA"):
         if missing := [key for key in files[name] if key not in files[other]]:
             print(f"Only in {name}, {len(missing)} classes: {abbreviate(missing)}")

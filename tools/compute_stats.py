@@ -1,9 +1,9 @@
-"""Find the normalization constants of a corpus: mean and deviation of its log-mel.
+"""Find the normalization constants of a corpus: mean and std of its log-mel.
 
 Usage: python tools/compute_stats.py MANIFEST --data_folder DIR [--clips 2000]
 
-MANIFEST is a CSV file that a prepare script wrote. The front end normalizes by
-``(x - mean) / (2 * std)``, std being the plain standard deviation printed here.
+MANIFEST is a CSV file written by a prepare script. The front end computes
+``(x - mean) / (2 * std)``, where std is the standard deviation printed here.
 """
 
 from __future__ import annotations
@@ -17,27 +17,31 @@ from tqdm import tqdm
 
 from eat.audio.statistics import LogMelStatistics
 from eat.data.dataset import audio_dataset
-from eat.errors import AudioError, ManifestError
+from eat.errors import AudioError, exit_on_error
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("manifest", help="CSV file that a prepare script wrote")
+    parser.add_argument("manifest", help="CSV file written by a prepare script")
     parser.add_argument("--data_folder", required=True, help="folder of the recordings")
-    parser.add_argument("--clips", type=int, default=2000, help="drawn at random")
-    parser.add_argument("--seed", type=int, default=0, help="of the draw")
-    parser.add_argument("--max_seconds", type=float, default=10.26, help="of each clip")
+    parser.add_argument(
+        "--clips", type=int, default=2000, help="number of randomly chosen clips"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="random seed")
+    parser.add_argument(
+        "--max_seconds", type=float, default=10.26, help="use this much of each clip"
+    )
     return parser.parse_args(argv)
 
 
 def waveforms(arguments: argparse.Namespace) -> Iterator[torch.Tensor | AudioError]:
-    """Read clips drawn at random; yield the error in place of an unreadable one."""
+    """Read randomly chosen clips; yield the error in place of an unreadable one."""
     data = audio_dataset(
         arguments.manifest, arguments.data_folder, None, arguments.max_seconds
     )
     generator = torch.Generator().manual_seed(arguments.seed)
-    drawn = torch.randperm(len(data), generator=generator)[: arguments.clips]
-    for index in tqdm(drawn.tolist(), unit="clip", disable=None):
+    chosen = torch.randperm(len(data), generator=generator)[: arguments.clips]
+    for index in tqdm(chosen.tolist(), unit="clip", disable=None):
         try:
             yield data[index]["sig"]
         except AudioError as error:
@@ -45,22 +49,20 @@ def waveforms(arguments: argparse.Namespace) -> Iterator[torch.Tensor | AudioErr
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Print mean, deviation and the options that set them; name unreadable files."""
-    statistics, used, errors = LogMelStatistics(), 0, []
-    try:
-        for clip in waveforms(_parse(argv)):
+    """Print mean, std and the options that set them; name the unreadable files."""
+    arguments, statistics, used, errors = _parse(argv), LogMelStatistics(), 0, []
+    with exit_on_error():
+        for clip in waveforms(arguments):
             if isinstance(clip, AudioError):
                 errors.append(clip)
-                continue
-            used += 1
-            statistics.update(clip[None], torch.tensor([len(clip)]))
-    except ManifestError as error:
-        sys.exit(f"error: {error}")
+            else:
+                used += 1
+                statistics.update(clip[None], torch.tensor([len(clip)]))
     for error in errors:
         print(f"skipped: {error}", file=sys.stderr)
     print(f"{used} clips, {statistics.frames} frames, {len(errors)} clips skipped")
     if not statistics.std > 0:
-        sys.exit("error: no sound in these clips (check the manifest and data_folder)")
+        sys.exit("error: all clips are silent or unreadable (check --data_folder)")
     print(f"mean {statistics.mean:.4f}, standard deviation {statistics.std:.4f}")
     print(f"--norm_mean {statistics.mean:.3f} --norm_std {statistics.std:.3f}")
 

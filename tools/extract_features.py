@@ -1,11 +1,11 @@
-"""Write one feature vector a clip, by any checkpoint.
+"""Write one feature vector for each clip of a manifest, with any checkpoint.
 
     python tools/extract_features.py MANIFEST OUT_FOLDER --data_root DIR
                                      --checkpoint PATH [--pooling cls|mean]
     torchrun --nproc_per_node=2 tools/extract_features.py ...
 
 OUT_FOLDER receives features.npy [clips, width], clips.csv and features.json, see
-docs/features.md. The same command goes on where an earlier one was interrupted; any
+docs/features.md. Re-run the same command to resume an interrupted extraction; any
 number of processes gives the same features.
 """
 
@@ -18,43 +18,56 @@ from datetime import timedelta
 from pathlib import Path
 
 import torch
-from speechbrain.utils.distributed import if_main_process
 
 from eat.errors import ExperimentError, exit_on_error
 from eat.inference.extraction import extract_features
-from eat.inference.features import POOLINGS, PRECISIONS, load_clip_encoder
-from eat.utils.distributed import require_safe_restarts
+from eat.inference.features import POOLINGS, PRECISIONS, from_pretrained
+from eat.utils.distributed import require_safe_restarts, shutdown
 
-PATIENCE = timedelta(days=30)  # for the slowest process; one that dies is noticed
+# Ranks wait this long for the slowest one; that one has exited is noticed at once.
+TIMEOUT = timedelta(days=30)
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("manifest", help="CSV file that a prepare script wrote")
-    parser.add_argument("folder", type=Path, metavar="OUT_FOLDER")
+    parser.add_argument("manifest", help="CSV file written by a prepare script")
+    parser.add_argument("folder", type=Path, metavar="OUT_FOLDER", help="output folder")
     parser.add_argument("--data_root", required=True, help="folder of the recordings")
     parser.add_argument(
         "--checkpoint",
         required=True,
         help="model folder, official .pt file or Hugging Face folder",
     )
-    parser.add_argument("--pooling", choices=POOLINGS, default="cls")
-    parser.add_argument("--batch_size", type=int, default=32)
-    parser.add_argument("--num_workers", type=int, default=0, help="of each process")
-    parser.add_argument("--device", help="such as cpu or cuda; a GPU if there is one")
-    parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
+    parser.add_argument(
+        "--pooling",
+        choices=POOLINGS,
+        default="cls",
+        help="the CLS token, or the mean of the patch tokens",
+    )
+    parser.add_argument("--batch_size", type=int, default=32, help="clips per batch")
+    parser.add_argument(
+        "--num_workers", type=int, default=0, help="data workers per process"
+    )
+    parser.add_argument(
+        "--device", help="for instance cpu or cuda (default: a GPU if there is one)"
+    )
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, default="fp32", help="of the encoder"
+    )
     for name, kind in (("num_frames", int), ("norm_mean", float), ("norm_std", float)):
-        parser.add_argument(f"--{name}", type=kind, help="if not the checkpoint's")
+        parser.add_argument(
+            f"--{name}", type=kind, help="override the checkpoint's value"
+        )
     options = parser.parse_args(argv)
     if options.batch_size < 1:
-        parser.error("--batch_size: at least 1")
+        parser.error("--batch_size: must be at least 1")
     return options
 
 
 def _device(name: str | None) -> torch.device:
-    """The device of this process: each has a GPU of its own."""
+    """Return the device of this process; each process has a GPU of its own."""
     name = name or ("cuda" if torch.cuda.is_available() else "cpu")
     if name == "cuda":
         name = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
@@ -66,17 +79,17 @@ def _device(name: str | None) -> torch.device:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Extract; say how many clips have features; errors in one line."""
+    """Extract the features; report how many clips could not be read."""
     options = _parse(argv)
     with exit_on_error():
         device = _device(options.device)
         if int(os.environ.get("WORLD_SIZE", 1)) > 1:
             require_safe_restarts()
-            torch.distributed.init_process_group("gloo", timeout=PATIENCE)
-        network = load_clip_encoder(
+            torch.distributed.init_process_group("gloo", timeout=TIMEOUT)
+        model = from_pretrained(
             options.checkpoint,
-            options.pooling,
-            options.precision,
+            device=device,
+            precision=options.precision,
             mean=options.norm_mean,
             std=options.norm_std,
             num_frames=options.num_frames,
@@ -86,21 +99,21 @@ def main(argv: Sequence[str] | None = None) -> None:
             options.folder,
             options.data_root,
             options.checkpoint,
-            network.to(device),
+            model,
+            options.pooling,
             options.batch_size,
             options.num_workers,
         )
-        if not if_main_process():
-            return
-        if unreadable is None:
-            print(f"{options.folder}: complete, nothing to do")
-        else:
-            print(f"{options.folder}: complete")
-        if unreadable:
-            print(
-                f"{unreadable} clips could not be read, their rows are NaN "
-                f"(reasons: {options.folder / 'clips.csv'})"
-            )
+        shutdown()
+    if int(os.environ.get("RANK", 0)) > 0:
+        return
+    note = ", nothing to do" if unreadable is None else ""
+    print(f"{options.folder}: complete{note}")
+    if unreadable:
+        print(
+            f"{unreadable} unreadable clips, their rows are NaN "
+            f"(reasons: {options.folder / 'clips.csv'})"
+        )
 
 
 if __name__ == "__main__":

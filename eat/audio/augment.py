@@ -1,7 +1,8 @@
-"""Augmentations of fine-tuning, on whole batches, on any device.
+"""Augmentations for fine-tuning: whole batches, on any device.
 
-Every draw comes from the given generator. A generator on the CPU serves a batch on
-any device (the draws are copied to it) and makes the draws independent of it.
+Every random number comes from the given generator. A generator on the CPU works with
+batches on any device (its numbers are copied there), and gives the same numbers for all
+of them.
 """
 
 from __future__ import annotations
@@ -12,30 +13,25 @@ from torch import Tensor
 
 
 def _uniform(size: tuple[int, ...], generator: torch.Generator, like: Tensor) -> Tensor:
-    """Draw from U[0, 1) on the generator's device, float32, and move to `like`'s."""
+    """Draw from U[0, 1) on the generator's device, float32; move to that of `like`."""
     draws = torch.rand(size, generator=generator, device=generator.device)
     return draws.to(like.device, non_blocking=True)
 
 
 def roll_and_gain(wav: Tensor, lengths: Tensor, generator: torch.Generator) -> Tensor:
-    """Roll each clip circularly by a random shift, then scale it.
+    """Roll each clip circularly by a random shift, then scale it by a random gain.
 
-    The shift is a uniform integer within the clip's own length, the gain is
-    Beta(10, 10) + 0.5, i.e. between 0.5 and 1.5. Padding stays zero.
+    The shift is a uniform integer below the clip's own length; the gain is
+    Beta(10, 10) + 0.5, between 0.5 and 1.5. Padding stays zero.
 
     Parameters
     ----------
-    wav : Tensor
-        `[B, S]`, zero padded.
-    lengths : Tensor
-        `[B]` int64, samples of each clip.
-    generator : torch.Generator
-        Source of all draws.
-
-    Returns
-    -------
-    Tensor
-        `[B, S]`.
+    wav
+        Waveforms `[B, S]`, zero-padded.
+    lengths
+        Lengths in samples `[B]`, int64.
+    generator
+        Source of the random numbers.
     """
     batch = len(wav)
     shifts = (_uniform((batch,), generator, wav) * lengths).long().tolist()
@@ -44,7 +40,7 @@ def roll_and_gain(wav: Tensor, lengths: Tensor, generator: torch.Generator) -> T
     gain = uniforms.sort(dim=1).values[:, 9] + 0.5
 
     rolled = torch.zeros_like(wav)
-    # Clip by clip: copying is many times quicker than gathering by index.
+    # Clip by clip: copying is many times faster than gathering by index.
     for row, clip, length, shift in zip(
         rolled, wav, lengths.tolist(), shifts, strict=True
     ):
@@ -53,22 +49,22 @@ def roll_and_gain(wav: Tensor, lengths: Tensor, generator: torch.Generator) -> T
 
 
 def mix_with_flipped(spec: Tensor, labels: Tensor, lam: float) -> tuple[Tensor, Tensor]:
-    """Mix each clip with its partner, the clip at the mirrored place in the batch.
+    """Mix each clip with its partner, the clip at its index in the reversed batch.
 
     Parameters
     ----------
-    spec : Tensor
-        `[B, T, F]` (or any shape that begins with B).
-    labels : Tensor
-        `[B, C]` float.
-    lam : float
-        Share of the clip itself; its partner has 1 - `lam`. In an odd batch the clip
-        in the middle is its own partner.
+    spec
+        Spectrograms `[B, T, F]`, or any shape that begins with B.
+    labels
+        Labels `[B, C]`, float.
+    lam
+        Weight of the clip itself; that of its partner is 1 - `lam`. In an odd batch the
+        clip in the middle is its own partner.
 
     Returns
     -------
-    tuple of Tensor
-        Mixed `spec` and `labels`.
+    tuple
+        The mixed `spec` and `labels`.
     """
     return (
         lam * spec + (1.0 - lam) * spec.flip(0),
@@ -83,54 +79,49 @@ def mixup(
     probability: float,
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
-    """Mix a batch with itself, with one lambda ~ Beta(alpha, alpha) for all clips.
+    """Mix a batch with its reverse, with one lambda ~ Beta(alpha, alpha) for all clips.
 
     Parameters
     ----------
-    spec : Tensor
-        `[B, T, F]`.
-    labels : Tensor
-        `[B, C]` float.
-    alpha : float
-        Parameter of the Beta distribution; 0 turns mixing off.
-    probability : float
+    spec
+        Spectrograms `[B, T, F]`.
+    labels
+        Labels `[B, C]`, float.
+    alpha
+        Parameter of the Beta distribution; 0 disables mixing.
+    probability
         Probability that this batch is mixed at all.
-    generator : torch.Generator
-        Source of all draws.
+    generator
+        Source of the random numbers.
 
     Returns
     -------
-    tuple of Tensor
-        `spec` and `labels`, mixed or as they came.
+    tuple
+        `spec` and `labels`, mixed or unchanged.
     """
     device = generator.device
     draw = torch.rand((), generator=generator, device=device).item()
     if alpha == 0 or draw >= probability:
         return spec, labels
-    # torch draws no Beta from a generator, NumPy does: hand a seed over.
+    # torch cannot draw from Beta with a generator; NumPy can, from a seed.
     seed = torch.randint(2**62, (), generator=generator, device=device).item()
     lam = np.random.default_rng(int(seed)).beta(alpha, alpha)
     return mix_with_flipped(spec, labels, float(lam))
 
 
 def noise_and_shift(spec: Tensor, generator: torch.Generator) -> Tensor:
-    """Add a little noise to each clip, then roll it circularly along time.
+    """Add noise to each clip, then roll it circularly along time.
 
     The noise is u * v / 10 with u ~ U[0, 1) for every bin and v ~ U[0, 1) for the clip;
-    the shift is a uniform integer of -10 to 9 frames. As in the official code, padded
-    frames get noise and roll as well.
+    the shift is a uniform integer from -10 to 9 frames. As in the official code, padded
+    frames are treated like the others.
 
     Parameters
     ----------
-    spec : Tensor
-        `[B, T, F]` normalized log-mel.
-    generator : torch.Generator
-        Source of all draws.
-
-    Returns
-    -------
-    Tensor
-        `[B, T, F]`.
+    spec
+        Normalized log-mel `[B, T, F]`.
+    generator
+        Source of the random numbers.
     """
     batch, frames, _ = spec.shape
     strength = _uniform((batch, 1, 1), generator, spec) / 10
@@ -144,7 +135,7 @@ def noise_and_shift(spec: Tensor, generator: torch.Generator) -> Tensor:
 def _mask_along(
     size: int, max_width: float, spec: Tensor, generator: torch.Generator
 ) -> Tensor:
-    """Draw one masked interval per clip along an axis: `[B, size]` bool."""
+    """Draw one masked interval per clip along an axis, `[B, size]` bool."""
     width = _uniform((len(spec), 1), generator, spec) * max_width
     start = (_uniform((len(spec), 1), generator, spec) * (size - width)).long()
     position = torch.arange(size, device=spec.device)
@@ -152,25 +143,20 @@ def _mask_along(
 
 
 def spec_augment(spec: Tensor, ratio: float, generator: torch.Generator) -> Tensor:
-    """Blank one random band of mel bins and one random stretch of frames per clip.
+    """Mask one random band of mel bins and one random interval of frames per clip.
 
     As `torchaudio.functional.mask_along_axis_iid`, frequency first, then time: a width
-    uniform in [0, size * ratio), a start uniform in [0, size - width), both cut to
-    whole bins. Always applied; blanked values are 0, the mean of the normalized scale.
+    uniform in [0, size * ratio), a start uniform in [0, size - width), both rounded
+    down. Masked values are 0, the mean of the normalized log-mel.
 
     Parameters
     ----------
-    spec : Tensor
-        `[B, T, F]` normalized log-mel.
-    ratio : float
-        Largest blanked share of each axis, in [0, 1].
-    generator : torch.Generator
-        Source of all draws.
-
-    Returns
-    -------
-    Tensor
-        `[B, T, F]`.
+    spec
+        Normalized log-mel `[B, T, F]`.
+    ratio
+        Largest masked fraction of each axis, in [0, 1].
+    generator
+        Source of the random numbers.
     """
     _, frames, bins = spec.shape
     band = _mask_along(bins, bins * ratio, spec, generator)

@@ -1,8 +1,8 @@
 """Waveform to normalized log-mel spectrogram, batched and on any device.
 
-The numbers are those of ``torchaudio.compliance.kaldi.fbank`` as EAT calls it: 128
-bands of 20-8000 Hz, 25 ms Hann windows every 10 ms at 16 kHz, pre-emphasis 0.97, no
-dither.
+The values equal those of ``torchaudio.compliance.kaldi.fbank`` as the official code
+calls it: 128 bands from 20 to 8000 Hz, 25 ms Hann windows every 10 ms at 16 kHz,
+pre-emphasis 0.97, no dither.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FLOOR = torch.finfo(torch.float32).eps
 
 
 def num_frames_of(num_samples: Tensor | int) -> Tensor | int:
-    """Frames in so many samples: whole windows only."""
+    """Return the number of frames: of windows that fit into the samples."""
     frames = (num_samples - WINDOW) // HOP + 1
     if isinstance(frames, Tensor):
         return frames.clamp(min=0)
@@ -32,17 +32,16 @@ def num_frames_of(num_samples: Tensor | int) -> Tensor | int:
 class LogMel(nn.Module):
     """Kaldi-compatible log-mel of a ragged batch, padded and normalized as in EAT.
 
-    Each clip loses its own mean first. Frames past its end hold *raw* zeros, which
-    are then normalized like the others: the official code pads so, and a model's
-    numbers depend on it.
+    The mean of each clip is subtracted first. Frames after its end are zero *before*
+    the normalization, as in the official code; a model's outputs depend on it.
 
     Parameters
     ----------
     mean, std
-        Normalization of the corpus: ``(x - mean) / (2 * std)``. AudioSet: -4.268 and
-        4.569.
+        Normalization constants of the corpus: ``(x - mean) / (2 * std)``; -4.268 and
+        4.569 for AudioSet.
     num_frames
-        Length T of the output: shorter clips are padded, longer ones cut.
+        Number T of output frames: shorter clips are padded, longer ones cut.
     """
 
     def __init__(self, mean: float, std: float, num_frames: int) -> None:
@@ -53,21 +52,21 @@ class LogMel(nn.Module):
         self.num_frames = num_frames
         window = torch.hann_window(WINDOW, periodic=False)
         banks, _ = get_mel_banks(NUM_MELS, FFT, SAMPLE_RATE, 20.0, 0.0, 100, -500, 1.0)
-        # Kaldi leaves the Nyquist bin out.
+        # Kaldi excludes the Nyquist bin.
         banks = F.pad(banks, (0, 1)).T
         self.register_buffer("window", window, persistent=False)
         self.register_buffer("mel_banks", banks.contiguous(), persistent=False)
 
     @torch.no_grad()
     def forward(self, wav: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Normalized log-mel of a batch.
+        """Compute the normalized log-mel of a batch.
 
         Parameters
         ----------
         wav
             Waveforms at 16 kHz in [-1, 1], `[B, S]`, zero-padded at the end.
         lengths
-            True lengths in samples `[B]`; by default all clips fill the batch.
+            Lengths in samples `[B]`; by default all clips are S samples long.
 
         Returns
         -------
@@ -85,7 +84,7 @@ class LogMel(nn.Module):
         return (raw - self.mean) / (2 * self.std)
 
     def _remove_mean(self, wav: Tensor, lengths: Tensor) -> Tensor:
-        """Subtract each clip's mean over its own length and cut to what is used.
+        """Subtract each clip's mean over its own length; cut to the samples needed.
 
         Clip by clip on purpose: weak bands of a loud clip amplify the last bit of the
         mean to 1e-3, and only the same order of summation gives the official bits.
@@ -98,7 +97,7 @@ class LogMel(nn.Module):
         return centered
 
     def _log_mel(self, wav: Tensor) -> Tensor:
-        """Raw log-mel `[B, t, F]` of all whole windows in `[B, S]`."""
+        """Compute the raw log-mel `[B, t, F]` of all whole windows in `[B, S]`."""
         frames = wav.unfold(1, WINDOW, HOP)
         frames = frames - frames.mean(dim=2, keepdim=True)
         emphasized = frames.clone()
@@ -110,6 +109,6 @@ class LogMel(nn.Module):
 
     def _to_bands(self, power: Tensor) -> Tensor:
         if power.is_cuda:
-            # SpeechBrain allows TF32 in matrix products: 1e-3 in the log-mel.
+            # SpeechBrain enables TF32, which costs 1e-3 in the log-mel.
             return (power.double() @ self.mel_banks.double()).float()
         return power @ self.mel_banks

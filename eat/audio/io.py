@@ -1,4 +1,4 @@
-"""Read any audio file as 16 kHz mono, with errors a person can act on."""
+"""Read audio files as mono waveforms; an error says what is wrong with the file."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from torchaudio.transforms import Resample
 
 from eat.errors import AudioError, AudioNotFoundError
 
-# What libsndfile writes in its log about a file that ends too early. It then clips
-# the frame count without an error, so the log is the only witness.
+# What libsndfile logs about a file that ends too early. It reduces the number of frames
+# without an error, so that only the log tells.
 _DATA_CHUNK = re.compile(r"^data : (\d+) \(should be (\d+)\)", re.MULTILINE)
 _OGG_CUT = "lacks an end-of-stream bit"
-# A program that writes WAV to a pipe cannot know the size and claims about 2 or 4 GiB.
+# A program that writes WAV to a pipe does not know the size and declares 2 or 4 GiB.
 _UNKNOWN_SIZE = 0x7FFF0000
 _FILES_PER_TASK = 64
 
 
 @dataclass(frozen=True, slots=True)
 class AudioInfo:
-    """What the header of an audio file says.
+    """Contents of an audio file's header.
 
     Attributes
     ----------
-    sample_rate : int
+    sample_rate
         Samples per second.
-    num_frames : int
-        Samples per channel; only an estimate for MP3 files without a Xing header.
-    channels : int
+    num_frames
+        Samples per channel; an estimate for MP3 files without a Xing header.
+    channels
         Number of channels.
     """
 
@@ -53,23 +53,22 @@ class AudioInfo:
 
 
 def _check_not_truncated(file: soundfile.SoundFile, path: Path | str) -> None:
-    """Raise `AudioError` where the header promises more than the file holds."""
+    """Raise `AudioError` if the header declares more audio than the file contains."""
     chunk = _DATA_CHUNK.search(file.extra_info)
-    promised, held = map(int, chunk.groups()) if chunk else (0, 0)
-    if held < promised < _UNKNOWN_SIZE:
+    declared, found = map(int, chunk.groups()) if chunk else (0, 0)
+    if found < declared < _UNKNOWN_SIZE:
         raise AudioError(
-            f"{path}: truncated, its header promises {promised} bytes of audio and "
-            f"the file holds {held} (copy or download it again)"
+            f"{path}: truncated, its header declares {declared} bytes of audio, the "
+            f"file contains {found} (copy or download it again)"
         )
     if _OGG_CUT in file.extra_info:
         raise AudioError(
-            f"{path}: truncated, the Ogg stream stops before its end "
-            "(copy or download it again)"
+            f"{path}: truncated, the Ogg stream has no end (copy or download it again)"
         )
 
 
 def _check_end(file: soundfile.SoundFile, path: Path) -> None:
-    """Raise `AudioError` where a FLAC file ends too early: its header does not tell."""
+    """Raise `AudioError` if a FLAC file is truncated, which its header cannot show."""
     if file.format != "FLAC":
         return
     try:
@@ -79,8 +78,8 @@ def _check_end(file: soundfile.SoundFile, path: Path) -> None:
         found = 0
     if not found:
         raise AudioError(
-            f"{path}: truncated, its header promises {file.frames} samples and the "
-            "last is not there (copy or download it again)"
+            f"{path}: truncated, its header declares {file.frames} samples and the last "
+            "is missing (copy or download it again)"
         )
 
 
@@ -92,7 +91,7 @@ def _open(path: Path) -> soundfile.SoundFile:
         raise AudioNotFoundError(f"{path}: no such file (check the path)") from None
     except OSError as error:
         raise AudioError(
-            f"{path}: cannot be read, {error.strerror} (check your rights and the disk)"
+            f"{path}: cannot be read, {error.strerror} (check permissions and disk)"
         ) from None
     if S_ISDIR(status.st_mode):
         raise AudioError(f"{path}: is a folder (give an audio file)")
@@ -102,7 +101,7 @@ def _open(path: Path) -> soundfile.SoundFile:
 
 
 def _open_sound(source: Path | BytesIO, name: Path | str) -> soundfile.SoundFile:
-    """Open what should be audio and check its header."""
+    """Open an audio file, or its bytes, and check the header."""
     try:
         file = soundfile.SoundFile(source)
     except UnicodeEncodeError:
@@ -115,7 +114,7 @@ def _open_sound(source: Path | BytesIO, name: Path | str) -> soundfile.SoundFile
     try:
         _check_not_truncated(file, name)
         if file.frames == 0:
-            raise AudioError(f"{name}: 0 samples (remove it or record it again)")
+            raise AudioError(f"{name}: 0 samples (remove or replace it)")
     except AudioError:
         file.close()
         raise
@@ -127,7 +126,7 @@ def inspect_audio(path: str | os.PathLike[str]) -> AudioInfo:
 
     Parameters
     ----------
-    path : str or PathLike
+    path
         A wav, flac, ogg or mp3 file.
 
     Returns
@@ -138,8 +137,8 @@ def inspect_audio(path: str | os.PathLike[str]) -> AudioInfo:
     Raises
     ------
     AudioError
-        If the file is missing, a folder, empty, not audio, without samples, or (all but
-        mp3) shorter than its header says.
+        If the file is missing, a folder, empty, not audio, without samples, or (except
+        MP3) shorter than its header declares.
     """
     with _open(Path(path)) as file:
         _check_end(file, Path(path))
@@ -161,7 +160,7 @@ def inspect_many(paths: Sequence[str]) -> Iterator[AudioInfo | AudioError]:
 
     Parameters
     ----------
-    paths : sequence of str
+    paths
         Audio files.
 
     Yields
@@ -171,7 +170,7 @@ def inspect_many(paths: Sequence[str]) -> Iterator[AudioInfo | AudioError]:
     """
     starts = range(0, len(paths), _FILES_PER_TASK)
     tasks = [paths[start : start + _FILES_PER_TASK] for start in starts]
-    # Threads wait for the disk most of the time, so more of them than cores.
+    # Threads mostly wait for the disk, so more of them than cores.
     with ThreadPoolExecutor(min(32, 4 * (os.cpu_count() or 1))) as pool:
         for results in pool.map(_inspect_each, tasks):
             yield from results
@@ -179,10 +178,10 @@ def inspect_many(paths: Sequence[str]) -> Iterator[AudioInfo | AudioError]:
 
 @lru_cache(maxsize=16)
 def _resampler(source: int, target: int) -> Resample:
-    """Return torchaudio's default sinc resampler, its filters computed once.
+    """Return torchaudio's default sinc resampler, with its filters computed once.
 
-    In float32 it equals `torchaudio.functional.resample` bit by bit; that function
-    designs the filters at every call, at many times the cost of applying them.
+    It equals `torchaudio.functional.resample` bit by bit in float32. That function
+    computes the filters in every call, which costs many times more than applying them.
     """
     return Resample(source, target, dtype=torch.float32)
 
@@ -193,16 +192,14 @@ def _decode(file: soundfile.SoundFile, path: Path | str, frames: int) -> Tensor:
         samples = torch.from_numpy(file.read(frames, dtype="float32", always_2d=True))
     except soundfile.LibsndfileError:
         samples = torch.empty(0, file.channels)
-    # An MP3 header may only estimate the length, so a shorter MP3 is no damage.
+    # The header of an MP3 file may be an estimate, so a shorter one is not corrupt.
     if len(samples) == 0 or (len(samples) < frames and file.format != "MP3"):
         raise AudioError(
-            f"{path}: damaged or truncated, its header promises {file.frames} samples "
-            "and decoding fails before (copy or download it again, or remove it)"
+            f"{path}: corrupt or truncated, decoding fails before the {file.frames} "
+            "samples of its header (copy or download it again, or remove it)"
         )
     if not samples.isfinite().all():
-        raise AudioError(
-            f"{path}: holds NaN or infinite samples (write it again from its source)"
-        )
+        raise AudioError(f"{path}: contains NaN or infinite samples (export it again)")
     return samples
 
 
@@ -213,29 +210,29 @@ def read_audio(
 ) -> Tensor:
     """Read an audio file as a mono waveform.
 
-    Channels are averaged, then the result is resampled (windowed sinc, torchaudio's
-    defaults). The official code does it in the other order, which is the same since
-    both are linear.
+    Channels are averaged, then resampled (windowed sinc, torchaudio's defaults). The
+    official code does it in the opposite order, which is equivalent since both are
+    linear.
 
     Parameters
     ----------
-    path : str or PathLike
+    path
         A wav (8, 16, 24, 32 bit or float), flac, ogg or mp3 file.
-    sample_rate : int
-        Rate of the result, in Hz.
-    max_seconds : float, optional
-        Keep the first seconds only; the rest of the file is not decoded.
+    sample_rate
+        Sample rate of the result in Hz.
+    max_seconds
+        Read only the first seconds; the rest of the file is not decoded.
 
     Returns
     -------
     Tensor
-        `[S]` float32, nominally in [-1, 1].
+        Waveform `[S]`, float32, nominally in [-1, 1].
 
     Raises
     ------
     AudioError
-        As `inspect_audio`; also if decoding fails before the promised end or a sample
-        is NaN or infinite.
+        As `inspect_audio`; also if decoding fails before the end or a sample is NaN or
+        infinite.
     """
     path = Path(path)
     with _open(path) as file:
@@ -245,21 +242,16 @@ def read_audio(
 def decode_audio(
     data: bytes, name: str, sample_rate: int = 16000, max_seconds: float | None = None
 ) -> Tensor:
-    """Read the bytes of an audio file as a mono waveform, see `read_audio`.
+    """Decode the bytes of an audio file to a mono waveform `[S]`, see `read_audio`.
 
     Parameters
     ----------
-    data : bytes
-        The whole file.
-    name : str
-        What errors call it.
+    data
+        Content of the file.
+    name
+        Name of the file in error messages.
     sample_rate, max_seconds
         As in `read_audio`.
-
-    Returns
-    -------
-    Tensor
-        `[S]` float32.
 
     Raises
     ------
@@ -278,7 +270,7 @@ def _read(
 ) -> Tensor:
     frames = file.frames
     if max_seconds is not None:
-        # A second more, so that the resampling filter does not see the cut.
+        # One second more, so that the resampling filter does not reach the cut.
         frames = min(frames, int((max_seconds + 1) * file.samplerate))
     wav = _decode(file, name, frames).mean(dim=1)
     if file.samplerate != sample_rate:

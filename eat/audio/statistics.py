@@ -1,4 +1,4 @@
-"""Mean and deviation of a corpus's log-mel bins: the constants of `LogMel`."""
+"""Mean and standard deviation of a corpus's log-mel: the constants of `LogMel`."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from eat.audio.frontend import LogMel, num_frames_of
 class LogMelStatistics:
     """Running mean and standard deviation of all raw log-mel bins, without padding.
 
-    Batches are merged by the rule of Chan, Golub and LeVeque (1979) in float64, so that
-    neither their number nor a mean far from zero costs digits.
+    Batches are merged in float64 as in Chan, Golub and LeVeque (1979), which stays
+    accurate for any number of batches and for a mean far from zero.
 
     Attributes
     ----------
-    frames : int
-        Frames seen so far.
+    frames
+        Number of frames so far.
     """
 
     def __init__(self) -> None:
@@ -32,14 +32,14 @@ class LogMelStatistics:
 
         Parameters
         ----------
-        wav : Tensor
-            `[B, S]` at 16 kHz in [-1, 1], zero padded at the end.
-        lengths : Tensor
-            `[B]` int64, samples of each clip; one shorter than a window of 25 ms has
-            no frame and adds nothing.
+        wav
+            Waveforms at 16 kHz in [-1, 1], `[B, S]`, zero-padded at the end.
+        lengths
+            Lengths in samples `[B]`, int64; a clip shorter than one window of 25 ms has
+            no frames and is ignored.
         """
         num_frames = num_frames_of(wav.shape[1])
-        # With these constants normalizing changes nothing.
+        # With these constants the normalization is the identity.
         raw = LogMel(mean=0.0, std=0.5, num_frames=num_frames).to(wav.device)
         clips = zip(raw(wav, lengths), num_frames_of(lengths).tolist(), strict=True)
         for spec, frames in clips:
@@ -58,14 +58,14 @@ class LogMelStatistics:
 
     @property
     def mean(self) -> float:
-        """Mean of all bins; NaN before the first frame."""
+        """Mean of all bins; NaN without any frame."""
         return self._mean if self._bins else math.nan
 
     @property
     def std(self) -> float:
-        """Plain standard deviation of all bins; NaN before the first frame.
+        """Standard deviation of all bins; NaN without any frame.
 
-        `LogMel` takes it as it is: its ``(x - mean) / (2 * std)`` leaves values of
-        deviation 0.5.
+        It is the `std` of `LogMel`, whose ``(x - mean) / (2 * std)`` then has a
+        standard deviation of 0.5.
         """
         return math.sqrt(self._squares / self._bins) if self._bins else math.nan

@@ -1,1 +1,1 @@
-"""Audio in, features out, by any checkpoint."""
+"""Audio in, features out, with any checkpoint."""

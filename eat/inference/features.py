@@ -1,106 +1,248 @@
-"""From waveforms to one vector a clip, by the encoder of any checkpoint."""
+"""Audio in, features out: any checkpoint as one module."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from eat.audio.frontend import HOP, SAMPLE_RATE, WINDOW, LogMel
+from eat.audio.io import read_audio
 from eat.errors import ExperimentError
-from eat.interop.loading import load_encoder, load_frontend
-from eat.model.encoder import EATEncoder
+from eat.interop.loading import Checkpoint
+from eat.model.classifier import EATClassifier
+from eat.model.encoder import EATEncoder, EncoderOutput
 from eat.model.patching import grid_of
 
 POOLINGS = ("cls", "mean")
 PRECISIONS = ("fp32", "bf16")
 
 
-class ClipEncoder(nn.Module):
-    """Front end, encoder and pooling, without gradients.
+@dataclass(frozen=True)
+class Features:
+    """Features of a recording.
+
+    Attributes
+    ----------
+    values
+        Features `[D]`, fp32 on the CPU.
+    times
+        Start and end in seconds `[1, 2]` of the part that was encoded.
+    path
+        The audio file.
+    """
+
+    values: Tensor
+    times: Tensor
+    path: Path
+
+    def numpy(self) -> np.ndarray:
+        """Return the values as an array."""
+        return self.values.numpy()
+
+
+class AudioEncoder(nn.Module):
+    """Front end and network of a checkpoint: waveforms in, features out.
+
+    Frozen and in evaluation mode; ``requires_grad_()`` makes it trainable again.
 
     Parameters
     ----------
     frontend
-        Gives spectrograms `[B, T, F]` of waveforms `[B, S]` and their lengths `[B]`.
-    encoder
-        Gives tokens of spectrograms.
-    pooling
-        ``cls``: the CLS token of the last block. ``mean``: the mean of its patch
-        tokens, those of the padding among them, as in fine-tuning.
+        Maps waveforms `[B, S]` and lengths `[B]` to spectrograms `[B, T, F]`.
+    network
+        Encoder of a pre-trained checkpoint, or classifier of a fine-tuned one.
+    labels
+        Class names in the order of the classifier's logits, if known.
     precision
-        ``fp32``, or ``bf16`` for the encoder's autocast.
+        ``fp32``, or ``bf16`` to run the encoder in autocast.
     """
 
     def __init__(
         self,
         frontend: LogMel,
-        encoder: EATEncoder,
-        pooling: str = "cls",
+        network: EATEncoder | EATClassifier,
+        labels: Sequence[str] | None = None,
         precision: str = "fp32",
     ) -> None:
         super().__init__()
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision '{precision}': choose from {list(PRECISIONS)}")
         self.frontend = frontend
-        self.encoder = encoder
-        self.config = {
-            "encoder": encoder.config,
-            **frontend.config,
-            "pooling": pooling,
-            "precision": precision,
-        }
+        self.network = network
+        self.labels = labels
+        self.precision = precision
+        self.eval().requires_grad_(False)
 
     @property
-    def seconds(self) -> float:
-        """How much of a clip its frames see."""
-        return ((self.config["num_frames"] - 1) * HOP + WINDOW) / SAMPLE_RATE
+    def classifier(self) -> EATClassifier | None:
+        """The classifier; None if the checkpoint was not fine-tuned."""
+        return self.network if isinstance(self.network, EATClassifier) else None
 
-    @torch.inference_mode()
-    def forward(self, wav: Tensor, lengths: Tensor) -> Tensor:
-        """Features `[B, D]` in fp32."""
-        bf16 = self.config["precision"] == "bf16"
-        with torch.autocast(wav.device.type, torch.bfloat16, enabled=bf16):
+    @property
+    def encoder(self) -> EATEncoder:
+        """The encoder, which is part of the classifier if there is one."""
+        return self.network if self.classifier is None else self.classifier.encoder
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the weights."""
+        return self.encoder.cls_token.device
+
+    @property
+    def max_samples(self) -> int:
+        """Samples that fit into the model's frames; the rest of a clip is ignored."""
+        return (self.frontend.num_frames - 1) * HOP + WINDOW
+
+    @property
+    def max_seconds(self) -> float:
+        """Seconds that fit into the model's frames."""
+        return self.max_samples / SAMPLE_RATE
+
+    def forward(self, wav: Tensor, lengths: Tensor | None = None) -> EncoderOutput:
+        """Encode a batch of clips, each padded or cut to the model's frames.
+
+        Parameters
+        ----------
+        wav
+            Waveforms at 16 kHz in [-1, 1], `[B, S]`, zero-padded at the end, on any
+            device.
+        lengths
+            Lengths in samples `[B]`; by default all clips are S samples long.
+
+        Returns
+        -------
+        EncoderOutput
+            ``cls`` `[B, D]` and ``patches`` `[B, N, D]`, fp32 on the model's device.
+            The N patches include those of the padding.
+        """
+        _check_batch(wav, lengths)
+        wav = wav.to(self.device)
+        lengths = None if lengths is None else lengths.to(self.device)
+        bf16 = self.precision == "bf16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
             encoded = self.encoder(self.frontend(wav, lengths))
-        if self.config["pooling"] == "cls":
-            return encoded.cls.float()
-        return encoded.patches.float().mean(dim=1)
+        return EncoderOutput(encoded.cls.float(), encoded.patches.float())
+
+    @torch.no_grad()
+    def encode_file(
+        self, path: str | os.PathLike[str], pooling: str = "cls"
+    ) -> Features:
+        """Encode an audio file of any sample rate and number of channels.
+
+        Parameters
+        ----------
+        path
+            A wav, flac, ogg or mp3 file, of which the first :attr:`max_seconds` are
+            read.
+        pooling
+            See :func:`pool`.
+
+        Raises
+        ------
+        AudioError
+            If the file is missing, or cannot be read as audio.
+        """
+        wav = read_audio(path, SAMPLE_RATE, self.max_seconds)
+        values = pool(self(wav[None]), pooling)[0].cpu()
+        times = torch.tensor([[0.0, len(wav) / SAMPLE_RATE]], dtype=torch.float64)
+        return Features(values, times, Path(path))
 
 
-def load_clip_encoder(
-    checkpoint: str | Path,
-    pooling: str = "cls",
+def pool(encoded: EncoderOutput, pooling: str) -> Tensor:
+    """Reduce encoder output to one vector for each clip `[B, D]`.
+
+    ``cls`` is the CLS token of the last block, ``mean`` the mean of its patch tokens,
+    including those of the padding, as in fine-tuning.
+    """
+    if pooling not in POOLINGS:
+        raise ValueError(f"pooling '{pooling}': choose from {list(POOLINGS)}")
+    return encoded.cls if pooling == "cls" else encoded.patches.mean(dim=1)
+
+
+def from_pretrained(
+    source: str | os.PathLike[str],
+    weights: str = "student",
+    device: str | torch.device | None = None,
     precision: str = "fp32",
-    **frontend: float | None,
-) -> ClipEncoder:
-    """Load one from a checkpoint, pre-trained (its student) or fine-tuned.
+    *,
+    mean: float | None = None,
+    std: float | None = None,
+    num_frames: int | None = None,
+) -> AudioEncoder:
+    """Load a pre-trained or fine-tuned checkpoint as one module, audio to features.
 
     Parameters
     ----------
-    checkpoint
-        A model folder of ours, an official ``.pt`` file or a Hugging Face folder.
-    pooling, precision
-        See :class:`ClipEncoder`.
-    **frontend
-        ``mean``, ``std`` and ``num_frames`` in place of the checkpoint's; None for
-        the checkpoint's.
+    source
+        A model folder of this toolkit, an official fairseq ``.pt`` file, or a
+        downloaded Hugging Face folder of the authors.
+    weights
+        ``student`` or ``teacher``; a fine-tuned checkpoint has no teacher.
+    device
+        Device of the model; by default a GPU if there is one, else the CPU.
+    precision
+        ``fp32``, or ``bf16`` to run the encoder in autocast.
+    mean, std, num_frames
+        Override the checkpoint's normalization and number of input frames.
+
+    Returns
+    -------
+    AudioEncoder
+        With ``frontend`` and ``encoder``; if fine-tuned, ``classifier``, ``labels``.
 
     Raises
     ------
     CheckpointError
-        If the checkpoint is missing or damaged.
+        If the checkpoint is missing, corrupt or has no such weights.
     ExperimentError
-        If its encoder cannot take so many frames.
+        If its encoder does not support this number of frames.
     """
-    config = load_frontend(checkpoint).config
-    config |= {key: value for key, value in frontend.items() if value is not None}
-    encoder, frames = load_encoder(checkpoint), config["num_frames"]
+    checkpoint = Checkpoint.read(source)
+    overrides = {"mean": mean, "std": std, "num_frames": num_frames}
+    frontend = checkpoint.frontend(
+        **{name: value for name, value in overrides.items() if value is not None}
+    )
+    if checkpoint.kind == "classifier" and weights == "student":
+        network = checkpoint.classifier()
+    else:
+        network = checkpoint.encoder(weights)
+    model = AudioEncoder(frontend, network, checkpoint.labels, precision)
+    _check_num_frames(frontend.num_frames, model.encoder, source)
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return model.to(device)
+
+
+def _check_batch(wav: Tensor, lengths: Tensor | None) -> None:
+    if wav.ndim != 2 or not wav.is_floating_point():
+        raise ValueError(
+            f"wav: expected floating-point samples [B, S] in [-1, 1], got {wav.dtype} "
+            f"{list(wav.shape)} (one clip: wav[None])"
+        )
+    if lengths is not None and (
+        lengths.shape != (len(wav),) or lengths.is_floating_point()
+    ):
+        raise ValueError(
+            f"lengths: expected samples as integers [{len(wav)}], got {lengths.dtype} "
+            f"{list(lengths.shape)} (relative lengths: multiply by wav.shape[1], round)"
+        )
+
+
+def _check_num_frames(
+    num_frames: int, encoder: EATEncoder, source: str | os.PathLike[str]
+) -> None:
     longest = encoder.config["max_frames"]
-    if not 0 < frames <= longest:
+    if not 0 < num_frames <= longest:
         raise ExperimentError(
-            f"num_frames {frames}: the encoder of {checkpoint} takes up to {longest}"
+            f"num_frames {num_frames}: the encoder of {source} supports up to {longest}"
         )
     try:
-        grid_of(frames)
+        grid_of(num_frames)
     except ValueError as error:
-        raise ExperimentError(f"num_frames {frames}: {error}") from None
-    return ClipEncoder(LogMel(**config), encoder, pooling, precision).eval()
+        raise ExperimentError(f"num_frames {num_frames}: {error}") from None

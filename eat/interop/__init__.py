@@ -1,1 +1,1 @@
-"""Checkpoints: our folder format, and those of the official code."""
+"""Checkpoints in and out: our model folders, fairseq files, Hugging Face folders."""

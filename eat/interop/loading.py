@@ -1,16 +1,18 @@
-"""Build models from checkpoints, ours or official."""
+"""Build models from checkpoints: our folders, fairseq files, Hugging Face folders."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
 from eat.audio.frontend import LogMel
 from eat.errors import CheckpointError
-from eat.interop.fairseq import read_official
+from eat.interop.fairseq import read_fairseq
 from eat.interop.hugging_face import is_hugging_face, read_hugging_face
 from eat.interop.pretrained import load_strictly, read_model
 from eat.model.classifier import EATClassifier
@@ -20,16 +22,130 @@ from eat.pretraining.model import EATForPreTraining, EATStudent
 from eat.pretraining.teacher import EMATeacher
 
 
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint in memory, from which each part of the model can be built.
+
+    Attributes
+    ----------
+    path
+        Where it was read from; error messages begin with it.
+    config
+        Sizes and options of the parts; ``kind`` is ``pretraining``, ``classifier`` or
+        ``encoder`` (a Hugging Face folder without a head).
+    state
+        The weights, under this toolkit's names.
+    """
+
+    path: str | Path
+    config: dict[str, Any]
+    state: dict[str, Tensor]
+
+    @classmethod
+    def read(cls, path: str | Path) -> Checkpoint:
+        """Read a checkpoint of any supported format.
+
+        Parameters
+        ----------
+        path
+            A model folder of this toolkit, an official fairseq ``.pt`` file, or a
+            downloaded Hugging Face folder of the authors.
+
+        Raises
+        ------
+        CheckpointError
+            If it is none of them, missing or corrupt.
+        """
+        if is_hugging_face(path):
+            return cls(path, *read_hugging_face(path))
+        if Path(path).is_dir():
+            return cls(path, *read_model(path))
+        return cls(path, *read_fairseq(path))
+
+    @property
+    def kind(self) -> str:
+        """Kind of the model: ``pretraining``, ``classifier`` or ``encoder``."""
+        return self.config["kind"]
+
+    @property
+    def labels(self) -> tuple[str, ...] | None:
+        """Class names in the order of the logits; None if the checkpoint has none."""
+        labels = self.config.get("labels")
+        return None if labels is None else tuple(labels)
+
+    def frontend(self, **overrides: float) -> LogMel:
+        """Build the front end; `overrides` replace `mean`, `std` or `num_frames`."""
+        with self._matching_config():
+            return LogMel(**{**self.config.get("frontend", {}), **overrides})
+
+    def encoder(self, weights: str = "student") -> EATEncoder:
+        """Build the student's or the teacher's encoder, in evaluation mode."""
+        if weights not in ("student", "teacher"):
+            raise CheckpointError(
+                f"{self.path}: weights '{weights}': choose 'student' or 'teacher'"
+            )
+        if self.kind != "pretraining" and weights == "teacher":
+            raise CheckpointError(f"{self.path}: this {self.kind} has no teacher")
+        with self._matching_config():
+            encoder = EATEncoder(**self.config["encoder"])
+        prefix = f"{weights}.encoder." if self.kind == "pretraining" else "encoder."
+        state = {
+            name.removeprefix(prefix): tensor
+            for name, tensor in self.state.items()
+            if name.startswith(prefix)
+        }
+        load_strictly(encoder, state, self.path)
+        return encoder.eval()
+
+    def classifier(self) -> EATClassifier:
+        """Build the fine-tuned classifier, in evaluation mode."""
+        self._require_kind("classifier")
+        with self._matching_config():
+            encoder = EATEncoder(**self.config["encoder"])
+            num_classes, pooling = self.config["num_classes"], self.config["pooling"]
+            classifier = EATClassifier(encoder, num_classes, pooling)
+        load_strictly(classifier, self.state, self.path)
+        return classifier.eval()
+
+    def pretraining(self) -> EATForPreTraining:
+        """Build student, decoder and teacher."""
+        self._require_kind("pretraining")
+        config = self.config
+        with self._matching_config():
+            encoder = EATEncoder(**config["encoder"])
+            decoder = CNNDecoder(**config["decoder"])
+            student = EATStudent(encoder, decoder, **config.get("student", {}))
+            teacher = EMATeacher(encoder, **config.get("teacher", {}))
+            model = EATForPreTraining(student, teacher, config["utterance_weight"])
+        load_strictly(model, self.state, self.path)
+        return model
+
+    def _require_kind(self, kind: str) -> None:
+        if self.kind != kind:
+            raise CheckpointError(
+                f"{self.path}: is of kind '{self.kind}', expected '{kind}'"
+            )
+
+    @contextmanager
+    def _matching_config(self) -> Iterator[None]:
+        try:
+            yield
+        except (KeyError, TypeError) as error:
+            raise CheckpointError(
+                f"{self.path}: its config does not fit this model ({error}; was it "
+                "edited, or written by another version?)"
+            ) from error
+
+
 def load_encoder(path: str | Path, weights: str = "student") -> EATEncoder:
-    """Load an encoder from a checkpoint, pre-trained or fine-tuned.
+    """Load the encoder of a pre-trained or fine-tuned checkpoint.
 
     Parameters
     ----------
     path
-        A model folder of ours, an official fairseq ``.pt`` file, or an official
-        Hugging Face folder.
+        See :meth:`Checkpoint.read`.
     weights
-        ``student`` (what the paper fine-tunes) or ``teacher``; a fine-tuned
+        ``student`` (which the paper fine-tunes) or ``teacher``; a fine-tuned
         checkpoint has only one encoder, its ``student``.
 
     Returns
@@ -40,66 +156,31 @@ def load_encoder(path: str | Path, weights: str = "student") -> EATEncoder:
     Raises
     ------
     CheckpointError
-        If the file is missing, damaged or has no such weights.
+        If the checkpoint is missing, corrupt or has no such weights.
     """
-    config, state = read_checkpoint(path)
-    prefix = "encoder."
-    if config["kind"] == "pretraining":
-        prefix = f"{weights}.encoder."
-    elif weights != "student":
-        raise CheckpointError(f"{path}: a {config['kind']} has no {weights} weights")
-    with _config_must_fit(path):
-        encoder = EATEncoder(**config["encoder"])
-    load_strictly(encoder, _below(prefix, state, path), path)
-    return encoder.eval()
+    return Checkpoint.read(path).encoder(weights)
 
 
 def load_frontend(path: str | Path) -> LogMel:
-    """The spectrograms that a checkpoint's model expects: its length and constants.
+    """Load the front end: the input length and normalization of a checkpoint.
 
     Raises
     ------
     CheckpointError
-        If the checkpoint is missing or damaged.
+        If the checkpoint is missing or corrupt.
     """
-    config, _ = read_checkpoint(path)
-    with _config_must_fit(path):
-        return LogMel(**config["frontend"])
-
-
-def initialize_encoder(encoder: EATEncoder, path: str | Path) -> None:
-    """Give an encoder the student's weights of a checkpoint, as fine-tuning does.
-
-    Raises
-    ------
-    CheckpointError
-        If the checkpoint's encoder has another size or options than this one.
-    """
-    loaded = load_encoder(path)
-    for option, value in encoder.config.items():
-        # The length of the fixed table of positions may differ.
-        if option != "max_frames" and loaded.config[option] != value:
-            raise CheckpointError(
-                f"{path}: its encoder has {option} {loaded.config[option]}, the YAML "
-                f"file {value} (use the settings it was pre-trained with)"
-            )
-    load_strictly(encoder, loaded.state_dict(), path)
+    return Checkpoint.read(path).frontend()
 
 
 def load_classifier(path: str | Path) -> EATClassifier:
-    """Load a fine-tuned classifier, in evaluation mode: ``clf(spec)`` gives logits.
+    """Load a fine-tuned classifier in evaluation mode: ``clf(spec)`` gives logits.
 
     Raises
     ------
     CheckpointError
-        If the checkpoint is missing, damaged or not a classifier.
+        If the checkpoint is missing, corrupt or not a classifier.
     """
-    config, state = _read_kind(path, "classifier")
-    with _config_must_fit(path):
-        encoder = EATEncoder(**config["encoder"])
-        classifier = EATClassifier(encoder, config["num_classes"], config["pooling"])
-    load_strictly(classifier, state, path)
-    return classifier.eval()
+    return Checkpoint.read(path).classifier()
 
 
 def load_pretraining(path: str | Path) -> EATForPreTraining:
@@ -108,77 +189,31 @@ def load_pretraining(path: str | Path) -> EATForPreTraining:
     Raises
     ------
     CheckpointError
-        If the checkpoint is missing, damaged or not a pre-trained model.
+        If the checkpoint is missing, corrupt or not a pre-trained model.
     """
-    config, state = _read_kind(path, "pretraining")
-    config, state = _rename_center(config, state)
-    with _config_must_fit(path):
-        encoder = EATEncoder(**config["encoder"])
-        decoder = CNNDecoder(**config["decoder"])
-        student = EATStudent(encoder, decoder, **config.get("student", {}))
-        teacher = EMATeacher(encoder, **config.get("teacher", {}))
-        model = EATForPreTraining(student, teacher, config["utterance_weight"])
-    load_strictly(model, state, path)
-    return model
+    return Checkpoint.read(path).pretraining()
 
 
-def read_checkpoint(path: str | Path) -> tuple[dict, dict[str, Tensor]]:
-    """Config and state of a model folder, ours or theirs, or an official file.
+def initialize_encoder(encoder: EATEncoder, path: str | Path) -> None:
+    """Load the student's weights of a checkpoint into an encoder, for fine-tuning.
 
     Raises
     ------
     CheckpointError
-        If it is neither.
+        If the checkpoint's encoder differs from this one in size or options.
     """
-    if is_hugging_face(path):
-        return read_hugging_face(path)
-    if Path(path).is_dir():
-        return read_model(path)
-    return read_official(path)
+    loaded = load_encoder(path)
+    for option, value in encoder.config.items():
+        # The table of fixed positions may be of another length.
+        if option != "max_frames" and loaded.config[option] != value:
+            raise CheckpointError(
+                f"{path}: its encoder has {option} {loaded.config[option]}, the YAML "
+                f"file {value} (use the settings of pre-training)"
+            )
+    load_strictly(encoder, loaded.state_dict(), path)
 
 
-@contextmanager
-def _config_must_fit(path: str | Path) -> Iterator[None]:
-    try:
-        yield
-    except (KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"{path}: its config does not describe such a model ({error}; was it "
-            "edited, or made by another version?)"
-        ) from error
-
-
-def _read_kind(path: str | Path, kind: str) -> tuple[dict, dict[str, Tensor]]:
-    config, state = read_checkpoint(path)
-    if config["kind"] != kind:
-        raise CheckpointError(
-            f"{path}: holds a {config['kind']} model, not a {kind} one"
-        )
-    return config, state
-
-
-def _rename_center(
-    config: dict, state: dict[str, Tensor]
-) -> tuple[dict, dict[str, Tensor]]:
-    """Translate the names that version 0.1 gave to the centering of the targets."""
-    teacher = {
-        key.replace("centre", "center"): value
-        for key, value in config.get("teacher", {}).items()
-    }
-    weights = {
-        key.replace("teacher.centre", "teacher.center"): state[key] for key in state
-    }
-    return {**config, "teacher": teacher}, weights
-
-
-def _below(
-    prefix: str, state: Mapping[str, Tensor], path: str | Path
-) -> dict[str, Tensor]:
-    found = {
-        name.removeprefix(prefix): tensor
-        for name, tensor in state.items()
-        if name.startswith(prefix)
-    }
-    if not found:
-        raise CheckpointError(f"{path}: no weights under '{prefix}'")
-    return found
+def read_checkpoint(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read the config and the state of a checkpoint, see :meth:`Checkpoint.read`."""
+    checkpoint = Checkpoint.read(path)
+    return checkpoint.config, checkpoint.state

@@ -3,91 +3,109 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from eat.errors import CheckpointError
+from eat.utils.files import atomic_path, write_json
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 
+# Names in folders written by version 0.1, and those used since.
+RENAMED_TEACHER_OPTIONS = {"centre_momentum": "center_momentum"}
+RENAMED_WEIGHTS = {"teacher.centre": "teacher.center"}
 
-def save_model(folder: str | Path, config: Mapping, model: nn.Module) -> None:
-    """Write a model folder, replacing each file only once it is complete.
+
+def save_model(folder: str | Path, config: Mapping[str, Any], model: nn.Module) -> None:
+    """Write a model folder; each file is replaced only once it is complete.
 
     Parameters
     ----------
     folder
-        Where to write; made if missing.
+        Folder to write; created if missing.
     config
         What :mod:`eat.interop.loading` needs to build the model again.
     model
-        The module whose state is written.
+        Module whose state is written.
 
     Raises
     ------
     CheckpointError
-        If it cannot be written.
+        If the weights cannot be written.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     state = {
-        name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()
+        name: tensor.detach().cpu().contiguous()
+        for name, tensor in model.state_dict().items()
     }
-    partial = folder / f".{WEIGHTS}.partial"
     try:
-        save_file(state, partial, metadata={"format": "pt"})
-    except SafetensorError as error:  # also where the disk is full
-        partial.unlink(missing_ok=True)
+        with atomic_path(folder / WEIGHTS) as temporary:
+            save_file(state, temporary, metadata={"format": "pt"})
+    except SafetensorError as error:  # for instance if the disk is full
         raise CheckpointError(
-            f"{folder / WEIGHTS}: cannot be written, {error} (free space or mend the "
-            "disk; the same command goes on)"
+            f"{folder / WEIGHTS}: cannot be written, {error} (free some space and "
+            "re-run the same command to resume)"
         ) from error
-    os.replace(partial, folder / WEIGHTS)
-    partial = folder / f".{CONFIG}.partial"
-    partial.write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
-    os.replace(partial, folder / CONFIG)
+    write_json(folder / CONFIG, config)
 
 
-def read_model(folder: str | Path) -> tuple[dict, dict[str, Tensor]]:
+def read_model(folder: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Read the config and the state of a model folder.
 
     Raises
     ------
     CheckpointError
-        If a file is missing or damaged.
+        If a file is missing or corrupt.
     """
     folder = Path(folder)
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise CheckpointError(
-                f"{folder}: no {name} in it (give a model folder, RUN/model of a "
-                "finished run, or an official .pt file)"
+                f"{folder}: contains no {name} (give a model folder, such as RUN/model "
+                "of a finished run, or an official .pt file)"
             )
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         state = load_file(folder / WEIGHTS)
     except (ValueError, SafetensorError) as error:
-        raise CheckpointError(f"{folder}: damaged model folder ({error})") from error
+        raise CheckpointError(f"{folder}: corrupt model folder ({error})") from error
     if not isinstance(config, dict) or "kind" not in config:
-        raise CheckpointError(f"{folder}: {CONFIG} names no kind of model of ours")
-    return config, state
+        raise CheckpointError(
+            f"{folder}: {CONFIG} has no 'kind' (not a model folder of this toolkit)"
+        )
+    return _update_names(config, state)
+
+
+def _update_names(
+    config: dict[str, Any], state: dict[str, Tensor]
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Translate the names of version 0.1; later folders pass unchanged."""
+    if isinstance(config.get("teacher"), dict):
+        config["teacher"] = _rename(config["teacher"], RENAMED_TEACHER_OPTIONS)
+    return config, _rename(state, RENAMED_WEIGHTS)
+
+
+def _rename(values: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    return {names.get(name, name): value for name, value in values.items()}
 
 
 def load_strictly(
     module: nn.Module, state: Mapping[str, Tensor], source: str | Path
 ) -> None:
-    """Load a state which must fit the module exactly.
+    """Load a state that must fit the module exactly.
 
     Raises
     ------
     CheckpointError
-        Naming the first keys that are missing, unexpected or of another shape.
+        If it does not; the message names the first keys that are missing, unexpected
+        or of another shape.
     """
     own = module.state_dict()
     problems = [f"{name} missing" for name in own if name not in state]
@@ -101,6 +119,6 @@ def load_strictly(
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise CheckpointError(
             f"{source}: weights of another model: {'; '.join(problems[:3])}{more} "
-            "(use the same preset and options as when it was made)"
+            "(use the same preset and options as in training)"
         )
     module.load_state_dict(state)

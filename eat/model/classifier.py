@@ -1,4 +1,4 @@
-"""EAT with a classification head, as fine-tuned in the paper (section 4.2)."""
+"""EAT with a classification head, for fine-tuning (paper section 4.2)."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class EATClassifier(nn.Module):
         return self.head(self.norm(self.pool(encoded)))
 
     def pool(self, encoded: EncoderOutput) -> Tensor:
-        """One vector a clip, `[B, D]`."""
+        """Pool the tokens to one vector for each clip `[B, D]`."""
         if self.pooling == "cls":
             return encoded.cls
         if self.pooling == "mean":
@@ -65,7 +65,7 @@ def linear_softmax(patches: Tensor) -> Tensor:
     """Pool `[B, N, D]` to `[B, D]`, each channel weighted by its own sigmoid.
 
     The pooled value is the logit of ``sum(p^2) / sum(p)`` with ``p = sigmoid(patches)``
-    (Wang et al. 2019); the small constant is the official code's and keeps the
+    (Wang et al., 2019). The small constant, taken from the official code, keeps the
     probability below 1.
     """
     log_p = F.logsigmoid(patches.float())

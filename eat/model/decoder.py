@@ -1,4 +1,4 @@
-"""The light 2-D CNN decoder that fills the removed patches (paper section 3.3)."""
+"""The lightweight 2-D CNN decoder of the masked patches (paper section 3.3)."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ NORM_EPS = 1e-5  # torch's default; the transformer's norms use 1e-6
 
 
 class CNNDecoder(nn.Module):
-    """Grouped 3 x 3 convolutions over the patch grid, each with a residual.
+    """Grouped 3 x 3 convolutions over the patch grid, with residual connections.
 
-    Tensors stay in channels-last memory throughout, so that the layer norms work on
-    the last axis and nothing is transposed.
+    All tensors are in channels-last memory, so that the layer norms act on the last
+    dimension and nothing is transposed.
 
     Parameters
     ----------
     dim
-        Width D, kept by every layer.
+        Width D of every layer.
     depth
         Number of convolutions.
     kernel
-        Kernel side, odd.
+        Kernel size, odd.
     groups
-        Convolution groups, a divisor of D.
+        Number of convolution groups, a divisor of D.
     """
 
     def __init__(
@@ -38,14 +38,14 @@ class CNNDecoder(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, grid: Tensor) -> Tensor:
-        """Refine a grid of patches (time, frequency) `[B, H, W, D]`, keeping its shape.
+        """Decode a (time, frequency) grid of patches `[B, H, W, D]` to the same shape.
 
-        The caller projects the cells it needs with :attr:`proj`: only removed cells
-        enter the loss, and the projection of the others would be wasted.
+        The caller applies :attr:`proj`, to the masked patches only: the others do not
+        enter the loss.
         """
         x = grid
         for convolution in self.convolutions:
-            # A permuted view of (B,H,W,D) memory *is* channels-last NCHW.
+            # A permuted view of [B, H, W, D] memory is NCHW in channels-last format.
             y = convolution(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
             x = x + F.gelu(F.layer_norm(y, y.shape[-1:], eps=NORM_EPS))
         return x

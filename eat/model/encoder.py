@@ -1,4 +1,4 @@
-"""The EAT encoder: patches, CLS token, a norm, then post-norm blocks."""
+"""The EAT encoder: patch embedding, CLS token, layer norm, post-norm blocks."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from eat.model.patching import PATCH, PatchEmbedding, sincos_positions
 from eat.model.transformer import NORM_EPS, PostNormBlock, init_bert_weights
 
-# Width, depth and heads. Base and large are the paper's; tiny trains in minutes on
-# two CPU cores, small is a ViT-S.
+# Base and large are the paper's; small has the size of ViT-S, tiny trains in minutes on
+# two CPU cores.
 PRESETS = {
     "tiny": {"dim": 128, "depth": 4, "num_heads": 2},
     "small": {"dim": 384, "depth": 12, "num_heads": 6},
@@ -22,19 +22,20 @@ PRESETS = {
 
 @dataclass
 class EncoderOutput:
-    """What the encoder returns.
+    """Output of the encoder.
 
     Attributes
     ----------
     cls
         CLS token of the last block `[B, D]`.
     patches
-        Patch tokens of the last block `[B, N, D]` (`[B, V, D]` if only some were
-        encoded).
+        Patch tokens of the last block `[B, N, D]`, or `[B, V, D]` if only the visible
+        ones were encoded.
     layers
-        On request, each block's output `[B, N+1, D]`, CLS first.
+        If requested, the output of each block `[B, N+1, D]`, CLS token first.
     ffn_outputs
-        On request, each block's feed-forward output `[B, N+1, D]`, CLS first.
+        If requested, the feed-forward output of each block `[B, N+1, D]`, CLS token
+        first.
     """
 
     cls: Tensor
@@ -49,16 +50,16 @@ class EATEncoder(nn.Module):
     Parameters
     ----------
     dim, depth, num_heads
-        Width D, number of blocks, heads per block.
+        Width D, number of blocks, attention heads per block.
     drop_path
-        Stochastic-depth rate of the last block; grows linearly from 0 at the first.
+        Stochastic-depth rate of the last block; it grows linearly from 0 at the first.
     max_frames
-        Longest input in frames; positions exist for this many.
+        Largest number of input frames; sets the number of positions.
     num_mels
-        Mel bins F.
+        Number of mel bins F.
     position_scale
-        Factor on the fixed positions. 1 is EAT; small runs need less, since strong
-        positions let a small student predict targets from position alone.
+        Factor of the fixed positions. 1 is EAT. Small models need a smaller one, since
+        they would otherwise predict the targets from the positions alone.
     """
 
     def __init__(
@@ -83,7 +84,7 @@ class EATEncoder(nn.Module):
         self.dim = dim
         self.patch_embedding = PatchEmbedding(dim)
         positions = sincos_positions(dim, (max_frames // PATCH, num_mels // PATCH))
-        # Recomputed, never trained: not worth the space in a checkpoint.
+        # Fixed and recomputed, so not part of a checkpoint.
         self.register_buffer("positions", positions * position_scale, persistent=False)
         self.cls_token = nn.Parameter(torch.randn(1, 1, dim))
         self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
@@ -95,12 +96,12 @@ class EATEncoder(nn.Module):
 
     @classmethod
     def from_preset(cls, preset: str, **options: float) -> EATEncoder:
-        """Build a named size: tiny, small, base or large.
+        """Build an encoder of size tiny, small, base or large.
 
         Raises
         ------
         ValueError
-            If there is no such preset.
+            If the preset does not exist.
         """
         if preset not in PRESETS:
             raise ValueError(f"encoder preset '{preset}': choose from {list(PRESETS)}")
@@ -109,32 +110,32 @@ class EATEncoder(nn.Module):
     def forward(
         self, spec: Tensor, return_layers: bool = False, return_ffn: bool = False
     ) -> EncoderOutput:
-        """Encode whole clips.
+        """Encode full clips.
 
         Parameters
         ----------
         spec
             Normalized log-mel `[B, T, F]`, T a multiple of 16.
         return_layers, return_ffn
-            Also return every block's output / feed-forward output.
+            Also return the outputs / feed-forward outputs of all blocks.
         """
         return self.encode(self.embed(spec), return_layers, return_ffn)
 
     def embed(self, spec: Tensor) -> Tensor:
-        """Patch tokens with positions: `[B, T, F]` to `[B, N, D]`."""
+        """Embed log-mel `[B, T, F]` as patch tokens with positions `[B, N, D]`."""
         patches = self.patch_embedding(spec)
         num_patches = patches.shape[1]
         if num_patches > len(self.positions):
             raise ValueError(
-                f"spectrogram of {spec.shape[1]} frames: the encoder has positions for "
-                f"{self.config['max_frames']} (cut the clip or raise max_frames)"
+                f"spectrogram of {spec.shape[1]} frames: the encoder supports up to "
+                f"{self.config['max_frames']} (cut the clip or increase max_frames)"
             )
         return patches + self.positions[:num_patches]
 
     def encode(
         self, patches: Tensor, return_layers: bool = False, return_ffn: bool = False
     ) -> EncoderOutput:
-        """Run CLS and the given patch tokens `[B, V, D]` through norm and blocks."""
+        """Apply layer norm and blocks to the CLS token and patch tokens `[B, V, D]`."""
         cls_token = self.cls_token.expand(len(patches), -1, -1)
         x = self.norm(torch.cat([cls_token.to(patches.dtype), patches], dim=1))
         layers, ffn_outputs = [], []

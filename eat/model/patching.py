@@ -1,20 +1,20 @@
-"""Spectrogram to patch tokens: the 16 x 16 embedding and its fixed 2-D positions."""
+"""Spectrogram to patch tokens: 16 x 16 embedding and fixed 2-D positions."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-PATCH = 16  # frames and mel bins a patch spans
+PATCH = 16  # side of a patch, in frames and in mel bins
 
 
 def grid_of(num_frames: int, num_mels: int = 128) -> tuple[int, int]:
-    """Patch grid ``(time, frequency)`` of a spectrogram.
+    """Return the patch grid ``(time, frequency)`` of a spectrogram.
 
     Raises
     ------
     ValueError
-        If either side is not a multiple of the patch size.
+        If a side is not a multiple of the patch size.
     """
     if num_frames % PATCH or num_mels % PATCH:
         raise ValueError(
@@ -25,12 +25,12 @@ def grid_of(num_frames: int, num_mels: int = 128) -> tuple[int, int]:
 
 
 def sincos_positions(dim: int, grid: tuple[int, int]) -> Tensor:
-    """Fixed 2-D sine-cosine positions `[N, D]`, rows in time-major order.
+    """Return fixed 2-D sine-cosine positions `[N, D]`, rows in time-major order.
 
     The first D/2 channels encode the frequency index, the last D/2 the time index;
     each half is ``[sin(p w), cos(p w)]`` with ``w = 10000^(-i / (D/4))``.
-    A row does not depend on the number of time steps, so that a shorter clip uses
-    the first rows of a longer grid.
+    A row does not depend on the number of time steps: a shorter clip uses the first
+    rows of a longer grid.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ def sincos_positions(dim: int, grid: tuple[int, int]) -> Tensor:
     time, frequency = torch.meshgrid(
         torch.arange(grid[0]), torch.arange(grid[1]), indexing="ij"
     )
-    # Double precision: float32 powers differ between libraries in the last digits.
+    # In float64, since float32 powers differ between libraries in the last digits.
     exponent = torch.arange(dim // 4, dtype=torch.float64) / (dim / 4)
     omega = 10000.0**-exponent
     halves = []
@@ -69,6 +69,6 @@ class PatchEmbedding(nn.Module):
         nn.init.xavier_uniform_(self.proj.weight.view(dim, -1))
 
     def forward(self, spec: Tensor) -> Tensor:
-        """Embed `[B, T, F]` log-mel to `[B, N, D]`, token = time * F/16 + frequency."""
+        """Embed log-mel `[B, T, F]` as `[B, N, D]`, token = time * F/16 + frequency."""
         grid_of(spec.shape[1], spec.shape[2])
         return self.proj(spec[:, None]).flatten(2).transpose(1, 2)

@@ -1,4 +1,4 @@
-"""The post-norm transformer block of EAT (that of data2vec 2.0) and its parts."""
+"""The post-norm transformer block of EAT, taken from data2vec 2.0, and its parts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Attention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Attend among the tokens of `[B, N, D]`."""
+        """Apply self-attention to tokens `[B, N, D]`."""
         batch, tokens, dim = x.shape
         qkv = self.qkv(x).view(batch, tokens, 3, self.num_heads, -1)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)
@@ -41,17 +41,17 @@ class Attention(nn.Module):
 
 
 def explicit_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Softmax attention written out, `[B, heads, N, D/heads]` each.
+    """Compute softmax attention without a fused kernel, `[B, heads, N, D/heads]` each.
 
-    On the CPU in bf16 this is quicker than the fused kernel at EAT's lengths.
-    The softmax is computed in fp32 as in the official code.
+    On the CPU in bf16 it is faster than the fused kernel at EAT's lengths. The softmax
+    is computed in fp32, as in the official code.
     """
     scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
     return scores.softmax(-1, dtype=torch.float32).to(value.dtype) @ value
 
 
 class FeedForward(nn.Module):
-    """Two linear layers around a GELU (the exact, erf form), 4 D wide inside.
+    """Two linear layers with an exact (erf) GELU and a hidden width of 4 D.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ class DropPath(nn.Module):
     Parameters
     ----------
     rate
-        Probability of dropping; the kept branches are scaled by ``1 / (1 - rate)``.
+        Probability of dropping; kept branches are scaled by ``1 / (1 - rate)``.
     """
 
     def __init__(self, rate: float) -> None:
@@ -83,7 +83,7 @@ class DropPath(nn.Module):
         self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:
-        """Drop whole rows of `[B, N, D]`."""
+        """Drop samples of `[B, N, D]`."""
         if not self.training or self.rate == 0.0:
             return x
         keep = 1.0 - self.rate
@@ -92,19 +92,19 @@ class DropPath(nn.Module):
 
 
 class PostNormBlock(nn.Module):
-    """Transformer block with the norms after the residual sums.
+    """Transformer block with layer norms after the residual sums.
 
-    Besides its output it returns that of its feed-forward branch, before the
-    residual sum: the layer output which EAT's teacher averages into targets.
+    It also returns the output of its feed-forward branch before the residual sum, which
+    EAT's teacher averages over the blocks into targets.
 
     Parameters
     ----------
     dim
         Width D.
     num_heads
-        Attention heads.
+        Number of attention heads.
     drop_path
-        Stochastic-depth rate of both branches.
+        Stochastic-depth rate of both residual branches.
     """
 
     def __init__(self, dim: int, num_heads: int, drop_path: float = 0.0) -> None:
@@ -116,16 +116,16 @@ class PostNormBlock(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Map `[B, N, D]` to the block's output and its feed-forward output."""
+        """Return the block's output and its feed-forward output for `[B, N, D]`."""
         x = self.norm1(x + self.drop_path(self.attn(x)))
         ffn_output = self.mlp(x)
         return self.norm2(x + self.drop_path(ffn_output)), ffn_output
 
 
 def init_bert_weights(module: nn.Module) -> None:
-    """Initialize as the official run does: linear layers N(0, 0.02), biases 0.
+    """Initialize linear layers from N(0, 0.02), biases with 0, as the official code.
 
-    Use as ``model.apply(init_bert_weights)``; norms keep torch's ones and zeros.
+    Use as ``model.apply(init_bert_weights)``; layer norms keep torch's ones and zeros.
     """
     if isinstance(module, nn.Linear):
         nn.init.normal_(module.weight, std=0.02)
