@@ -1,33 +1,29 @@
 """EAT, the Efficient Audio Transformer: pre-training, fine-tuning and use.
 
-From an audio file to features::
+From an audio file to features:
 
     import eat
 
     model = eat.from_pretrained("RUN/model")
     features = model.encode_file("dog.wav").values  # [D]
 
-Functions
----------
-from_pretrained
-    Audio in, features out, with any checkpoint: a model folder of this toolkit, an
-    official fairseq ``.pt`` file, or a downloaded Hugging Face folder of the authors.
-load_encoder, load_classifier, load_frontend, load_pretraining
-    The parts of a checkpoint: spectrogram to tokens, spectrogram to logits, waveform to
-    spectrogram, and student, decoder and teacher with the objective.
+Checkpoints (a model folder of this toolkit, an official fairseq ``.pt`` file, or a
+downloaded Hugging Face folder of the authors):
 
-Training and scripts
---------------------
-Each folder in ``recipes/`` (AudioSet, ESC50, SpeechCommands, OwnData) has a README and
-a ``train.py`` for ``hparams/pretrain.yaml`` and ``hparams/finetune.yaml``. In
-``tools/``, ``extract_features.py`` writes the features of a corpus and
-``compute_stats.py`` finds its normalization constants. The documentation is in
-``docs/``.
+- ``from_pretrained``: the whole model, from audio to features
+- ``load_encoder``: spectrogram to tokens
+- ``load_classifier``: spectrogram to logits
+- ``load_frontend``: waveform to spectrogram
+- ``load_pretraining``: student, decoder and teacher with the training objective
 
-Symbols
--------
-Shapes are written with B batch, K clones (masks) per clip, N patches, V visible
-patches, D width, T frames, F mel bins, S samples and C classes.
+Training: each folder in ``recipes/`` (AudioSet, ESC50, SpeechCommands, OwnData) has a
+README and a ``train.py`` for ``hparams/pretrain.yaml`` and ``hparams/finetune.yaml``.
+
+Tools: ``tools/extract_features.py`` writes the features of a corpus,
+``tools/compute_stats.py`` finds its normalization constants. More is in ``docs/``.
+
+Symbols in shapes: B batch, K clones (masks) per clip, N patches, V visible patches, D
+width, T frames, F mel bins, S samples, C classes.
 """
 
 from __future__ import annotations

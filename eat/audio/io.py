@@ -78,8 +78,8 @@ def _check_end(file: soundfile.SoundFile, path: Path) -> None:
         found = 0
     if not found:
         raise AudioError(
-            f"{path}: truncated, its header declares {file.frames} samples and the last "
-            "is missing (copy or download it again)"
+            f"{path}: truncated, its header declares {file.frames} samples and the "
+            "last is missing (copy or download it again)"
         )
 
 

@@ -225,12 +225,16 @@ def _check_batch(wav: Tensor, lengths: Tensor | None) -> None:
             f"wav: expected floating-point samples [B, S] in [-1, 1], got {wav.dtype} "
             f"{list(wav.shape)} (one clip: wav[None])"
         )
-    if lengths is not None and (
-        lengths.shape != (len(wav),) or lengths.is_floating_point()
-    ):
+    if lengths is None:
+        return
+    if lengths.shape != (len(wav),) or lengths.is_floating_point():
         raise ValueError(
             f"lengths: expected samples as integers [{len(wav)}], got {lengths.dtype} "
             f"{list(lengths.shape)} (relative lengths: multiply by wav.shape[1], round)"
+        )
+    if lengths.min() < 0 or lengths.max() > wav.shape[1]:
+        raise ValueError(
+            f"lengths: {lengths.tolist()}, but wav has {wav.shape[1]} samples"
         )
 
 

@@ -85,6 +85,13 @@ def test_library_stands_on_its_own(path):
         assert "speechbrain" not in packages
 
 
-def test_import_eat_leaves_speechbrain_alone():
-    code = "import sys, eat; sys.exit('speechbrain' in sys.modules)"
+HEAVY = ("speechbrain", "pandas", "matplotlib", "scipy")
+
+
+@pytest.mark.parametrize(
+    ("code", "absent"),
+    [("import eat", ("torch", *HEAVY)), ("import eat; eat.from_pretrained", HEAVY)],
+)
+def test_import_eat_is_light(code, absent):
+    code = f"import sys; {code}; sys.exit(any(m in sys.modules for m in {absent}))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

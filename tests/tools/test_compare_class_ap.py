@@ -1,4 +1,4 @@
-"""tools/compare_class_ap.py: two files held against each other."""
+"""tools/compare_class_ap.py: the comparison of two files."""
 
 import importlib.util
 import math
@@ -36,9 +36,7 @@ def test_means_ranks_and_missing_classes(compared):
     assert "a.txt: 6 classes, mAP 0.4200, 1 without a value" in out
     assert "b.txt: 6 classes, mAP 0.5167, 0 without a value" in out
     assert "Only in A, 1 classes: X\nOnly in B, 1 classes: Y\n" in out
-    assert (
-        "5 classes in both files; left out, without a value in one or both: Hum" in out
-    )
+    assert "5 classes in both files" in out and "in one or both: Hum" in out
     # Ranks 4 3 2 1 against 4 3 1 2: 1 - 6 * 2 / (4 * 15).
     assert "mAP 0.5000 in A, 0.5750 in B" in out and "rank correlation 0.800" in out
     assert "B - A +0.0750, mean absolute difference 0.1250" in out
@@ -60,11 +58,9 @@ def test_files_without_a_common_class(compared):
 
 
 def test_errors_are_one_line(tmp_path):
-    (tmp_path / "bad.txt").write_text("no such thing")
+    (tmp_path / "bad.txt").write_text("not a table")
     (tmp_path / "binary.txt").write_bytes(b"\x80\x02")
-    faults = {"none": "No such file", "bad": "its first line", "binary": "no text file"}
-    for name, message in faults.items():
+    for name in ("none", "bad", "binary"):
         path = str(tmp_path / f"{name}.txt")
-        told = rf"^compare_class_ap: .*{name}\.txt: {message}"
-        with pytest.raises(SystemExit, match=told):
+        with pytest.raises(SystemExit, match=rf"^error: .*{name}\.txt: [^\n]+$"):
             compare_class_ap.main([path, path])

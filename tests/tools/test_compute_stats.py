@@ -43,7 +43,7 @@ def bins(path, samples):
 
 
 @pytest.mark.parametrize(("seconds", "samples"), [(10.26, 8000), (0.2, 3200)])
-def test_prints_what_torchaudio_gives(corpus, capsys, seconds, samples):
+def test_prints_the_statistics_of_torchaudio(corpus, capsys, seconds, samples):
     run(corpus, "--max_seconds", str(seconds))
     values = torch.cat([bins(path, samples) for path in corpus.glob("*.wav")])
     mean, std = values.mean().item(), values.std(unbiased=False).item()
@@ -53,7 +53,7 @@ def test_prints_what_torchaudio_gives(corpus, capsys, seconds, samples):
     assert third == f"--norm_mean {mean:.3f} --norm_std {std:.3f}"
 
 
-def test_the_seed_decides_which_clips(corpus, capsys):
+def test_the_seed_selects_the_clips(corpus, capsys):
     printed = []
     for seed in ("0", "0", "1", "2", "3"):
         run(corpus, "--clips", "2", "--seed", seed)
@@ -64,7 +64,7 @@ def test_the_seed_decides_which_clips(corpus, capsys):
 
 
 def test_unreadable_files_are_skipped_counted_and_named(corpus, capsys):
-    (corpus / "1.wav").write_text("no audio")
+    (corpus / "1.wav").write_text("not audio")
     (corpus / "3.wav").unlink()
     run(corpus)
     out, err = capsys.readouterr()
@@ -73,17 +73,17 @@ def test_unreadable_files_are_skipped_counted_and_named(corpus, capsys):
     assert sorted(named) == ["1", "3"]
 
 
-def test_a_corpus_without_sound_is_an_error(corpus):
+def test_a_silent_or_missing_corpus_is_an_error(corpus):
     for path in corpus.glob("*.wav"):
         path.unlink()
-    with pytest.raises(SystemExit, match="error: no sound in these clips"):
+    with pytest.raises(SystemExit, match="^error: .*--data_folder"):
         run(corpus)
     for path in range(5):
         soundfile.write(corpus / f"{path}.wav", np.zeros(8000), 16000)
-    with pytest.raises(SystemExit, match="error: no sound in these clips"):
+    with pytest.raises(SystemExit, match="^error: .*--data_folder"):
         run(corpus)
 
 
 def test_a_missing_manifest_is_one_line(tmp_path):
-    with pytest.raises(SystemExit, match="^error: .*pretrain.csv: cannot be read"):
+    with pytest.raises(SystemExit, match="^error: .*pretrain.csv"):
         run(tmp_path)

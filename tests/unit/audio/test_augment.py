@@ -21,7 +21,7 @@ def generator(seed=0):
 
 
 def batch_of_ramps(lengths):
-    """Rows 1, 2, ... length, then zeros: each value tells where it came from."""
+    """Rows 1, 2, ... length, then zeros: each value identifies its position."""
     position = torch.arange(max(lengths)) + 1.0
     return position * (position <= torch.tensor(lengths)[:, None])
 
@@ -68,7 +68,7 @@ def test_mixing_equals_the_official_numbers():
     torch.testing.assert_close(labels, parity["mixup_y"])
 
 
-def test_middle_clip_of_an_odd_batch_stays():
+def test_middle_clip_of_an_odd_batch_is_unchanged():
     spec, labels = torch.randn(3, 4, 5), torch.eye(3)
     mixed, mixed_labels = mix_with_flipped(spec, labels, 0.25)
     torch.testing.assert_close(mixed[1], spec[1])
@@ -77,7 +77,7 @@ def test_middle_clip_of_an_odd_batch_stays():
 
 
 def lambdas(alpha, probability, draws=4000):
-    """Return the lambda of many mixups, read off a batch of one-hot labels."""
+    """Return the lambda of many mixups, taken from a batch of one-hot labels."""
     gen, spec, labels = generator(), torch.zeros(2, 1, 1), torch.eye(2)
     return torch.stack(
         [mixup(spec, labels, alpha, probability, gen)[1][0, 0] for _ in range(draws)]
@@ -90,7 +90,7 @@ def test_lambda_is_beta():
     assert lam.var() == pytest.approx(1 / (4 * 2.6), rel=0.05)
 
 
-def test_probability_is_that_of_mixing_a_batch():
+def test_probability_of_mixing_a_batch():
     unmixed = (lambdas(alpha=0.8, probability=0.9) == 1.0).float().mean()
     assert unmixed == pytest.approx(0.1, abs=0.015)
     assert (lambdas(alpha=0.8, probability=0.0, draws=50) == 1.0).all()
@@ -105,7 +105,7 @@ def test_clip_and_label_share_one_lambda():
 
 @pytest.mark.parametrize("ratio", [0.2, 0.4])
 def test_spec_augment_equals_torchaudio_given_the_same_draws(ratio):
-    # Fewer than 16 draws at a time come out alike for all shapes on the CPU.
+    # On the CPU, fewer than 16 draws at a time are the same for all shapes.
     spec = torch.randn(8, 96, 64)
     for seed in range(20):
         torch.manual_seed(seed)
@@ -117,13 +117,13 @@ def test_spec_augment_equals_torchaudio_given_the_same_draws(ratio):
         assert torch.equal(spec_augment(spec, ratio, generator(seed)), expected[:, 0])
 
 
-def test_spec_augment_masks_one_band_and_one_stretch():
+def test_spec_augment_masks_one_band_and_one_interval():
     spec = torch.ones(300, 50, 40)
     out = spec_augment(spec, 0.2, generator())
-    blank = out == 0
-    band, stretch = blank.all(dim=1), blank.all(dim=2)
-    assert torch.equal(blank, band[:, None, :] | stretch[:, :, None])
-    for mask, widest in ((band, 8), (stretch, 10)):
+    masked = out == 0
+    band, interval = masked.all(dim=1), masked.all(dim=2)
+    assert torch.equal(masked, band[:, None, :] | interval[:, :, None])
+    for mask, widest in ((band, 8), (interval, 10)):
         width = mask.sum(dim=1)
         assert width.max() == widest - 1  # floor(U[0, 1) * widest)
         assert width.min() == 0
@@ -133,12 +133,12 @@ def test_spec_augment_masks_one_band_and_one_stretch():
 
 
 def shift_of(clip, source):
-    """Shifts that turn a clip of whole numbers into `clip`, noise aside."""
+    """Shifts that turn a clip of integers into `clip`, without the noise."""
     return [s for s in range(-10, 10) if torch.equal(clip.floor(), source.roll(s, 0))]
 
 
 def test_shift_is_a_circular_roll_along_time():
-    # Whole numbers plus noise below 0.1: the floor is the rolled clip.
+    # Integers plus noise below 0.1: the floor is the rolled clip.
     spec = torch.arange(40 * 24 * 8.0).reshape(40, 24, 8)
     out = noise_and_shift(spec, generator())
     shifts = [shift_of(clip, source) for clip, source in zip(out, spec, strict=True)]

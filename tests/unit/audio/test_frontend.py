@@ -10,9 +10,9 @@ MEAN, STD = -4.268, 4.569
 
 
 def reference(clip, num_frames):
-    """The official recipe for one clip: mean, fbank, raw zeros, normalize."""
+    """The official steps for one clip: mean, fbank, raw zeros, normalization."""
     padded = torch.zeros(num_frames, 128)
-    if len(clip) < 400:  # torchaudio refuses what has no whole window
+    if len(clip) < 400:  # torchaudio refuses clips shorter than a window
         return (padded - MEAN) / (2 * STD)
     fbank = kaldi.fbank(
         (clip - clip.mean())[None],
@@ -34,7 +34,7 @@ def noise(seed, length, offset=0.05):
 
 
 def tone(length):
-    """A pure tone: bands far from it are all rounding, the hardest case."""
+    """A pure tone, the hardest case: other bands contain only rounding errors."""
     return 0.5 * torch.sin(torch.arange(length) * 0.3)
 
 
@@ -50,7 +50,7 @@ def test_ragged_batch_equals_torchaudio():
         torch.testing.assert_close(row, expected, atol=1e-4, rtol=0)
 
 
-def test_what_follows_a_clip_does_not_matter():
+def test_samples_after_a_clip_are_ignored():
     wav = torch.stack([noise(0, 20000), noise(0, 20000)])
     wav[1, 16000:] = 3.0
     one, other = LogMel(MEAN, STD, 128)(wav, torch.tensor([16000, 16000]))
@@ -58,7 +58,7 @@ def test_what_follows_a_clip_does_not_matter():
 
 
 def test_official_statistics_of_padding(misc_parity):
-    """10 s are 998 frames; the 26 padded ones hold the normalized raw zero."""
+    """10 s are 998 frames; the 26 padded ones are the normalized raw zero."""
     expected = misc_parity.numbers["fbank.inference"]
     assert num_frames_of(expected["samples_16k"]) == expected["frames_before_pad"]
     spec = LogMel(MEAN, STD, expected["target_length"])(noise(0, 160000)[None])
@@ -67,17 +67,17 @@ def test_official_statistics_of_padding(misc_parity):
 
 
 def test_official_frames(misc_parity):
-    """The first frames of a clip that the official code read, to its own numbers."""
+    """The first frames of a clip equal those of the official code."""
     for name in ("inference", "feature_extract"):
         wav = misc_parity[f"fbank.{name}.wav16k_first400"]
-        # The fixture's 400 samples are one window; their mean was that of the whole
-        # clip, which a frame's own mean removes again.
+        # The fixture's 400 samples are one window. The mean of the whole clip was
+        # subtracted from them, which subtracting the window's own mean undoes.
         spec = LogMel(MEAN, STD, 16)(wav[None])
         expected = misc_parity[f"fbank.{name}.first"][0]
         torch.testing.assert_close(spec[0, 0], expected, atol=1e-3, rtol=0)
 
 
-def test_autocast_does_not_touch_it():
+def test_autocast_has_no_effect():
     wav = noise(0, 16000)[None]
     frontend = LogMel(MEAN, STD, 96)
     with torch.autocast("cpu", torch.bfloat16):

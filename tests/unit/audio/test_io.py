@@ -5,7 +5,7 @@ import torch
 import torchaudio.functional
 
 from eat.audio.io import AudioInfo, inspect_audio, inspect_many, read_audio
-from eat.errors import AudioError
+from eat.errors import AudioError, AudioNotFoundError
 
 RATE = 16000
 
@@ -31,7 +31,7 @@ def assert_one_line(error, path):
     ("subtype", "step"),
     [("PCM_U8", 2**-7), ("PCM_16", 2**-15), ("PCM_24", 2**-23), ("FLOAT", 0)],
 )
-def test_wav_of_any_width_is_read_to_its_precision(tmp_path, subtype, step):
+def test_wav_of_any_bit_depth_is_read_to_its_precision(tmp_path, subtype, step):
     wav = noise(RATE)
     soundfile.write(tmp_path / "a.wav", wav, RATE, subtype=subtype)
     read = read_audio(tmp_path / "a.wav")
@@ -50,7 +50,7 @@ def test_compressed_files_are_read(tmp_path, kind):
     assert np.corrcoef(read, wav)[0, 1] > 0.99
 
 
-def test_inspect_tells_what_the_header_says(tmp_path):
+def test_inspect_returns_the_header(tmp_path):
     soundfile.write(tmp_path / "a.wav", noise(22050, channels=2), 44100)
     info = inspect_audio(tmp_path / "a.wav")
     assert info == AudioInfo(sample_rate=44100, num_frames=22050, channels=2)
@@ -82,23 +82,17 @@ def test_max_seconds_keeps_the_beginning(tmp_path, rate):
     assert torch.equal(read_audio(tmp_path / "a.wav", max_seconds=60), whole)
 
 
-def test_header_only_faults_are_one_clear_line(tmp_path):
+def test_unusable_files_are_refused_in_one_line(tmp_path):
     (tmp_path / "empty.wav").touch()
-    (tmp_path / "text.wav").write_text("This is no audio.\n" * 9)
+    (tmp_path / "text.wav").write_text("This is not audio.\n" * 9)
     (tmp_path / "folder.wav").mkdir()
     soundfile.write(tmp_path / "silent.wav", noise(0), RATE)
-    faults = {
-        "absent.wav": "no such file",
-        "empty.wav": "0 bytes",
-        "text.wav": "not readable as audio",
-        "folder.wav": "is a folder",
-        "silent.wav": "0 samples",
-    }
-    for name, fault in faults.items():
+    for name in ("absent.wav", "empty.wav", "text.wav", "folder.wav", "silent.wav"):
         for function in (inspect_audio, read_audio):
-            with pytest.raises(AudioError, match=fault) as error:
+            with pytest.raises(AudioError) as error:
                 function(tmp_path / name)
             assert_one_line(error, tmp_path / name)
+            assert isinstance(error.value, AudioNotFoundError) == (name == "absent.wav")
 
 
 @pytest.mark.parametrize("name", ["a.wav", "a.ogg", "a.flac"])
@@ -106,17 +100,17 @@ def test_truncated_files_are_found_without_decoding_them(tmp_path, name):
     soundfile.write(tmp_path / name, noise(10 * RATE), RATE)
     cut_in_half(tmp_path / name)
     for function in (inspect_audio, read_audio):
-        with pytest.raises(AudioError, match="truncated") as error:
+        with pytest.raises(AudioError) as error:
             function(tmp_path / name)
         assert_one_line(error, tmp_path / name)
 
 
-def test_flac_that_lacks_its_last_bytes_is_truncated(tmp_path):
+def test_flac_without_its_last_bytes_is_truncated(tmp_path):
     path = tmp_path / "a.flac"
     soundfile.write(path, noise(10 * RATE), RATE)
     assert inspect_audio(path).seconds == 10
     path.write_bytes(path.read_bytes()[:-10])
-    with pytest.raises(AudioError, match="promises 160000 samples and the last is not"):
+    with pytest.raises(AudioError, match="160000"):
         inspect_audio(path)
 
 
@@ -131,11 +125,11 @@ def test_wav_written_to_a_pipe_is_not_called_truncated(tmp_path):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_samples_that_are_no_numbers_are_refused(tmp_path, value):
+def test_nan_and_infinite_samples_are_refused(tmp_path, value):
     wav = noise(RATE)
     wav[77] = value
     soundfile.write(tmp_path / "a.wav", wav, RATE, subtype="FLOAT")
-    with pytest.raises(AudioError, match="NaN or infinite") as error:
+    with pytest.raises(AudioError) as error:
         read_audio(tmp_path / "a.wav")
     assert_one_line(error, tmp_path / "a.wav")
 

@@ -23,7 +23,7 @@ def clips():
 
 @pytest.fixture(scope="module")
 def kaldi_bins(clips):
-    """All bins as torchaudio's Kaldi filter bank gives them, clip by clip."""
+    """All bins of torchaudio's Kaldi filter bank, clip by clip."""
     options = {
         "htk_compat": True,
         "sample_frequency": 16000,
@@ -46,7 +46,9 @@ def statistics(clips, batch_size):
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 6])
-def test_equal_those_of_kaldi_features_of_any_batches(clips, kaldi_bins, batch_size):
+def test_equal_those_of_kaldi_features_for_any_batch_size(
+    clips, kaldi_bins, batch_size
+):
     result = statistics(clips, batch_size)
     assert result.frames == len(kaldi_bins) == 1 + 1 + 2 + 48 + 98 + 75
     assert result.mean == pytest.approx(kaldi_bins.mean().item(), abs=1e-5)
@@ -54,7 +56,7 @@ def test_equal_those_of_kaldi_features_of_any_batches(clips, kaldi_bins, batch_s
     assert result.std == pytest.approx(expected, abs=1e-5)
 
 
-def test_the_front_end_then_gives_mean_0_and_deviation_a_half(clips):
+def test_the_front_end_then_has_mean_0_and_std_a_half(clips):
     found = statistics(clips, 3)
     specs = [
         LogMel(found.mean, found.std, (len(clip) - 400) // 160 + 1)(clip[None])[0]
@@ -65,19 +67,19 @@ def test_the_front_end_then_gives_mean_0_and_deviation_a_half(clips):
     assert bins.std(unbiased=False).item() == pytest.approx(0.5, abs=1e-6)
 
 
-def test_padding_and_clips_without_a_frame_add_nothing(clips):
+def test_padding_and_clips_without_a_frame_are_ignored(clips):
     alone = statistics(clips[:1], 1)
     padded = LogMelStatistics()
     wav = torch.zeros(2, 16000)
     wav[0, :400], wav[1, :399] = clips[0], 1.0
     padded.update(wav, torch.tensor([400, 399]))
     assert padded.frames == 1
-    # In a longer batch the filter bank sums in another order.
+    # The filter bank of a longer batch sums in a different order.
     assert padded.mean == pytest.approx(alone.mean, rel=1e-7)
     assert padded.std == pytest.approx(alone.std, rel=1e-7)
 
 
-def test_many_equal_batches_lose_no_digits(clips):
+def test_many_equal_batches_lose_no_precision(clips):
     once, often = LogMelStatistics(), LogMelStatistics()
     wav, lengths = clips[0][None], torch.tensor([400])
     once.update(wav, lengths)
@@ -87,7 +89,7 @@ def test_many_equal_batches_lose_no_digits(clips):
     assert often.std == pytest.approx(once.std, rel=1e-13)
 
 
-def test_nothing_seen_is_not_a_number():
-    nothing = LogMelStatistics()
-    nothing.update(torch.zeros(1, 100), torch.tensor([100]))
-    assert nothing.frames == 0 and math.isnan(nothing.mean) and math.isnan(nothing.std)
+def test_no_frames_give_nan():
+    empty = LogMelStatistics()
+    empty.update(torch.zeros(1, 100), torch.tensor([100]))
+    assert empty.frames == 0 and math.isnan(empty.mean) and math.isnan(empty.std)

@@ -1,10 +1,11 @@
-"""Hugging Face folders of the authors give what their fairseq files give.
+"""The authors' Hugging Face folders give what their fairseq files give.
 
-The folders are made here from the official fairseq fixtures, named as several public
-programs that convert one into the other name them.
+The folders are written here from the official fairseq fixtures, with the names that
+several public conversion programs use.
 """
 
 import json
+import re
 
 import pytest
 import torch
@@ -22,7 +23,7 @@ def their_name(name):
 
 
 def make_folder(folder, official, **added):
-    """A folder as on the hub: the encoder, and the head if there is one."""
+    """Write a folder as on the hub: the encoder, and the head if there is one."""
     weights = torch.load(official, weights_only=True)["model"]
     kept = {
         their_name(name): tensor.contiguous()
@@ -31,15 +32,15 @@ def make_folder(folder, official, **added):
     }
     folder.mkdir()
     save_file({**kept, **added}, folder / "model.safetensors")
-    told = {"architectures": ["EATModel"], "model_type": "eat"}
-    (folder / "config.json").write_text(json.dumps(told))
+    config = {"architectures": ["EATModel"], "model_type": "eat"}
+    (folder / "config.json").write_text(json.dumps(config))
     return folder
 
 
 @pytest.fixture(autouse=True)
 def narrow_heads(monkeypatch):
     """The fixtures' attention heads are 12 wide, EAT's 64."""
-    monkeypatch.setattr("eat.interop.hugging_face.HEAD_WIDTH", 12)
+    monkeypatch.setattr("eat.interop.hugging_face.HEAD_DIM", 12)
 
 
 def test_pretrained_encoder(tmp_path, parity_folder, pretrain_parity):
@@ -64,25 +65,25 @@ def test_fine_tuned_classifier(tmp_path, parity_folder):
 def test_a_pretrained_folder_is_an_encoder_only(tmp_path, parity_folder):
     hub = make_folder(tmp_path / "hub", parity_folder / "official_pretrain.pt")
     for load in (eat.load_pretraining, eat.load_classifier):
-        with pytest.raises(CheckpointError, match="holds an? encoder model"):
+        with pytest.raises(CheckpointError, match=re.escape(str(hub))):
             load(hub)
-    with pytest.raises(CheckpointError, match="has no teacher weights"):
+    with pytest.raises(CheckpointError, match="teacher"):
         eat.load_encoder(hub, weights="teacher")
 
 
 def test_unknown_weights_are_refused(tmp_path, parity_folder):
     official = parity_folder / "official_pretrain.pt"
     added = {"model.gate.weight": torch.zeros(2)}
-    with pytest.raises(CheckpointError, match="'gate.weight', which has no counterp"):
+    with pytest.raises(CheckpointError, match="'gate.weight'"):
         eat.load_encoder(make_folder(tmp_path / "hub", official, **added))
 
 
-def test_damaged_folders_are_refused(tmp_path, parity_folder):
+def test_corrupt_folders_are_refused(tmp_path, parity_folder):
     hub = make_folder(tmp_path / "hub", parity_folder / "official_pretrain.pt")
     whole = (hub / "model.safetensors").read_bytes()
     (hub / "model.safetensors").write_bytes(whole[:1000])
-    with pytest.raises(CheckpointError, match="model.safetensors: cannot be read"):
+    with pytest.raises(CheckpointError, match="model.safetensors"):
         eat.load_encoder(hub)
     (hub / "model.safetensors").unlink()
-    with pytest.raises(CheckpointError, match="model.safetensors: cannot be read"):
+    with pytest.raises(CheckpointError, match="model.safetensors"):
         eat.load_encoder(hub)

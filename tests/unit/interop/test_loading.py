@@ -1,10 +1,12 @@
-"""Checkpoints come back as they were, or are refused in one line that says why."""
+"""Checkpoints are restored exactly, or refused in one line."""
 
-import copy
+import json
+import re
 import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 import eat
@@ -59,27 +61,6 @@ def equal(module, other):
     return same and all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
-def refusal(load, *arguments):
-    """The one line with which a checkpoint is refused, without its path."""
-    with pytest.raises(CheckpointError) as caught:
-        load(*arguments)
-    message = str(caught.value)
-    assert "\n" not in message
-    path = str(arguments[-1])
-    assert message.startswith(f"{path}: ")
-    return message.removeprefix(f"{path}: ")
-
-
-@pytest.fixture
-def official(parity_folder):
-    return parity_folder / "official_pretrain.pt"
-
-
-@pytest.fixture
-def official_finetuned(parity_folder):
-    return parity_folder / "official_finetuned.pt"
-
-
 # -- our folder -----------------------------------------------------------------------
 
 
@@ -107,24 +88,32 @@ def test_pretraining_round_trip(tmp_path, teacher):
     loaded = eat.load_pretraining(tmp_path)
     assert equal(saved, loaded) and loaded.utterance_weight == 5.0
     spec = torch.randn(2, 32, 128)
-    removed = (torch.arange(16) < 12).expand(4, 16)
+    mask = (torch.arange(16) < 12).expand(4, 16)
     noise = torch.zeros(4, 16, 8)
-    losses = [model(spec, removed, noise).loss for model in (saved, loaded)]
+    losses = [model(spec, mask, noise).loss for model in (saved, loaded)]
     assert torch.equal(*losses)
 
 
-def test_model_folders_of_version_0_1_load(tmp_path):
-    """They spell the centering of the targets ``centre``."""
-    saved = save_pretraining(tmp_path, center_momentum=0.9, num_patches=16)
-    saved.teacher.center.normal_()
-    config, _ = read_checkpoint(tmp_path)
-    config["teacher"] = {"centre_momentum": 0.9, "num_patches": 16}
-    old = copy.deepcopy(saved)
-    old.teacher.register_buffer("centre", saved.teacher.center)
-    del old.teacher.center
-    save_model(tmp_path, config, old)
+@pytest.mark.parametrize("momentum", [None, 0.9])
+def test_folders_of_version_0_1_load(tmp_path, momentum):
+    """Version 0.1 spelled the teacher's centering `centre`."""
+    options = {} if momentum is None else {"num_patches": 16}
+    saved = save_pretraining(tmp_path, center_momentum=momentum, **options)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["teacher"] = {
+        name.replace("center", "centre"): value
+        for name, value in config["teacher"].items()
+    }
+    state = load_file(tmp_path / "model.safetensors")
+    if momentum is not None:
+        state["teacher.centre"] = torch.randn_like(state.pop("teacher.center"))
+        saved.teacher.center.copy_(state["teacher.centre"])
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    save_file(state, tmp_path / "model.safetensors")
+    assert "centre_momentum" in config["teacher"]
     loaded = eat.load_pretraining(tmp_path)
-    assert equal(saved, loaded) and loaded.teacher.center_momentum == 0.9
+    assert equal(saved, loaded) and loaded.teacher.center_momentum == momentum
+    assert equal(eat.load_encoder(tmp_path, "teacher"), saved.teacher.encoder)
 
 
 def test_encoder_of_a_pretraining_is_student_or_teacher(tmp_path):
@@ -196,13 +185,12 @@ def altered(official, path, alter):
 POSITIONS = "modality_encoders.IMAGE.fixed_positional_encoder.positions"
 
 
-def test_other_positions_are_refused(official, tmp_path):
+def test_other_positions_are_refused(refusal, official, tmp_path):
     def alter(checkpoint):
         checkpoint["model"][POSITIONS][0, 3, 5] += 0.01
 
     path = altered(official, tmp_path / "x.pt", alter)
-    message = refusal(eat.load_encoder, path)
-    assert "positions are not EAT's fixed sine-cosine ones" in message
+    assert "positions" in refusal(eat.load_encoder, path)
 
 
 def test_half_precision_positions_are_accepted(official, tmp_path):
@@ -215,57 +203,53 @@ def test_half_precision_positions_are_accepted(official, tmp_path):
 
 
 @pytest.mark.parametrize("missing", ["_ema", POSITIONS, "blocks.1.attn.qkv.weight"])
-def test_official_file_without_a_part_is_refused(official, tmp_path, missing):
+def test_official_file_without_a_part_is_refused(refusal, official, tmp_path, missing):
     path = altered(official, tmp_path / "x.pt", lambda c: c["model"].pop(missing))
     message = refusal(eat.load_pretraining, path)
     assert missing in message
 
 
-def test_other_fairseq_model_is_refused(official, tmp_path):
+def test_other_fairseq_model_is_refused(refusal, official, tmp_path):
     def alter(checkpoint):
         checkpoint["model"] = {"encoder.weight": torch.zeros(2)}
 
-    message = refusal(eat.load_encoder, altered(official, tmp_path / "x.pt", alter))
-    assert "not an EAT model's" in message
+    refusal(eat.load_encoder, altered(official, tmp_path / "x.pt", alter))
 
 
-def test_plain_state_dict_is_refused(tmp_path):
+def test_plain_state_dict_is_refused(refusal, tmp_path):
     torch.save(make_encoder().state_dict(), tmp_path / "x.pt")
-    message = refusal(eat.load_encoder, tmp_path / "x.pt")
-    assert message == "no 'model' and 'cfg' entries (not a fairseq file)"
+    assert "'cfg'" in refusal(eat.load_encoder, tmp_path / "x.pt")
     torch.save([1, 2], tmp_path / "x.pt")
-    assert refusal(eat.load_encoder, tmp_path / "x.pt") == "holds list, not a mapping"
+    assert "list" in refusal(eat.load_encoder, tmp_path / "x.pt")
 
 
 # -- another model --------------------------------------------------------------------
 
 
-def test_wrong_kind(tmp_path, official, official_finetuned):
-    message = "holds a pretraining model, not a classifier one"
-    assert refusal(eat.load_classifier, official) == message
-    message = "holds a classifier model, not a pretraining one"
-    assert refusal(eat.load_pretraining, official_finetuned) == message
+def test_wrong_kind(refusal, tmp_path, official, official_finetuned):
+    refusal(eat.load_classifier, official)
+    refusal(eat.load_pretraining, official_finetuned)
     save_classifier(tmp_path)
-    assert refusal(eat.load_pretraining, tmp_path) == message
+    refusal(eat.load_pretraining, tmp_path)
 
 
 def test_classifier_has_no_teacher(official_finetuned):
-    with pytest.raises(CheckpointError, match="a classifier has no teacher weights"):
+    with pytest.raises(CheckpointError, match=re.escape(str(official_finetuned))):
         eat.load_encoder(official_finetuned, weights="teacher")
 
 
 def test_unknown_weights(official):
-    with pytest.raises(CheckpointError, match="no weights under 'nobody.encoder.'"):
+    with pytest.raises(CheckpointError, match="'nobody'"):
         eat.load_encoder(official, weights="nobody")
 
 
-def test_weights_of_another_size_name_the_shape(tmp_path):
+def test_weights_of_another_size_name_the_shape(refusal, tmp_path):
     save_classifier(tmp_path / "small")
     save_classifier(tmp_path / "wide", dim=16)
     shutil.copy(tmp_path / "small" / "config.json", tmp_path / "wide")
     message = refusal(eat.load_classifier, tmp_path / "wide")
-    assert "encoder.cls_token is [1, 1, 16], the model's [1, 1, 8]" in message
-    assert "more (use the same preset and options" in message
+    assert "encoder.cls_token" in message
+    assert "[1, 1, 16]" in message and "[1, 1, 8]" in message
 
 
 def test_state_without_any_key_is_refused():
@@ -274,13 +258,13 @@ def test_state_without_any_key_is_refused():
     with pytest.raises(CheckpointError) as caught:
         load_strictly(module, state, "x.pt")
     message = str(caught.value)
-    assert "weight missing; bias missing; other.0 unexpected and 3 more" in message
+    assert all(name in message for name in ("weight", "bias", "other.0", "3 more"))
 
 
 def test_a_refused_state_changes_nothing():
     module = nn.Linear(2, 2)
     before = module.weight.detach().clone()
-    with pytest.raises(CheckpointError, match="bias missing"):
+    with pytest.raises(CheckpointError, match="bias"):
         load_strictly(module, {"weight": torch.zeros(2, 2)}, "x.pt")
     assert torch.equal(module.weight, before)
 
@@ -305,24 +289,23 @@ def test_initialize_encoder_takes_the_student(tmp_path, official):
         ("num_mels", 64, 128),
     ],
 )
-def test_initialize_encoder_refuses_other_options(tmp_path, option, value, theirs):
+def test_initialize_encoder_refuses_other_options(
+    refusal, tmp_path, option, value, theirs
+):
     save_pretraining(tmp_path)
     encoder = make_encoder(**{option: value})
     before = encoder.cls_token.detach().clone()
     message = refusal(initialize_encoder, encoder, tmp_path)
-    assert message.startswith(
-        f"its encoder has {option} {theirs}, the YAML file {value} (use the settings"
-    )
+    assert f"{option} {theirs}" in message and str(value) in message
     assert torch.equal(encoder.cls_token, before)
 
 
-def test_frontend_has_the_corpus_s_constants(parity_folder):
-    """An official model comes with the normalization it was trained with."""
-    frontend = eat.load_frontend(parity_folder / "official_pretrain.pt")
+def test_frontend_has_the_constants_of_the_corpus(official):
+    frontend = eat.load_frontend(official)
     assert frontend.config == {"mean": -4.268, "std": 4.569, "num_frames": 128}
 
 
-def test_model_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatch):
+def test_failed_write_leaves_the_previous_model(tmp_path, monkeypatch):
     save_classifier(tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
@@ -333,7 +316,6 @@ def test_model_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatc
         )
 
     monkeypatch.setattr(pretrained, "save_file", full)
-    told = "model.safetensors: cannot be written, I/O error: No space .*goes on"
-    with pytest.raises(CheckpointError, match=told):
+    with pytest.raises(CheckpointError, match=re.escape(str(tmp_path))):
         save_classifier(tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

@@ -1,4 +1,4 @@
-"""The network reproduces the official code's intermediates, losses and gradients."""
+"""The network reproduces the official activations, losses and gradients."""
 
 import pytest
 import torch
@@ -92,16 +92,16 @@ def test_classifier_gradients(finetune_parity, parity_folder):
 
 def test_too_long_input_is_refused():
     encoder = EATEncoder.from_preset("tiny", max_frames=64)
-    with pytest.raises(ValueError, match="80 frames.*positions for 64"):
+    with pytest.raises(ValueError, match="80.*64"):
         encoder(torch.zeros(1, 80, 128))
-    with pytest.raises(ValueError, match="multiples of 16"):
+    with pytest.raises(ValueError, match="60.*16"):
         encoder(torch.zeros(1, 60, 128))
-    with pytest.raises(ValueError, match="'huge'"):
+    with pytest.raises(ValueError, match="huge"):
         EATEncoder.from_preset("huge")
 
 
 def test_finetuning_losses_and_their_normalizers(finetune_parity, parity_folder):
-    """The three corpora's losses: sums, what they are divided by, mixed labels."""
+    """The losses of the three corpora: sums, divisors, mixed labels."""
     classifier = eat.load_classifier(parity_folder / "official_finetuned.pt")
     x, numbers = finetune_parity["x"][:, 0], finetune_parity.numbers
     labels, one_hot = finetune_parity["y"], finetune_parity["y_onehot"]
@@ -130,14 +130,14 @@ def test_finetuning_losses_and_their_normalizers(finetune_parity, parity_folder)
         assert float(size) == pytest.approx(numbers[name]["sample_size"]), name
 
 
-def test_drop_path_grows_to_the_last_block(finetune_parity):
+def test_drop_path_increases_linearly_over_the_blocks(finetune_parity):
     expected = finetune_parity.numbers["drop_path_per_block"]
     encoder = EATEncoder(dim=48, depth=3, num_heads=4, drop_path=0.1, max_frames=64)
     rates = [block.drop_path.rate for block in encoder.blocks]
     assert rates == pytest.approx(expected)
 
 
-def test_drop_path_keeps_the_mean():
+def test_drop_path_preserves_the_mean():
     torch.manual_seed(0)
     drop = DropPath(0.25).train()
     dropped = drop(torch.ones(20000, 1, 1))
@@ -153,5 +153,5 @@ def test_explicit_attention_is_torch_attention():
         explicit_attention(query, key, value),
         F.scaled_dot_product_attention(query, key, value),
     )
-    with pytest.raises(ValueError, match="not a multiple of 5 heads"):
+    with pytest.raises(ValueError, match="16.*5"):
         Attention(16, 5)

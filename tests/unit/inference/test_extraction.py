@@ -1,3 +1,5 @@
+"""A folder of features: chunks, joining, resuming, other settings."""
+
 import csv
 import io
 import json
@@ -5,11 +7,11 @@ import json
 import numpy as np
 import pytest
 
-from eat.inference.feature_folder import FeatureFolder
+from eat.inference.extraction import FeatureFolder
 
 SETTINGS = {"pooling": "cls", "batch_size": 2}
 IDS = [f"clip, {row}" for row in range(11)]
-UNREADABLE = {4: "4.wav: no audio, or damaged (replace it)", 10: "10.wav: no such file"}
+UNREADABLE = {4: "4.wav: not audio (replace it)", 10: "10.wav: no such file"}
 
 
 @pytest.fixture
@@ -32,14 +34,14 @@ def write(store, features, *chunks):
         store.write(chunk, features[rows.start : rows.stop], failed)
 
 
-def test_chunks_share_out_all_rows(store):
+def test_chunks_cover_all_rows(store):
     rows = [[*store.rows(chunk)] for chunk in store.chunks()]
     assert rows == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10]]
     assert len(FeatureFolder(store.folder, 12, 4).chunks()) == 3
 
 
 def test_joined_chunks_are_what_numpy_saves(store, features):
-    store.begin(SETTINGS, manifest="m.csv")
+    store.start(SETTINGS, manifest="m.csv")
     write(store, features, 2, 0)
     assert [store.has(chunk) for chunk in store.chunks()] == [True, False, True]
     write(store, features, 1)
@@ -73,16 +75,16 @@ def test_joined_chunks_are_what_numpy_saves(store, features):
     ]
 
 
-def test_a_join_that_is_cut_off_can_be_repeated(store, features):
-    store.begin(SETTINGS)
+def test_an_interrupted_join_can_be_repeated(store, features):
+    store.start(SETTINGS)
     write(store, features, 0, 1, 2)
 
-    def cut_off():
+    def interrupted():
         yield from IDS[:3]
-        raise OSError("disk full")
+        raise OSError
 
-    with pytest.raises(OSError, match="disk full"):
-        store.join(cut_off())
+    with pytest.raises(OSError):
+        store.join(interrupted())
     assert not store.finished and all(map(store.has, store.chunks()))
     assert sorted(path.name for path in store.folder.iterdir()) == [
         "chunks",
@@ -93,35 +95,37 @@ def test_a_join_that_is_cut_off_can_be_repeated(store, features):
     np.testing.assert_array_equal(found, features)
 
 
-def test_chunks_bind_the_settings(store, features):
+def test_chunks_fix_the_settings(store, features):
     mean = {**SETTINGS, "pooling": "mean"}
-    assert store.differences(SETTINGS) == []
-    store.begin(SETTINGS)
-    assert store.differences(mean) == []  # nothing is made yet
-    store.begin(mean)
+    assert not store.conflict(SETTINGS)
+    store.start(SETTINGS)
+    assert not store.conflict(mean)  # nothing has been computed yet
+    store.start(mean)
     write(store, features, 1)
-    assert store.differences(mean) == []
-    assert store.differences(SETTINGS) == ["pooling was mean, now cls"]
-    assert store.differences({"pooling": "mean"}) == ["batch_size was 2, now None"]
-    store.begin(mean, manifest="other.csv")
+    assert not store.conflict(mean)
+    assert store.conflict(SETTINGS) == "pooling was mean, now cls"
+    assert "batch_size" in store.conflict({"pooling": "mean"})
+    store.start(mean, manifest="other.csv")
     assert "other" not in (store.folder / "features.json").read_text()
     write(store, features, 0, 2)
     store.join(IDS)
-    assert store.differences(SETTINGS) == ["pooling was mean, now cls"]
-    assert store.differences(mean) == []
+    assert store.conflict(SETTINGS) == "pooling was mean, now cls"
+    assert not store.conflict(mean)
 
 
-def test_files_of_other_origin_are_refused(store):
+def test_files_of_another_tool_are_refused(store):
     store.folder.mkdir()
     (store.folder / "features.npy").write_bytes(b"another tool's")
-    assert store.differences(SETTINGS) == ["features.npy without a features.json"]
+    assert "features.npy" in store.conflict(SETTINGS)
 
 
-def test_chunks_left_behind_go_once_all_is_joined(store, features):
-    store.begin(SETTINGS)
+def test_clean_up_removes_leftovers_of_killed_processes(store, features):
+    store.start(SETTINGS)
     write(store, features, 0)
-    store.tidy()
+    (store.folder / ".features.npy.host-1.tmp").touch()  # killed during the join
+    store.clean_up()
     assert store.has(0)
     (store.folder / "features.npy").touch()  # killed right after the join
-    store.tidy()
-    assert not (store.folder / "chunks").exists()
+    store.clean_up()
+    names = sorted(path.name for path in store.folder.iterdir())
+    assert names == ["features.json", "features.npy"]

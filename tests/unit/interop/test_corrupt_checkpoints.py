@@ -1,4 +1,4 @@
-"""A checkpoint that is missing, damaged or hostile is refused in one line."""
+"""A checkpoint that is missing, corrupt or malicious is refused in one line."""
 
 import json
 import os
@@ -8,28 +8,13 @@ import pytest
 import torch
 
 import eat
-from eat.errors import CheckpointError
 from eat.interop.loading import read_checkpoint
 from eat.interop.pretrained import save_model
 
 
-def refusal(load, path):
-    """The one line with which a checkpoint is refused, without its path."""
-    with pytest.raises(CheckpointError) as caught:
-        load(path)
-    message = str(caught.value)
-    assert message.startswith(f"{path}: ") and "\n" not in message
-    return message.removeprefix(f"{path}: ")
-
-
-@pytest.fixture
-def official(parity_folder):
-    return parity_folder / "official_pretrain.pt"
-
-
 @pytest.fixture
 def folder(official, tmp_path):
-    """A model folder of ours that is in order."""
+    """A valid model folder."""
     config, _ = read_checkpoint(official)
     save_model(tmp_path / "model", config, eat.load_pretraining(official))
     return tmp_path / "model"
@@ -38,62 +23,58 @@ def folder(official, tmp_path):
 @pytest.mark.parametrize(
     "load", [eat.load_encoder, eat.load_classifier, eat.load_pretraining]
 )
-def test_missing_file_and_empty_folder(load, tmp_path):
-    assert refusal(load, tmp_path / "none.pt") == "no such file"
+def test_missing_file_and_empty_folder(refusal, load, tmp_path):
+    refusal(load, tmp_path / "none.pt")
     (tmp_path / "empty").mkdir()
-    message = refusal(load, tmp_path / "empty")
-    assert message.startswith("no config.json in it (give a model folder")
+    assert "config.json" in refusal(load, tmp_path / "empty")
 
 
-def test_folder_without_weights(folder):
+def test_folder_without_weights(refusal, folder):
     (folder / "model.safetensors").unlink()
-    assert refusal(eat.load_encoder, folder).startswith("no model.safetensors in it")
+    assert "model.safetensors" in refusal(eat.load_encoder, folder)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])
-def test_truncated_weights(folder, share):
+def test_truncated_weights(refusal, folder, share):
     path = folder / "model.safetensors"
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
-    assert refusal(eat.load_encoder, folder).startswith("damaged model folder (")
+    refusal(eat.load_encoder, folder)
 
 
 @pytest.mark.parametrize("content", [b"", b'{"kind": ', b"\xff\xfe"])
-def test_damaged_config(folder, content):
+def test_corrupt_config(refusal, folder, content):
     (folder / "config.json").write_bytes(content)
-    assert refusal(eat.load_encoder, folder).startswith("damaged model folder (")
+    refusal(eat.load_encoder, folder)
 
 
 @pytest.mark.parametrize("content", [{"model_type": "eat"}, [1]])
-def test_config_of_something_else(folder, content):
+def test_config_of_another_program(refusal, folder, content):
     (folder / "config.json").write_text(json.dumps(content))
     message = refusal(eat.load_encoder, folder)
-    assert message == "config.json names no kind of model of ours"
+    assert "config.json" in message and "kind" in message
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])
-def test_truncated_official_file(official, tmp_path, share):
+def test_truncated_official_file(refusal, official, tmp_path, share):
     content = official.read_bytes()
     (tmp_path / "x.pt").write_bytes(content[: int(share * len(content))])
-    message = refusal(eat.load_encoder, tmp_path / "x.pt")
-    assert message.startswith("cannot be read as plain tensors (")
+    refusal(eat.load_encoder, tmp_path / "x.pt")
 
 
 @pytest.mark.parametrize(
     "content", [b"hello world", b"{}", b"PK\x03\x04", b"\x80\x02}q"]
 )
-def test_file_of_another_kind(tmp_path, content):
+def test_file_of_another_kind(refusal, tmp_path, content):
     (tmp_path / "x.pt").write_bytes(content)
-    message = refusal(eat.load_encoder, tmp_path / "x.pt")
-    assert message.startswith("cannot be read as plain tensors (")
+    refusal(eat.load_encoder, tmp_path / "x.pt")
 
 
-def test_corrupted_pickle(official, tmp_path):
+def test_corrupt_pickle(refusal, official, tmp_path):
     content = bytearray(official.read_bytes())
     content[content.index(b"modality_encoders")] ^= 0xFF  # no longer UTF-8
     (tmp_path / "x.pt").write_bytes(content)
-    message = refusal(eat.load_encoder, tmp_path / "x.pt")
-    assert message.startswith("cannot be read as plain tensors (")
+    refusal(eat.load_encoder, tmp_path / "x.pt")
 
 
 class Attack:
@@ -106,13 +87,12 @@ class Attack:
         return os.mkdir, (str(self.folder),)
 
 
-def test_pickled_object_is_never_executed(official, tmp_path):
+def test_pickled_object_is_never_executed(refusal, official, tmp_path):
     attack = Attack(tmp_path / "executed")
     checkpoint = torch.load(official, weights_only=True)
     path = tmp_path / "x.pt"
     torch.save({**checkpoint, "args": attack}, path)
-    message = refusal(eat.load_encoder, path)
-    assert "pickled objects, which are never loaded here" in message
+    assert "pickled objects" in refusal(eat.load_encoder, path)
     path.write_bytes(pickle.dumps({"model": attack}, protocol=2))
     refusal(eat.load_encoder, path)
     assert not (tmp_path / "executed").exists()
@@ -120,13 +100,13 @@ def test_pickled_object_is_never_executed(official, tmp_path):
     assert (tmp_path / "executed").exists()
 
 
-def test_edited_config(folder):
+def test_edited_config(refusal, folder):
     path = folder / "config.json"
     config = json.loads(path.read_text())
     config["encoder"]["widht"] = 16
     path.write_text(json.dumps(config))
-    assert "unexpected keyword argument 'widht'" in refusal(eat.load_encoder, folder)
+    assert "'widht'" in refusal(eat.load_encoder, folder)
     del config["encoder"], config["frontend"]
     path.write_text(json.dumps(config))
-    assert "('encoder';" in refusal(eat.load_pretraining, folder)
-    assert "('frontend';" in refusal(eat.load_frontend, folder)
+    assert "'encoder'" in refusal(eat.load_pretraining, folder)
+    assert "'mean'" in refusal(eat.load_frontend, folder)
