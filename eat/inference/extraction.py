@@ -307,31 +307,19 @@ def extract_features(
 
     Raises
     ------
-    ManifestError
-        If the manifest cannot be used.
-    ExperimentError
-        If the folder contains other features, no clip can be read, a data worker died
-        or another rank exited.
-    LockError
-        If another process is writing to the folder.
+    EATError
+        If the manifest cannot be used, the folder contains other features or is in use,
+        no clip can be read, a data worker died or another rank exited.
     Interrupted
         On SIGTERM or SIGINT.
     """
     clips = audio_dataset(manifest, data_root, None, model.max_seconds)
     store = FeatureFolder(folder, len(clips), CHUNK_BATCHES * batch_size)
+    settings = _settings(manifest, checkpoint, model, pooling, batch_size)
+    sources = {"checkpoint": checkpoint, "manifest": manifest}
     rank = torch.distributed.get_rank() if world_size() > 1 else 0
     with _connection_errors(), _single_thread(), ExitStack() as lock:
-        refusal = None
-        if rank == 0:
-            settings = _settings(manifest, checkpoint, model, pooling, batch_size)
-            sources = {"checkpoint": checkpoint, "manifest": manifest}
-            try:
-                _claim(store, clips, settings, sources, lock)
-            except EATError as error:
-                refusal = error
-        (refused, *_) = all_gather_objects(refusal is not None)
-        if refused:
-            raise refusal or SystemExit(1)  # rank 0 reports it
+        _claim(store, clips, settings, sources, rank, lock)
         if store.finished:
             return None
         compute_chunks(
@@ -366,6 +354,25 @@ def _settings(
 
 
 def _claim(
+    store: FeatureFolder,
+    clips: ClipDataset,
+    settings: Mapping[str, Any],
+    sources: Mapping[str, str | Path],
+    rank: int,
+    lock: ExitStack,
+) -> None:
+    """Let rank 0 start the folder; if it refuses, raise its error and end all ranks."""
+    refusal = None
+    if rank == 0:
+        try:
+            _start(store, clips, settings, sources, lock)
+        except EATError as error:
+            refusal = error
+    if all_gather_objects(refusal is not None)[0]:
+        raise refusal or SystemExit(1)  # rank 0 reports it
+
+
+def _start(
     store: FeatureFolder,
     clips: ClipDataset,
     settings: Mapping[str, Any],
