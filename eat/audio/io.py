@@ -20,7 +20,7 @@ from torchaudio.transforms import Resample
 from eat.errors import AudioError, AudioNotFoundError
 
 # What libsndfile logs about a file that ends too early. It reduces the number of frames
-# without an error, so that only the log tells.
+# without an error; only the log shows it.
 _DATA_CHUNK = re.compile(r"^data : (\d+) \(should be (\d+)\)", re.MULTILINE)
 _OGG_CUT = "lacks an end-of-stream bit"
 # A program that writes WAV to a pipe does not know the size and declares 2 or 4 GiB.

@@ -122,8 +122,9 @@ class Checkpoint:
 
     def _require_kind(self, kind: str) -> None:
         if self.kind != kind:
+            article = "an" if self.kind == "encoder" else "a"
             raise CheckpointError(
-                f"{self.path}: is of kind '{self.kind}', expected '{kind}'"
+                f"{self.path}: {article} {self.kind} model, not a {kind} model"
             )
 
     @contextmanager
