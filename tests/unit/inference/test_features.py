@@ -1,12 +1,9 @@
 """`from_pretrained` gives, bit for bit, what the loaded parts of a checkpoint give."""
 
-import json
-
 import numpy as np
 import pytest
 import soundfile
 import torch
-from safetensors.torch import save_file
 
 import eat
 from eat.audio.io import read_audio
@@ -16,24 +13,6 @@ from eat.interop.loading import Checkpoint
 from eat.interop.pretrained import save_model
 
 RATE = 44100
-MODALITY = "modality_encoders.IMAGE."
-
-
-def write_hugging_face(folder, official):
-    weights = torch.load(official, weights_only=True)["model"]
-    names = {
-        name: name.removeprefix("model.").replace(MODALITY, "") for name in weights
-    }
-    state = {
-        "model." + ours.replace("context_encoder.norm.", "pre_norm."): weights[name]
-        for name, ours in names.items()
-        if name != "_ema" and ".decoder." not in name
-    }
-    folder.mkdir()
-    save_file(
-        {k: v.contiguous() for k, v in state.items()}, folder / "model.safetensors"
-    )
-    (folder / "config.json").write_text(json.dumps({"architectures": ["EATModel"]}))
 
 
 def write_ours(folder, official, **config):
@@ -42,16 +21,15 @@ def write_ours(folder, official, **config):
     save_model(folder, {**checkpoint.config, **config}, load())
 
 
-@pytest.fixture(params=["pt", "ours", "hugging_face"])
-def make_checkpoint(request, parity_folder, tmp_path, monkeypatch):
+@pytest.fixture(params=["fairseq", "ours", "hugging_face"])
+def make_checkpoint(request, parity_folder, tmp_path, write_hugging_face):
     """Write the official checkpoint of a name in each of the three formats."""
-    monkeypatch.setattr("eat.interop.hugging_face.HEAD_DIM", 12)
 
     def make(name):
         official = parity_folder / f"official_{name}.pt"
-        if request.param == "pt":
+        if request.param == "fairseq":
             return official
-        write = {"ours": write_ours, "hugging_face": write_hugging_face}[request.param]
+        write = write_ours if request.param == "ours" else write_hugging_face
         write(tmp_path / name, official)
         return tmp_path / name
 
