@@ -139,69 +139,34 @@ class Checkpoint:
 
 
 def load_encoder(path: str | Path, weights: str = "student") -> EATEncoder:
-    """Load the encoder of a pre-trained or fine-tuned checkpoint.
+    """Load the encoder of a pre-trained or fine-tuned checkpoint, in evaluation mode.
 
-    Parameters
-    ----------
-    path
-        See :meth:`Checkpoint.read`.
-    weights
-        ``student`` (which the paper fine-tunes) or ``teacher``; a fine-tuned
-        checkpoint has only one encoder, its ``student``.
-
-    Returns
-    -------
-    EATEncoder
-        In evaluation mode.
-
-    Raises
-    ------
-    CheckpointError
-        If the checkpoint is missing, corrupt or has no such weights.
+    `weights` is ``student`` (which the paper fine-tunes) or ``teacher``; a fine-tuned
+    checkpoint has only one encoder, its ``student``. Raises `CheckpointError` if the
+    checkpoint is missing, corrupt or has no such weights.
     """
     return Checkpoint.read(path).encoder(weights)
 
 
 def load_frontend(path: str | Path) -> LogMel:
-    """Load the front end: the input length and normalization of a checkpoint.
-
-    Raises
-    ------
-    CheckpointError
-        If the checkpoint is missing or corrupt.
-    """
+    """Load the front end, with the input length and normalization of a checkpoint."""
     return Checkpoint.read(path).frontend()
 
 
 def load_classifier(path: str | Path) -> EATClassifier:
-    """Load a fine-tuned classifier in evaluation mode: ``clf(spec)`` gives logits.
-
-    Raises
-    ------
-    CheckpointError
-        If the checkpoint is missing, corrupt or not a classifier.
-    """
+    """Load a fine-tuned classifier in evaluation mode: ``clf(spec)`` gives logits."""
     return Checkpoint.read(path).classifier()
 
 
 def load_pretraining(path: str | Path) -> EATForPreTraining:
-    """Load student, decoder and teacher of a pre-training checkpoint.
-
-    Raises
-    ------
-    CheckpointError
-        If the checkpoint is missing, corrupt or not a pre-trained model.
-    """
+    """Load student, decoder and teacher of a pre-training checkpoint."""
     return Checkpoint.read(path).pretraining()
 
 
 def initialize_encoder(encoder: EATEncoder, path: str | Path) -> None:
     """Load the student's weights of a checkpoint into an encoder, for fine-tuning.
 
-    Raises
-    ------
-    CheckpointError
-        If the checkpoint's encoder differs from this one in size or options.
+    Raises `CheckpointError` if the checkpoint's encoder differs in size or options.
     """
     loaded = load_encoder(path)
     for option, value in encoder.config.items():

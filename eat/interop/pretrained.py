@@ -17,7 +17,7 @@ from eat.utils.files import atomic_path, write_json
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 
-# Names in folders written by version 0.1, and those used since.
+# Names in folders written by version 0.1 -> names since; :func:`read_model` translates.
 RENAMED_TEACHER_OPTIONS = {"centre_momentum": "center_momentum"}
 RENAMED_WEIGHTS = {"teacher.centre": "teacher.center"}
 
@@ -57,13 +57,7 @@ def save_model(folder: str | Path, config: Mapping[str, Any], model: nn.Module) 
 
 
 def read_model(folder: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Read the config and the state of a model folder.
-
-    Raises
-    ------
-    CheckpointError
-        If a file is missing or corrupt.
-    """
+    """Read config and state of a model folder; `CheckpointError` if it is corrupt."""
     folder = Path(folder)
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
@@ -80,14 +74,7 @@ def read_model(folder: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise CheckpointError(
             f"{folder}: {CONFIG} has no 'kind' (not a model folder of this toolkit)"
         )
-    return _update_names(config, state)
-
-
-def _update_names(
-    config: dict[str, Any], state: dict[str, Tensor]
-) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Translate the names of version 0.1; later folders pass unchanged."""
-    if isinstance(config.get("teacher"), dict):
+    if "teacher" in config:
         config["teacher"] = _rename(config["teacher"], RENAMED_TEACHER_OPTIONS)
     return config, _rename(state, RENAMED_WEIGHTS)
 
