@@ -59,15 +59,6 @@ AWKWARD_ID_EVERY = 16
 #: Subset -> largest pitch shift of an event, in semitones.
 SEMITONES = {"balanced_train": 2, "eval": 2, "unbalanced_train": 5}
 
-README = """# A mini AudioSet
-
-Mixes of 2.56 s, 16 kHz, made by tools/make_mini_corpora.py of permissively licensed
-recordings (see ATTRIBUTION.md), with the files and formats of AudioSet and 20 labels
-of its own. Evaluation mixes are made of other sources than training mixes. The
-recordings and labels are not AudioSet's: numbers obtained here compare training
-settings with each other, not with published results.
-"""
-
 
 @dataclass(frozen=True)
 class AudioSetSizes:
@@ -89,10 +80,8 @@ def write_audioset(
     """
     audio: AudioPlan = {}
     classes = [f'{i},{MIDS[label]},"{label}"\n' for i, label in enumerate(LABELS)]
-    texts = {
-        "README.md": README,
-        "class_labels_indices.csv": "".join(["index,mid,display_name\n", *classes]),
-    }
+    header = "index,mid,display_name\n"
+    texts = {"class_labels_indices.csv": "".join([header, *classes])}
     for subset, sources in subset_sources(clips).items():
         labels = {}
         for index in range(getattr(sizes, subset)):
@@ -108,7 +97,7 @@ def write_audioset(
                 rng,
             )
         texts[f"{subset}_segments.csv"] = _segment_list(labels, sizes.seconds, seed)
-    write_corpus(folder, audio, texts, FOLDER, workers)
+    write_corpus(FOLDER, folder, audio, texts, workers)
 
 
 def subset_sources(clips: Sequence[Clip]) -> dict[str, dict[str, Groups]]:

@@ -19,7 +19,9 @@ from eat.errors import AudioError, AudioNotFoundError, ManifestError
 
 SAMPLE_RATE = 16000
 UNLABELED = "unlabeled"
-COLUMNS = "file start end labels split group package original author license".split()
+COLUMNS = (
+    "file start end labels split group fold package original author license".split()
+)
 
 _NOTICE = (
     "keep the copyright notice and the license text, which are in the Debian "
@@ -46,26 +48,16 @@ OBLIGATIONS = {
 class Clip:
     """One recording of the bank.
 
-    Attributes
-    ----------
-    audio
-        Samples `[S]`, float32 at 16 kHz.
-    label
-        Class, or ``"unlabeled"``.
-    split
-        ``"train"`` or ``"test"``; no source is in both.
-    group
-        Source of the recording: a sound bank, a drum kit, a voice or an author.
-    package, original
-        Package that contains the recording, and the recording's name there.
-    author, license
-        Whom to credit, and under which terms.
+    ``audio`` holds float32 samples `[S]` at 16 kHz, ``label`` the class or
+    ``"unlabeled"``; the other attributes are columns of ``clips.csv``, which
+    ``tools/bank/README.md`` explains.
     """
 
     audio: np.ndarray
     label: str
     split: str
     group: str
+    fold: str
     package: str
     original: str
     author: str

@@ -7,42 +7,43 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from eat.errors import ManifestError
 from eat.utils.files import sha256_file, write_text
 from mini_corpora import audioset, esc50, speech_commands
+from mini_corpora.audioset import AudioSetSizes
 from mini_corpora.bank import attribution_table, load_bank
+from mini_corpora.esc50 import ESC50Sizes
+from mini_corpora.speech_commands import SpeechCommandsSizes
 
 #: Increased whenever the same seed gives different files than before.
 VERSION = 1
 MARKER = ".mini_corpus.json"
-
-
-@dataclass(frozen=True)
-class MiniSizes:
-    """Sizes of the mini corpora; the default takes about 570 MB."""
-
-    audioset: audioset.AudioSetSizes = audioset.AudioSetSizes()
-    esc50: esc50.ESC50Sizes = esc50.ESC50Sizes()
-    speech_commands: speech_commands.SpeechCommandsSizes = (
-        speech_commands.SpeechCommandsSizes()
-    )
+#: Folder name of each corpus -> function that writes it.
+WRITERS = {
+    audioset.FOLDER: audioset.write_audioset,
+    esc50.FOLDER: esc50.write_esc50,
+    speech_commands.FOLDER: speech_commands.write_speech_commands,
+}
+Sizes = tuple[AudioSetSizes, ESC50Sizes, SpeechCommandsSizes]
+#: Together about 570 MB.
+DEFAULT_SIZES: Sizes = (AudioSetSizes(), ESC50Sizes(), SpeechCommandsSizes())
 
 
 def make_mini_corpora(
     bank_folder: str | Path,
     out: str | Path,
     seed: int = 0,
-    sizes: MiniSizes | None = None,
+    sizes: Sizes = DEFAULT_SIZES,
     workers: int = 2,
 ) -> None:
     """Make the mini corpora from the recordings in the bank.
 
-    Complete corpora are left as they are, interrupted ones are made from scratch, and
-    folders made with other settings or by others are refused before anything is
-    written. The same seed gives the same bytes.
+    Complete corpora are left as they are, and interrupted ones are made from scratch.
+    Folders with other content are refused before anything is written. The same seed
+    gives the same bytes.
 
     Parameters
     ----------
@@ -53,35 +54,25 @@ def make_mini_corpora(
     seed
         Random seed.
     sizes
-        Sizes of the corpora, ``MiniSizes()`` by default.
+        Sizes of the three corpora.
     workers
         Number of threads; does not change the result.
     """
-    sizes = sizes or MiniSizes()
     clips = load_bank(bank_folder)
     bank = sha256_file(Path(bank_folder) / "clips.csv")[:16]
-    corpora = (
-        (audioset.FOLDER, audioset.write_audioset, sizes.audioset),
-        (esc50.FOLDER, esc50.write_esc50, sizes.esc50),
-        (
-            speech_commands.FOLDER,
-            speech_commands.write_speech_commands,
-            sizes.speech_commands,
-        ),
-    )
     missing = []
-    for name, write, size in corpora:
+    for name, size in zip(WRITERS, sizes, strict=True):
         settings = {"seed": seed, "bank": bank, "sizes": asdict(size)}
         marker = {"version": VERSION, **settings}
         if _is_missing(Path(out) / name, marker):
-            missing.append((Path(out) / name, write, size, marker))
-    for folder, write, size, marker in missing:
+            missing.append((Path(out) / name, size, marker))
+    for folder, size, marker in missing:
         partial = _partial(folder)
         if partial.exists():  # left by an interrupted run
             shutil.rmtree(partial)
         partial.mkdir(parents=True)
         write_text(partial / MARKER, json.dumps(marker) + "\n")
-        write(clips, partial, seed, size, workers)
+        WRITERS[folder.name](clips, partial, seed, size, workers)
         write_text(partial / "ATTRIBUTION.md", attribution_table(clips))
         partial.rename(folder)
 
@@ -92,20 +83,21 @@ def _partial(folder: Path) -> Path:
 
 
 def _is_missing(folder: Path, marker: dict[str, object]) -> bool:
-    """Check whether a corpus is yet to be made; refuse folders of other origin."""
+    """Check whether a corpus is yet to be made; refuse folders with other content."""
+    if (folder / MARKER).is_file():
+        found = json.loads((folder / MARKER).read_text())
+        wrong = [key for key in marker if found.get(key) != marker[key]]
+        if wrong:
+            made, wanted = ({key: m.get(key) for key in wrong} for m in (found, marker))
+            raise ManifestError(
+                f"{folder}: made with {made}, not {wanted} (remove it or choose "
+                "another output folder)"
+            )
+        return False
     for path in (folder, _partial(folder)):
-        if path.exists() and any(path.iterdir()) and not (path / MARKER).is_file():
+        in_use = path.is_file() or any(path.glob("*"))
+        if in_use and not (path / MARKER).is_file():
             raise ManifestError(
                 f"{path}: not made by make_mini_corpora (choose another output folder)"
             )
-    if not (folder / MARKER).is_file():
-        return True
-    found = json.loads((folder / MARKER).read_text())
-    wrong = [key for key in marker if found.get(key) != marker[key]]
-    if wrong:
-        made, wanted = ({key: m.get(key) for key in wrong} for m in (found, marker))
-        raise ManifestError(
-            f"{folder}: was made with {made}, not {wanted} (remove it or choose "
-            "another output folder)"
-        )
-    return False
+    return True

@@ -7,7 +7,7 @@ so that each fold is tested on sources that are not in its training folds.
 from __future__ import annotations
 
 import string
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -37,22 +37,8 @@ CATEGORIES = {
     "tom": ("Tom",),
 }
 ESC10 = {"guitar", "hi_hat", "speech"}
-#: The second sound bank is derived from the first: treat both as one source.
-SAME_SOURCE = {"FluidR3_MSG": "FluidR3"}
 #: First recording number; like ESC-50's, the numbers have six digits.
 FIRST_NUMBER = 100001
-
-README = """# A mini ESC-50
-
-Clips of 5 s made by tools/make_mini_corpora.py of permissively licensed recordings (see
-ATTRIBUTION.md), with ESC-50's files and formats: ten classes, five folds, the same
-number of clips of each class in each fold. Short recordings are repeated and padded
-with digital silence. Clips of one src_file are takes of one recording; no source of
-recordings is in two folds.
-
-Unlike ESC-50, the files are sampled at 16 kHz, and the classes are others: numbers
-obtained here compare training settings with each other, not with published results.
-"""
 
 
 @dataclass(frozen=True)
@@ -83,13 +69,8 @@ def write_esc50(
     audio = {f"audio/{take.row['filename']}": partial(_render, take) for take in takes}
     table = [list(takes[0].row), *(take.row.values() for take in takes)]
     lines = [",".join(map(str, row)) + "\n" for row in table]
-    texts = {"README.md": README, "meta/esc50.csv": "".join(lines)}
-    write_corpus(folder, audio, texts, "ESC-50", workers)
-
-
-def source_of(clip: Clip) -> str:
-    """Return the source of a clip, which must not be in two folds."""
-    return SAME_SOURCE.get(clip.group, clip.group)
+    texts = {"meta/esc50.csv": "".join(lines)}
+    write_corpus(FOLDER, folder, audio, texts, workers)
 
 
 def recording_of(clip: Clip) -> tuple[str, str]:
@@ -97,48 +78,11 @@ def recording_of(clip: Clip) -> tuple[str, str]:
     return clip.group, clip.original.split("@")[0]
 
 
-def assign_folds(clips: Sequence[Clip]) -> dict[str, int]:
-    """Assign each source to a fold (1 to 5), the largest source first.
-
-    A source goes to the fold where it adds most, counting for each class the square
-    root of its recordings, up to the default number of clips: a class that the fold
-    lacks weighs most.
-    """
-    found = defaultdict(set)
-    for category, labels in CATEGORIES.items():
-        for clip in clips:
-            if clip.label in labels:
-                found[source_of(clip)].add((category, recording_of(clip)))
-    counts = {
-        source: Counter(category for category, _ in recordings)
-        for source, recordings in found.items()
-    }
-    enough = ESC50Sizes().clips
-
-    def usable(source: str) -> int:
-        return sum(min(enough, n) for n in counts[source].values())
-
-    def gain(fold: Counter[str], source: str) -> float:
-        return sum(
-            min(enough, fold[category] + n) ** 0.5 - min(enough, fold[category]) ** 0.5
-            for category, n in counts[source].items()
-        )
-
-    folds: list[Counter[str]] = [Counter() for _ in range(FOLDS)]
-    assigned = {}
-    for source in sorted(counts, key=lambda source: (-usable(source), source)):
-        best = int(np.argmax([gain(fold, source) for fold in folds]))
-        folds[best].update(counts[source])
-        assigned[source] = best + 1
-    return assigned
-
-
 def plan_takes(clips: Sequence[Clip], seed: int, sizes: ESC50Sizes) -> list[Take]:
     """Choose the clips of each class and fold; return their takes by file name.
 
     Where a fold has too few clips of a class, clips are used for more than one take.
     """
-    folds = assign_folds(clips)
     recordings = sorted({recording_of(clip) for clip in clips})
     numbers = {r: FIRST_NUMBER + i for i, r in enumerate(recordings)}
     takes = []
@@ -146,7 +90,7 @@ def plan_takes(clips: Sequence[Clip], seed: int, sizes: ESC50Sizes) -> list[Take
         found = [clip for clip in clips if clip.label in labels]
         for fold in range(1, FOLDS + 1):
             name = f"{FOLDER}/{category}/{fold}"
-            usable = [clip for clip in found if folds[source_of(clip)] == fold]
+            usable = [clip for clip in found if clip.fold == str(fold)]
             order = generator(seed, name).permutation(len(usable))
             taken: Counter[int] = Counter()
             for i in range(sizes.clips):

@@ -38,19 +38,7 @@ def group_recordings(
 
 
 def shift_pitch(audio: np.ndarray, semitones: float) -> np.ndarray:
-    """Change pitch and speed together by resampling: +12 halves the length.
-
-    Parameters
-    ----------
-    audio
-        Samples `[S]`.
-    semitones
-        Positive values raise the pitch.
-
-    Returns
-    -------
-        Band-limited float32 samples `[S / 2 ** (semitones / 12)]`.
-    """
+    """Raise the pitch by resampling `[S]` to `[S / 2 ** (semitones / 12)]` samples."""
     ratio = 2 ** (-semitones / 12)
     size = fft.next_fast_len(len(audio), real=True)
     new_size = round(size * ratio)
@@ -77,18 +65,9 @@ def draw_event(
 
 
 def equalizer(frequencies: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Draw a smooth frequency response: six points, standard deviation 4 dB.
+    """Draw smooth gains `[R]` with a standard deviation of 4 dB at `[R]` frequencies.
 
-    Parameters
-    ----------
-    frequencies
-        Frequencies `[R]` in Hz, ascending from 0 to half the sampling rate.
-    rng
-        Source of randomness.
-
-    Returns
-    -------
-        Gain factors `[R]`, interpolated over the logarithm of the frequency.
+    Six gains are interpolated over the logarithm of the frequency (in Hz).
     """
     points = np.linspace(np.log(60), np.log(SAMPLE_RATE / 2), 6)
     decibels = rng.normal(0, 4, len(points))

@@ -42,24 +42,6 @@ UTTERANCE_SEMITONES = 0.3
 NOISES = {"white_noise": 0, "pink_noise": 1, "brown_noise": 2}
 NOISE_SECONDS = 10
 
-README = """# A mini Speech Commands
-
-Made by tools/make_mini_corpora.py with the files and formats of Speech Commands v0.02:
-1-s files at 16 kHz in a folder a word, validation_list.txt, testing_list.txt and
-_background_noise_.
-
-The words are ten Mandarin syllables, each in two tones, recorded by one voice. The
-speakers are copies of that voice, shifted in pitch and speed and heard through
-different rooms; no speaker is in two of the sets. This corpus exists to exercise the
-recipe: **its accuracy means nothing**.
-"""
-LICENSE = """The words are adaptations of recordings of gcin-voice (Debian package
-gcin-voice) by ChionMeilin / Chu Lo, licensed under Creative Commons Attribution 3.0,
-https://creativecommons.org/licenses/by/3.0/ . Changes: cut, shifted in pitch and speed,
-filtered, mixed with noise. The adaptations are under the same license. The files in
-_background_noise_ are computed and free of rights.
-"""
-
 
 @dataclass(frozen=True)
 class SpeechCommandsSizes:
@@ -92,7 +74,7 @@ def write_speech_commands(
     test files, and background noises; it does not depend on the number of `workers`.
     """
     audio: AudioPlan = {}
-    texts = {"README.md": README, "LICENSE": LICENSE}
+    texts = {}
     recordings = word_recordings(clips)
     listed = {"validation": "validation_list.txt", "test": "testing_list.txt"}
     for subset, speakers in draw_speakers(seed, sizes).items():
@@ -109,7 +91,7 @@ def write_speech_commands(
         audio[f"_background_noise_/{name}.wav"] = partial(
             _colored_noise, exponent, generator(seed, f"{FOLDER}/{name}")
         )
-    write_corpus(folder, audio, texts, "Speech Commands", workers)
+    write_corpus(FOLDER, folder, audio, texts, workers)
 
 
 def word_recordings(clips: Sequence[Clip]) -> dict[str, list[np.ndarray]]:

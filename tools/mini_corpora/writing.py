@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import zlib
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -14,42 +15,25 @@ from tqdm import tqdm
 from eat.utils.files import write_text
 from mini_corpora.bank import SAMPLE_RATE
 
+#: Files that are the same for every seed, in a folder per corpus.
+TEXTS = Path(__file__).with_name("texts")
+
 #: File path below the corpus folder -> function that renders its samples `[S]`.
 AudioPlan = dict[str, Callable[[], np.ndarray]]
 
 
 def generator(seed: int, name: str, index: int = 0) -> np.random.Generator:
-    """Return the random generator of one file, independent of all other files.
-
-    Parameters
-    ----------
-    seed
-        Seed of the corpora.
-    name
-        Corpus and subset, such as ``"AudioSet/eval"``.
-    index
-        Position of the file in the subset.
-    """
+    """Return the random generator of a subset's file, independent of other files."""
     return np.random.default_rng([seed, zlib.crc32(name.encode()), index])
 
 
 def write_corpus(
-    folder: Path, audio: AudioPlan, texts: Mapping[str, str], name: str, workers: int
+    name: str, folder: Path, audio: AudioPlan, texts: Mapping[str, str], workers: int
 ) -> None:
-    """Render and write a corpus, first audio (16-bit WAV), then text files.
+    """Write the corpus `name` into a folder: 16-bit WAV files, then text files.
 
-    Threads are enough, since Fourier transforms and file writing release the GIL.
-
-    Parameters
-    ----------
-    folder
-        Existing folder that becomes the corpus.
-    audio, texts
-        Files to write, by path below `folder`.
-    name
-        Label of the progress bar.
-    workers
-        Number of threads; does not change the result.
+    Threads are enough, since Fourier transforms and file writing release the GIL. Their
+    number does not change the result.
     """
     for parent in {(folder / path).parent for path in [*audio, *texts]}:
         parent.mkdir(parents=True, exist_ok=True)
@@ -64,3 +48,4 @@ def write_corpus(
         pool.shutdown(cancel_futures=True)
     for path, text in texts.items():
         write_text(folder / path, text)
+    shutil.copytree(TEXTS / name, folder, dirs_exist_ok=True)
