@@ -112,7 +112,7 @@ def plan_takes(clips: Sequence[Clip], seed: int, sizes: ESC50Sizes) -> list[Take
 
 
 def _render(take: Take) -> np.ndarray:
-    """Repeat the varied recording up to 2 to 5 times, padded with digital silence."""
+    """Repeat the varied recording 2 to 5 times if they fit, amid digital silence."""
     samples = SECONDS * SAMPLE_RATE
     event = vary(take.clip.audio, SEMITONES, take.rng)
     audio = np.zeros(samples, dtype=np.float32)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import fft  # unlike numpy.fft, it computes float32 in single precision
+from scipy import fft  # numpy.fft rounds float32 differently
 
 from mini_corpora.bank import SAMPLE_RATE, Clip
 
