@@ -6,28 +6,34 @@ Usage: python tools/make_mini_corpora.py OUT [--seed 0]
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
+from eat.errors import exit_on_error
+from eat.utils.files import write_text
+from mini_corpora.bank import attribution_table, load_bank
 from mini_corpora.corpora import make_mini_corpora
+
+BANK = Path(__file__).resolve().parent / "bank"
 
 
 def main() -> None:
-    """Read the command line and make the corpora."""
+    """Parse the command line and make the corpora."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("out", type=Path, help="the folder that gets the corpora")
-    parser.add_argument("--seed", type=int, default=0, help="of every random choice")
+    parser.add_argument("out", type=Path, nargs="?", help="output folder")
+    parser.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
     parser.add_argument(
-        "--bank",
-        type=Path,
-        default=Path(__file__).resolve().parent / "bank",
-        help="the folder with clips.csv (default: tools/bank)",
+        "--attribution",
+        action="store_true",
+        help="only rewrite tools/bank/ATTRIBUTION.md from clips.csv",
     )
     arguments = parser.parse_args()
-    try:
-        make_mini_corpora(arguments.bank, arguments.out, arguments.seed)
-    except (OSError, ValueError) as error:
-        sys.exit(f"make_mini_corpora: {error}")
+    if (arguments.out is None) != arguments.attribution:
+        parser.error("pass either OUT or --attribution")
+    with exit_on_error():
+        if arguments.attribution:
+            write_text(BANK / "ATTRIBUTION.md", attribution_table(load_bank(BANK)))
+        else:
+            make_mini_corpora(BANK, arguments.out, arguments.seed)
 
 
 if __name__ == "__main__":

@@ -1,22 +1,25 @@
-"""A mini AudioSet: mixes with several labels, laid out as the real corpus is on disk.
+"""A mini AudioSet: multi-label mixes, on disk in the real corpus's layout.
 
-Evaluation mixes are made of other sources than training mixes. ``Drum`` stands above
-four kinds of drum, so that labels nest as AudioSet's do.
+Evaluation mixes come from different sources than training mixes. ``Drum`` is the parent
+of four labels, so that labels nest as in AudioSet's ontology.
 """
 
 from __future__ import annotations
 
 import string
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from mini_corpora.bank import SAMPLE_RATE, UNLABELED, Bank
-from mini_corpora.scenes import Sources, make_scene, sources_of
-from mini_corpora.writing import generator, run_jobs, write_text, write_wav
+import numpy as np
+
+from mini_corpora.bank import SAMPLE_RATE, UNLABELED, Clip
+from mini_corpora.scenes import Groups, draw_kinds, group_recordings, make_scene
+from mini_corpora.writing import AudioPlan, generator, write_corpus
 
 FOLDER = "AudioSet"
-#: Kind of sound -> the bank's classes it is made of. The three rarest kinds of
-#: percussion are one; plucked strings and choir, rarer still, carry no label.
+#: Kind of sound -> classes of the bank. Three rare kinds of percussion are merged.
 KINDS = {
     "Auxiliary percussion": ("Metal_perc", "Shaker", "Wood_perc"),
     "Bass drum": ("Bass_drum",),
@@ -38,7 +41,7 @@ KINDS = {
     "Synthesizer": ("Synthesizer",),
     "Tom": ("Tom",),
 }
-#: Kinds heard in the unbalanced mixes only, where they add no label.
+#: Kinds without a label, in unbalanced mixes only.
 UNNAMED_KINDS = {
     "(choir)": ("Choir",),
     "(plucked string)": ("Plucked",),
@@ -51,21 +54,15 @@ MIDS = {label: f"/m/mini{i + 1:02d}" for i, label in enumerate(LABELS)}
 
 ID_CHARACTERS = string.ascii_letters + string.digits + "-_"
 ID_LENGTH = 11
-#: One id in so many begins with "-" or "_": names that trip up careless scripts.
+#: Every 16th id begins with "-" or "_", as some of AudioSet's do.
 AWKWARD_ID_EVERY = 16
-
-README = """# A mini AudioSet
-
-Mixes of 2.56 s, 16 kHz, made by tools/make_mini_corpora.py of permissively licensed
-recordings (see ATTRIBUTION.md), with the files and formats of AudioSet and 20 labels
-of its own. Evaluation mixes are made of other sources than training mixes. The
-recordings and labels are not AudioSet's: numbers obtained here compare training
-settings with each other, not with published results."""
+#: Subset -> largest pitch shift of an event, in semitones.
+SEMITONES = {"balanced_train": 2, "eval": 2, "unbalanced_train": 5}
 
 
 @dataclass(frozen=True)
 class AudioSetSizes:
-    """Mixes of each subset, and the length of a mix in seconds."""
+    """Number of mixes in each subset, and the length of a mix in seconds."""
 
     balanced_train: int = 1000
     unbalanced_train: int = 4000
@@ -73,130 +70,73 @@ class AudioSetSizes:
     seconds: float = 2.56
 
 
-@dataclass(frozen=True)
-class Subset:
-    """One of the three subsets: what its mixes are made of.
-
-    Attributes
-    ----------
-    name : str
-        ``balanced_train``, ``unbalanced_train`` or ``eval``.
-    sources : dict
-        Kind -> source group -> recordings.
-    semitones : float
-        The largest change of pitch of an event.
-    mixes : int
-        How many to make.
-    """
-
-    name: str
-    sources: Sources
-    semitones: float
-    mixes: int
-
-
 def write_audioset(
-    bank: Bank, folder: Path, seed: int, sizes: AudioSetSizes, workers: int
+    clips: Sequence[Clip], folder: Path, seed: int, sizes: AudioSetSizes, workers: int
 ) -> None:
-    """Write the mini AudioSet.
+    """Write the mini AudioSet into an existing folder.
 
-    Parameters
-    ----------
-    bank : Bank
-        All clips.
-    folder : Path
-        Becomes ``AudioSet``: three segment lists, ``class_labels_indices.csv`` and
-        ``audio/<subset>/<id>.wav``. Must exist.
-    seed : int
-        The corpora's seed.
-    sizes : AudioSetSizes
-        How many mixes, how long.
-    workers : int
-        Threads at a time; does not change the result.
+    The result is three segment lists, ``class_labels_indices.csv`` and
+    ``audio/<subset>/<id>.wav``; it does not depend on the number of `workers`.
     """
-    for subset in plan_subsets(bank, sizes):
-        rows = _write_mixes(subset, folder, seed, sizes, workers)
-        _write_segments(folder / f"{subset.name}_segments.csv", rows, sizes, seed)
-    lines = [f'{i},{MIDS[label]},"{label}"' for i, label in enumerate(LABELS)]
-    write_text(folder / "class_labels_indices.csv", ["index,mid,display_name", *lines])
-    write_text(folder / "README.md", [README])
+    audio: AudioPlan = {}
+    classes = [f'{i},{MIDS[label]},"{label}"\n' for i, label in enumerate(LABELS)]
+    header = "index,mid,display_name\n"
+    texts = {"class_labels_indices.csv": "".join([header, *classes])}
+    for subset, sources in subset_sources(clips).items():
+        labels = {}
+        for index in range(getattr(sizes, subset)):
+            rng = generator(seed, f"{FOLDER}/{subset}", index)
+            clip_id = _draw_id(index, rng)
+            kinds = draw_kinds(sources, rng)
+            labels[clip_id] = labels_of(kinds)
+            audio[f"audio/{subset}/{clip_id}.wav"] = partial(
+                make_scene,
+                [sources[kind] for kind in kinds],
+                round(sizes.seconds * SAMPLE_RATE),
+                SEMITONES[subset],
+                rng,
+            )
+        texts[f"{subset}_segments.csv"] = _segment_list(labels, sizes.seconds, seed)
+    write_corpus(FOLDER, folder, audio, texts, workers)
 
 
-def plan_subsets(bank: Bank, sizes: AudioSetSizes) -> list[Subset]:
-    """Say of which sources each subset is made: evaluation has its own.
-
-    Parameters
-    ----------
-    bank : Bank
-        All clips.
-    sizes : AudioSetSizes
-        How many mixes.
-    """
-    train, test = bank.select(split="train"), bank.select(split="test")
-    named, evaluated = sources_of(train, KINDS), sources_of(test, KINDS)
-    everything = sources_of(train, KINDS | UNNAMED_KINDS)
-    return [
-        Subset("balanced_train", named, 2, sizes.balanced_train),
-        Subset("eval", evaluated, 2, sizes.eval),
-        Subset("unbalanced_train", everything, 5, sizes.unbalanced_train),
-    ]
+def subset_sources(clips: Sequence[Clip]) -> dict[str, dict[str, Groups]]:
+    """Return the recordings of each subset, by kind of sound and source group."""
+    train = [clip for clip in clips if clip.split == "train"]
+    test = [clip for clip in clips if clip.split == "test"]
+    return {
+        "balanced_train": group_recordings(train, KINDS),
+        "eval": group_recordings(test, KINDS),
+        "unbalanced_train": group_recordings(train, KINDS | UNNAMED_KINDS),
+    }
 
 
-def _write_mixes(
-    subset: Subset, folder: Path, seed: int, sizes: AudioSetSizes, workers: int
-) -> list[tuple[str, list[str]]]:
-    """Write the mixes of one subset and return their ids and labels."""
-    audio_folder = folder / "audio" / subset.name
-    audio_folder.mkdir(parents=True)
-    samples = round(sizes.seconds * SAMPLE_RATE)
-
-    def write_mix(index: int) -> tuple[str, list[str]]:
-        rng = generator(seed, f"{FOLDER}/{subset.name}", index)
-        first = "-_" if index % AWKWARD_ID_EVERY == 0 else ID_CHARACTERS
-        video_id = first[rng.integers(len(first))] + "".join(
-            ID_CHARACTERS[i]
-            for i in rng.integers(len(ID_CHARACTERS), size=ID_LENGTH - 1)
-        )
-        mix, kinds = make_scene(subset.sources, samples, subset.semitones, rng)
-        write_wav(audio_folder / f"{video_id}.wav", mix)
-        return video_id, labels_of(kinds)
-
-    name = f"{FOLDER} {subset.name}"
-    return run_jobs(write_mix, range(subset.mixes), workers, name)
-
-
-def labels_of(kinds: list[str]) -> list[str]:
-    """Return the labels of a mix: its named kinds, and ``Drum`` where one is a drum.
-
-    Parameters
-    ----------
-    kinds : list of str
-        What can be heard.
-
-    Returns
-    -------
-    list of str
-        In alphabetical order; empty if nothing heard has a name.
-    """
+def labels_of(kinds: Sequence[str]) -> list[str]:
+    """Return the labels of a mix in alphabetical order: named kinds and ``Drum``."""
     labels = [kind for kind in kinds if kind in KINDS]
     if any(kind in CHILDREN for kind in kinds):
         labels.append(PARENT)
     return sorted(labels)
 
 
-def _write_segments(
-    path: Path, rows: list[tuple[str, list[str]]], sizes: AudioSetSizes, seed: int
-) -> None:
-    """Write one segment list: three comment lines, then the rows sorted by id."""
-    used = {label for _, labels in rows for label in labels}
-    positives = sum(len(labels) for _, labels in rows)
+def _draw_id(index: int, rng: np.random.Generator) -> str:
+    """Draw the id of a mix, which looks like a YouTube id."""
+    first = "-_" if index % AWKWARD_ID_EVERY == 0 else ID_CHARACTERS
+    start = first[rng.integers(len(first))]
+    rest = rng.integers(len(ID_CHARACTERS), size=ID_LENGTH - 1)
+    return start + "".join(ID_CHARACTERS[i] for i in rest)
+
+
+def _segment_list(labels: dict[str, list[str]], seconds: float, seed: int) -> str:
+    """Return a segment list: three comment lines, then the ids in sorted order."""
+    used = {label for found in labels.values() for label in found}
     lines = [
         f"# Segments csv created by make_mini_corpora, seed {seed}",
-        f"# num_ytids={len(rows)}, num_segs={len(rows)}, "
-        f"num_unique_labels={len(used)}, num_positive_labels={positives}",
+        f"# num_ytids={len(labels)}, num_segs={len(labels)}, num_unique_labels="
+        f"{len(used)}, num_positive_labels={sum(map(len, labels.values()))}",
         "# YTID, start_seconds, end_seconds, positive_labels",
     ]
-    for video_id, labels in sorted(rows):
-        mids = ",".join(MIDS[label] for label in labels)
-        lines.append(f'{video_id}, 0.000, {sizes.seconds:.3f}, "{mids}"')
-    write_text(path, lines)
+    for clip_id, found in sorted(labels.items()):
+        mids = ",".join(MIDS[label] for label in found)
+        lines.append(f'{clip_id}, 0.000, {seconds:.3f}, "{mids}"')
+    return "\n".join(lines) + "\n"

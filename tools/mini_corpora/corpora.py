@@ -1,139 +1,103 @@
-"""Mini corpora of real recordings, in the layouts of the true corpora.
+"""Make all mini corpora: small substitutes for AudioSet, ESC-50 and Speech Commands.
 
-They stand in for AudioSet, ESC-50 and Speech Commands where those cannot be had: every
-recipe runs on them unchanged, within minutes on two cores.
+Every recipe runs on them unchanged, within minutes on two CPU cores.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
+from eat.errors import ManifestError
+from eat.utils.files import sha256_file, write_text
 from mini_corpora import audioset, esc50, speech_commands
-from mini_corpora.audioset import AudioSetSizes, write_audioset
+from mini_corpora.audioset import AudioSetSizes
 from mini_corpora.bank import attribution_table, load_bank
-from mini_corpora.esc50 import ESC50Sizes, write_esc50
-from mini_corpora.speech_commands import SpeechCommandsSizes, write_speech_commands
+from mini_corpora.esc50 import ESC50Sizes
+from mini_corpora.speech_commands import SpeechCommandsSizes
 
-#: Raised whenever the same seed makes other files than before.
+#: Increased whenever the same seed gives different files than before.
 VERSION = 1
 MARKER = ".mini_corpus.json"
-
-
-@dataclass(frozen=True)
-class MiniSizes:
-    """Sizes of the mini corpora; together some 570 MB on disk by default."""
-
-    audioset: AudioSetSizes = field(default_factory=AudioSetSizes)
-    esc50: ESC50Sizes = field(default_factory=ESC50Sizes)
-    speech_commands: SpeechCommandsSizes = field(default_factory=SpeechCommandsSizes)
+#: Folder name of each corpus -> function that writes it.
+WRITERS = {
+    audioset.FOLDER: audioset.write_audioset,
+    esc50.FOLDER: esc50.write_esc50,
+    speech_commands.FOLDER: speech_commands.write_speech_commands,
+}
+Sizes = tuple[AudioSetSizes, ESC50Sizes, SpeechCommandsSizes]
+#: Together about 570 MB.
+DEFAULT_SIZES: Sizes = (AudioSetSizes(), ESC50Sizes(), SpeechCommandsSizes())
 
 
 def make_mini_corpora(
     bank_folder: str | Path,
     out: str | Path,
     seed: int = 0,
-    sizes: MiniSizes | None = None,
+    sizes: Sizes = DEFAULT_SIZES,
     workers: int = 2,
 ) -> None:
-    """Make the mini corpora of the bank's recordings.
+    """Make the mini corpora from the recordings in the bank.
 
-    What is complete stays as it is, what was interrupted is made anew, and nothing
-    else is touched. The same seed makes the same bytes.
+    Complete corpora are left as they are, and interrupted ones are made from scratch.
+    Folders with other content are refused before anything is written. The same seed
+    gives the same bytes.
 
     Parameters
     ----------
-    bank_folder : str or Path
-        The folder with ``clips.csv``.
-    out : str or Path
-        Gets the folders ``AudioSet``, ``ESC-50-master`` and ``speech_commands_v0.02``.
-    seed : int
-        Of every random choice.
-    sizes : MiniSizes, optional
-        How much to make.
-    workers : int
-        Threads at a time; does not change the result.
-
-    Raises
-    ------
-    FileExistsError
-        If one of the folders exists and was not made by this function with the same
-        bank, seed and sizes.
-    FileNotFoundError
-        If the bank is incomplete.
+    bank_folder
+        Folder with ``clips.csv``.
+    out
+        Folder for ``AudioSet``, ``ESC-50-master`` and ``speech_commands_v0.02``.
+    seed
+        Random seed.
+    sizes
+        Sizes of the three corpora.
+    workers
+        Number of threads; does not change the result.
     """
-    sizes = sizes or MiniSizes()
-    bank, digest = load_bank(bank_folder), _digest(Path(bank_folder) / "clips.csv")
-    corpora = (
-        (audioset.FOLDER, write_audioset, sizes.audioset),
-        (esc50.FOLDER, write_esc50, sizes.esc50),
-        (speech_commands.FOLDER, write_speech_commands, sizes.speech_commands),
-    )
+    clips = load_bank(bank_folder)
+    bank = sha256_file(Path(bank_folder) / "clips.csv")[:16]
     missing = []
-    for name, write, size in corpora:
-        folder = Path(out) / name
-        marker = {
-            "version": VERSION,
-            "seed": seed,
-            "bank": digest,
-            "sizes": asdict(size),
-        }
-        if _is_missing(folder, marker):
-            missing.append((folder, write, size, marker))
-    # Only now, when nothing is refused, is anything written.
-    for folder, write, size, marker in missing:
-        with _built_aside(folder, marker) as aside:
-            write(bank, aside, seed, size, workers)
-            (aside / "ATTRIBUTION.md").write_text(
-                attribution_table(bank), encoding="utf-8"
-            )
+    for name, size in zip(WRITERS, sizes, strict=True):
+        settings = {"seed": seed, "bank": bank, "sizes": asdict(size)}
+        marker = {"version": VERSION, **settings}
+        if _is_missing(Path(out) / name, marker):
+            missing.append((Path(out) / name, size, marker))
+    for folder, size, marker in missing:
+        partial = _partial(folder)
+        if partial.exists():  # left by an interrupted run
+            shutil.rmtree(partial)
+        partial.mkdir(parents=True)
+        write_text(partial / MARKER, json.dumps(marker) + "\n")
+        WRITERS[folder.name](clips, partial, seed, size, workers)
+        write_text(partial / "ATTRIBUTION.md", attribution_table(clips))
+        partial.rename(folder)
 
 
-def _digest(path: Path) -> str:
-    """Return a short fingerprint of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-
-
-def _aside(folder: Path) -> Path:
-    """Return where a corpus is written until it is complete."""
+def _partial(folder: Path) -> Path:
+    """Return the folder in which a corpus is written until it is complete."""
     return folder.with_name(f".{folder.name}.partial")
 
 
-def _is_missing(folder: Path, marker: dict[str, Any]) -> bool:
-    """Tell whether a corpus is yet to be made, and refuse what is not ours."""
-    if not folder.exists():
-        aside = _aside(folder)
-        if aside.exists() and any(aside.iterdir()) and not (aside / MARKER).is_file():
-            raise FileExistsError(
-                f"{aside} was not made by make_mini_corpora: remove it"
+def _is_missing(folder: Path, marker: dict[str, object]) -> bool:
+    """Check whether a corpus is yet to be made; refuse folders with other content."""
+    if (folder / MARKER).is_file():
+        found = json.loads((folder / MARKER).read_text())
+        wrong = [key for key in marker if found.get(key) != marker[key]]
+        if wrong:
+            made, wanted = ({key: m.get(key) for key in wrong} for m in (found, marker))
+            raise ManifestError(
+                f"{folder}: made with {made}, not {wanted} (remove it or choose "
+                "another output folder)"
             )
-        return True
-    path = folder / MARKER
-    found = json.loads(path.read_text()) if path.is_file() else None
-    if found == marker:
         return False
-    if found is None:
-        what = "was not made by make_mini_corpora"
-    else:
-        different = [key for key in marker if found.get(key) != marker[key]]
-        have, want = ({key: m.get(key) for key in different} for m in (found, marker))
-        what = f"was made with {have}, not {want}"
-    raise FileExistsError(f"{folder} {what}: choose another folder or remove it")
-
-
-@contextmanager
-def _built_aside(folder: Path, marker: dict[str, Any]) -> Iterator[Path]:
-    """Give a folder to write a corpus in, renamed into place when it is complete."""
-    aside = _aside(folder)
-    if aside.exists():  # What an interrupted run has left.
-        shutil.rmtree(aside)
-    aside.mkdir(parents=True)
-    (aside / MARKER).write_text(json.dumps(marker) + "\n")
-    yield aside
-    aside.rename(folder)
+    for path in (folder, _partial(folder)):
+        in_use = path.is_file() or any(path.glob("*"))
+        if in_use and not (path / MARKER).is_file():
+            raise ManifestError(
+                f"{path}: not made by make_mini_corpora (choose another output folder)"
+            )
+    return True

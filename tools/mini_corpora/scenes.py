@@ -1,62 +1,44 @@
-"""Make a scene: a short mix of recordings, as random as AudioSet is varied.
+"""Random scenes: short mixes of recordings, as varied as AudioSet's clips.
 
-Pure functions from recordings and a numpy Generator to audio. Spectra are taken once a
-scene, for the equalizer and the room together, which keeps a scene at some 5 ms.
+Pure functions from recordings and a NumPy random generator to audio. The equalizer and
+the reverberation share one Fourier transform, so that a scene takes about 5 ms.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
-from scipy import fft
+from scipy import fft  # numpy.fft rounds float32 differently
 
-from mini_corpora.bank import SAMPLE_RATE, Bank
+from mini_corpora.bank import SAMPLE_RATE, Clip
 
-#: Recordings to draw from: kind of sound -> source group -> recordings ``[S]``.
-Sources = dict[str, dict[str, list[np.ndarray]]]
+#: The recordings `[S]` of each source group.
+Groups = dict[str, list[np.ndarray]]
 
 MAX_KINDS = 4
 MAX_EVENTS = 3
-#: Peak of an event before its gain, so that several together seldom reach full scale.
+#: Peak of an event before its random gain; the sum of several rarely reaches 1.
 EVENT_PEAK = 0.5
 MAX_PEAK = 0.99
-ROOM_SHARE = 1 / 3
-ROOM_SECONDS = 0.4
+REVERB_PROBABILITY = 1 / 3
+REVERB_SECONDS = 0.4
 
 
-def sources_of(bank: Bank, kinds: dict[str, tuple[str, ...]]) -> Sources:
-    """Arrange the clips of a bank by kind and source group.
-
-    Parameters
-    ----------
-    bank : Bank
-        The clips that may be heard.
-    kinds : dict of str to tuple of str
-        Each kind's name and the bank's classes that belong to it.
-    """
-    return {
-        kind: {
-            group: [clip.audio for clip in clips]
-            for group, clips in bank.select(labels=labels).by_group().items()
-        }
-        for kind, labels in kinds.items()
-    }
+def group_recordings(
+    clips: Sequence[Clip], kinds: dict[str, tuple[str, ...]]
+) -> dict[str, Groups]:
+    """Group the recordings of each kind of sound, a set of classes, by source."""
+    sources: dict[str, Groups] = {kind: {} for kind in kinds}
+    for kind, labels in kinds.items():
+        for clip in clips:
+            if clip.label in labels:
+                sources[kind].setdefault(clip.group, []).append(clip.audio)
+    return sources
 
 
 def shift_pitch(audio: np.ndarray, semitones: float) -> np.ndarray:
-    """Raise the pitch and the speed together, as a faster tape does.
-
-    Parameters
-    ----------
-    audio : np.ndarray
-        ``[S]`` samples.
-    semitones : float
-        12 doubles the pitch and halves the length; negative values lower the pitch.
-
-    Returns
-    -------
-    np.ndarray
-        ``[S / 2 ** (semitones / 12)]`` float32 samples, band-limited.
-    """
+    """Raise the pitch by resampling `[S]` to `[S / 2 ** (semitones / 12)]` samples."""
     ratio = 2 ** (-semitones / 12)
     size = fft.next_fast_len(len(audio), real=True)
     new_size = round(size * ratio)
@@ -65,66 +47,27 @@ def shift_pitch(audio: np.ndarray, semitones: float) -> np.ndarray:
 
 
 def vary(audio: np.ndarray, semitones: float, rng: np.random.Generator) -> np.ndarray:
-    """Draw a change of pitch and a gain of 0 to -10 dB for a recording.
-
-    Parameters
-    ----------
-    audio : np.ndarray
-        ``[S]`` samples, not all zero.
-    semitones : float
-        The largest change of pitch, up or down.
-    rng : np.random.Generator
-        Where the draws come from.
-
-    Returns
-    -------
-    np.ndarray
-        ``[S']`` samples.
-    """
+    """Apply a random pitch shift of at most `semitones` and a gain of 0 to -10 dB."""
     audio = shift_pitch(audio, rng.uniform(-semitones, semitones))
     gain = EVENT_PEAK * 10 ** (-rng.uniform(0, 10) / 20)
     return audio * np.float32(gain / np.abs(audio).max())
 
 
 def draw_event(
-    groups: dict[str, list[np.ndarray]], semitones: float, rng: np.random.Generator
+    groups: Groups, semitones: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """Draw a source group, one of its recordings, its pitch and its gain.
+    """Draw a source group, then one of its recordings, and vary it.
 
-    The group is drawn before the recording, so that large groups do not dominate.
-
-    Parameters
-    ----------
-    groups : dict of str to list of np.ndarray
-        Source group -> recordings ``[S]``.
-    semitones : float
-        The largest change of pitch, up or down.
-    rng : np.random.Generator
-        Where the draws come from.
-
-    Returns
-    -------
-    np.ndarray
-        ``[S']`` samples.
+    Drawing the group first keeps large groups from dominating.
     """
     recordings = groups[sorted(groups)[rng.integers(len(groups))]]
     return vary(recordings[rng.integers(len(recordings))], semitones, rng)
 
 
 def equalizer(frequencies: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Draw a smooth gain: six points with a deviation of 4 dB, joined in log-frequency.
+    """Draw smooth gains `[R]` with a standard deviation of 4 dB at `[R]` frequencies.
 
-    Parameters
-    ----------
-    frequencies : np.ndarray
-        ``[R]`` in Hz, ascending from 0 to half the sampling rate.
-    rng : np.random.Generator
-        Where the draws come from.
-
-    Returns
-    -------
-    np.ndarray
-        ``[R]`` factors.
+    Six gains are interpolated over the logarithm of the frequency (in Hz).
     """
     points = np.linspace(np.log(60), np.log(SAMPLE_RATE / 2), 6)
     decibels = rng.normal(0, 4, len(points))
@@ -133,19 +76,11 @@ def equalizer(frequencies: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def room_response(rng: np.random.Generator) -> np.ndarray:
-    """Draw a short room: the direct sound and an exponentially decaying noise.
+    """Draw a room impulse response: the direct sound and exponentially decaying noise.
 
-    Parameters
-    ----------
-    rng : np.random.Generator
-        Where the draws come from: decay by 60 dB in 0.1 to 0.5 s, tail at -14 to -3 dB.
-
-    Returns
-    -------
-    np.ndarray
-        ``[0.4 s]`` impulse response.
+    The reverberation time (60 dB) is 0.1 to 0.5 s, the tail's level -14 to -3 dB.
     """
-    times = np.arange(int(ROOM_SECONDS * SAMPLE_RATE), dtype=np.float32) / SAMPLE_RATE
+    times = np.arange(int(REVERB_SECONDS * SAMPLE_RATE), dtype=np.float32) / SAMPLE_RATE
     tail = rng.standard_normal(len(times), dtype=np.float32)
     tail *= 10 ** (-3 * times / rng.uniform(0.1, 0.5))
     tail *= rng.uniform(0.2, 0.7) / np.sqrt(np.sum(tail**2))
@@ -154,47 +89,54 @@ def room_response(rng: np.random.Generator) -> np.ndarray:
 
 
 def color(mix: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Pass a mix ``[S]`` through a random equalizer and, one time in three, a room."""
-    size = fft.next_fast_len(len(mix) + int(ROOM_SECONDS * SAMPLE_RATE), real=True)
+    """Filter samples `[S]` with a random equalizer and, at times, a random room."""
+    size = fft.next_fast_len(len(mix) + int(REVERB_SECONDS * SAMPLE_RATE), real=True)
     response = equalizer(fft.rfftfreq(size, 1 / SAMPLE_RATE), rng)
-    if rng.random() < ROOM_SHARE:
+    if rng.random() < REVERB_PROBABILITY:
         response = response * fft.rfft(room_response(rng), size)
     return fft.irfft(fft.rfft(mix, size) * response, size)[: len(mix)]
 
 
+def faint_noise(samples: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw white noise `[samples]` at -70 to -50 dB."""
+    level = np.float32(10 ** (-rng.uniform(50, 70) / 20))
+    return level * rng.standard_normal(samples, dtype=np.float32)
+
+
+def draw_kinds(sources: dict[str, Groups], rng: np.random.Generator) -> list[str]:
+    """Draw 1 to 4 of the kinds of sound, returned in alphabetical order."""
+    names = sorted(sources)
+    size = rng.integers(1, MAX_KINDS + 1)
+    chosen = rng.choice(len(names), size=size, replace=False)
+    return [names[i] for i in sorted(chosen)]
+
+
 def make_scene(
-    sources: Sources, samples: int, semitones: float, rng: np.random.Generator
-) -> tuple[np.ndarray, list[str]]:
-    """Mix 1 to 4 kinds of sound, 1 to 3 events of each, with a faint noise.
+    kinds: Sequence[Groups], samples: int, semitones: float, rng: np.random.Generator
+) -> np.ndarray:
+    """Mix 1 to 3 events of each kind of sound and faint noise.
 
     Parameters
     ----------
-    sources : dict
-        Kind -> source group -> recordings; at least four kinds.
-    samples : int
-        S, the length of the mix.
-    semitones : float
-        The largest change of pitch of an event.
-    rng : np.random.Generator
-        Where every draw comes from: the same generator makes the same scene.
+    kinds
+        Recordings of each kind that is in the scene.
+    samples
+        Length of the scene.
+    semitones
+        Largest pitch shift of an event.
+    rng
+        Source of randomness; the same state gives the same scene.
 
     Returns
     -------
-    mix : np.ndarray
-        ``[S]`` float32, peak at most 0.99.
-    kinds : list of str
-        What can be heard, in alphabetical order.
+        float32 samples `[samples]` with a peak of at most 0.99.
     """
-    names = sorted(sources)
-    chosen = rng.choice(len(names), size=rng.integers(1, MAX_KINDS + 1), replace=False)
-    kinds = [names[i] for i in sorted(chosen)]
-    noise_level = np.float32(10 ** (-rng.uniform(50, 70) / 20))
-    mix = noise_level * rng.standard_normal(samples, dtype=np.float32)
-    for kind in kinds:
+    mix = faint_noise(samples, rng)
+    for groups in kinds:
         for _ in range(rng.integers(1, MAX_EVENTS + 1)):
-            event = draw_event(sources[kind], semitones, rng)
-            # An event may run over the end, but half of it is always heard.
+            event = draw_event(groups, semitones, rng)
+            # At least half of an event is heard; the rest may be cut off at the end.
             start = rng.integers(max(1, samples - len(event) // 2))
             mix[start : start + len(event)] += event[: samples - start]
     mix = color(mix, rng)
-    return mix * np.float32(min(1, MAX_PEAK / np.abs(mix).max())), kinds
+    return mix * np.float32(min(1, MAX_PEAK / np.abs(mix).max()))

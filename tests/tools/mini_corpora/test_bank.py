@@ -1,22 +1,29 @@
+"""The bank: its list of clips, its recordings and its attribution."""
+
 import csv
+import re
+import runpy
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
+from eat.errors import AudioError, AudioNotFoundError, ManifestError
 from mini_corpora.bank import COLUMNS, SAMPLE_RATE, attribution_table, load_bank
 
-BANK = Path(__file__).parents[3] / "tools" / "bank"
+TOOLS = Path(__file__).parents[3] / "tools"
+BANK = TOOLS / "bank"
 
 
 @pytest.fixture(scope="module")
-def bank():
+def clips():
     return load_bank(BANK)
 
 
 def write_bank(folder, rows, columns=COLUMNS):
-    """A bank of one second in one file, listed by the given (label, start, end)."""
+    """Write a bank of one second in one file, with the given (label, start, end)."""
     audio = np.random.default_rng(0).uniform(-0.5, 0.5, SAMPLE_RATE)
     soundfile.write(folder / "a.ogg", audio, SAMPLE_RATE)
     with (folder / "clips.csv").open("w", newline="") as stream:
@@ -27,74 +34,92 @@ def write_bank(folder, rows, columns=COLUMNS):
             writer.writerow(row | {"start": start, "end": end, "split": "train"})
 
 
-def test_clips_are_the_listed_samples(bank):
+def test_clips_are_the_listed_samples(clips):
     with (BANK / "clips.csv").open(newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
-    assert len(bank) == len(rows)
+    assert len(clips) == len(rows) == 1318
     row = max(rows, key=lambda row: int(row["start"]))
     audio, _ = soundfile.read(BANK / row["file"], dtype="float32")
     expected = audio[int(row["start"]) : int(row["end"])]
-    found = [c for c in bank.clips if np.array_equal(c.audio, expected)]
+    found = [clip for clip in clips if np.array_equal(clip.audio, expected)]
     assert [clip.original for clip in found] == [row["original"]]
     assert found[0].audio.dtype == np.float32
 
 
-def test_select_narrows_down(bank):
-    toms = bank.select(split="test", labels=("Tom",))
-    assert {(c.split, c.label) for c in toms.clips} == {("test", "Tom")}
-    voice = bank.select(group="voice:ChuLo")
-    assert {clip.group for clip in voice.clips} == {"voice:ChuLo"}
-    groups = bank.by_group()
-    assert sum(map(len, groups.values())) == len(bank)
-    assert list(groups) == sorted(groups)
+def test_no_source_is_in_both_splits(clips):
+    train, test = (
+        {clip.group for clip in clips if clip.split == split}
+        for split in ("train", "test")
+    )
+    assert train and test and not train & test
 
 
-def test_no_source_is_in_both_splits(bank):
-    train, test = (bank.select(split=split).by_group() for split in ("train", "test"))
-    assert train and test and not set(train) & set(test)
+def test_no_source_is_in_two_folds(clips):
+    folds = {}
+    for clip in clips:
+        # The second sound bank is derived from the first.
+        source = "FluidR3" if clip.group == "FluidR3_MSG" else clip.group
+        folds.setdefault(source, set()).add(clip.fold)
+    assert all(len(found) == 1 for found in folds.values())
+    assert set.union(*folds.values()) == {"", *"12345"}
 
 
-def test_row_order_does_not_matter_and_empty_label_is_unlabeled(tmp_path):
+def test_row_order_is_ignored_and_empty_labels_are_unlabeled(tmp_path):
     write_bank(tmp_path, [("Tom", 500, 900), ("", 0, 400)])
-    clips = load_bank(tmp_path).clips
+    clips = load_bank(tmp_path)
     assert [clip.label for clip in clips] == ["unlabeled", "Tom"]
     assert [len(clip.audio) for clip in clips] == [400, 400]
 
 
-def test_missing_folder_and_file_are_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="clips.csv not found: give the folder"):
-        load_bank(tmp_path / "nowhere")
+def test_missing_list_is_an_error(tmp_path):
+    with pytest.raises(ManifestError, match=re.escape(str(tmp_path / "clips.csv"))):
+        load_bank(tmp_path)
+
+
+def test_missing_recording_is_an_error(tmp_path):
     write_bank(tmp_path, [("Tom", 0, 400)])
     (tmp_path / "a.ogg").unlink()
-    with pytest.raises(FileNotFoundError, match="a.ogg, listed in clips.csv"):
+    with pytest.raises(AudioNotFoundError, match=re.escape(str(tmp_path / "a.ogg"))):
         load_bank(tmp_path)
 
 
-def test_bad_lists_are_refused(tmp_path):
+def test_clip_beyond_the_end_of_its_file_is_an_error(tmp_path):
     write_bank(tmp_path, [("Tom", 0, SAMPLE_RATE + 1)])
-    with pytest.raises(ValueError, match=r"0 to 16001 do not lie in a\.ogg"):
+    with pytest.raises(ManifestError, match=r"a\.ogg .*16000.* 0 .*16001"):
         load_bank(tmp_path)
+
+
+def test_missing_column_is_an_error(tmp_path):
     write_bank(tmp_path, [("Tom", 0, 400)], columns=COLUMNS[:-1])
-    with pytest.raises(ValueError, match="lacks the columns"):
+    with pytest.raises(ManifestError, match="license"):
         load_bank(tmp_path)
 
 
-def test_other_sampling_rate_is_refused(tmp_path):
+def test_other_sampling_rate_is_an_error(tmp_path):
     write_bank(tmp_path, [("Tom", 0, 400)])
     soundfile.write(tmp_path / "a.ogg", np.zeros(8000), 8000)
-    with pytest.raises(ValueError, match="is not mono at 16000 Hz"):
+    with pytest.raises(AudioError, match=re.escape(str(tmp_path / "a.ogg"))):
         load_bank(tmp_path)
 
 
-def test_committed_attribution_is_up_to_date(bank):
+def test_committed_attribution_is_up_to_date(clips):
     committed = (BANK / "ATTRIBUTION.md").read_text(encoding="utf-8")
-    assert committed == attribution_table(bank)
+    assert committed == attribution_table(clips)
 
 
-def test_attribution_counts_every_clip(bank):
+def test_attribution_counts_every_clip(clips):
     rows = [
         line.split(" | ")
-        for line in attribution_table(bank).splitlines()
+        for line in attribution_table(clips).splitlines()
         if line.count(" | ") == 4 and "clips" not in line
     ]
-    assert sum(int(row[3]) for row in rows) == len(bank)
+    assert sum(int(row[3]) for row in rows) == len(clips)
+
+
+@pytest.mark.parametrize("arguments", [[], ["OUT", "--attribution"]])
+def test_script_needs_either_output_or_attribution(arguments, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["make_mini_corpora.py", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(TOOLS / "make_mini_corpora.py"), run_name="__main__")
+    assert stop.value.code == 2
+    assert "--attribution" in capsys.readouterr().err

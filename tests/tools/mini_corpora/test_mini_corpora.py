@@ -1,3 +1,5 @@
+"""The mini corpora: files, formats, reproducibility and disjoint sources."""
+
 import csv
 import hashlib
 import json
@@ -9,6 +11,7 @@ import pandas as pd
 import pytest
 import soundfile
 
+from eat.errors import ManifestError
 from mini_corpora.audioset import (
     CHILDREN,
     KINDS,
@@ -17,15 +20,15 @@ from mini_corpora.audioset import (
     PARENT,
     AudioSetSizes,
     labels_of,
-    plan_subsets,
+    subset_sources,
 )
 from mini_corpora.bank import load_bank
-from mini_corpora.corpora import MARKER, MiniSizes, make_mini_corpora
-from mini_corpora.esc50 import CATEGORIES, ESC50Sizes, plan_takes, source_of
+from mini_corpora.corpora import MARKER, make_mini_corpora
+from mini_corpora.esc50 import CATEGORIES, ESC50Sizes, plan_takes
 from mini_corpora.speech_commands import WORDS, SpeechCommandsSizes, draw_speakers
 
 BANK = Path(__file__).parents[3] / "tools" / "bank"
-TINY = MiniSizes(
+TINY = (
     AudioSetSizes(balanced_train=12, unbalanced_train=17, eval=6, seconds=0.64),
     ESC50Sizes(clips=1),
     SpeechCommandsSizes(train=1, validation=1, test=1),
@@ -33,7 +36,7 @@ TINY = MiniSizes(
 
 
 @pytest.fixture(scope="module")
-def bank():
+def clips():
     return load_bank(BANK)
 
 
@@ -53,7 +56,7 @@ def digests(folder):
 
 
 def read_segments(path):
-    """As AudioSet's lists are commonly read."""
+    """Read a segment list as is commonly done."""
     with path.open(newline="") as stream:
         comments = [next(stream) for _ in range(3)]
         rows = list(csv.reader(stream, skipinitialspace=True))
@@ -61,21 +64,21 @@ def read_segments(path):
     return comments, rows
 
 
-# --- all three -------------------------------------------------------------------
+# -- all corpora -------------------------------------------------------------------
 
 
-def test_same_seed_makes_the_same_bytes_with_any_workers(corpora, tmp_path):
+def test_same_seed_gives_the_same_bytes_with_any_number_of_workers(corpora, tmp_path):
     make_mini_corpora(BANK, tmp_path, seed=3, sizes=TINY, workers=3)
     assert digests(tmp_path) == digests(corpora)
 
 
-def test_another_seed_makes_other_audio(corpora, tmp_path):
+def test_another_seed_gives_different_audio(corpora, tmp_path):
     make_mini_corpora(BANK, tmp_path, seed=4, sizes=TINY)
-    ours, theirs = (
+    audio, other_audio = (
         {d for name, d in digests(out).items() if name.endswith(".wav")}
         for out in (corpora, tmp_path)
     )
-    assert not ours & theirs
+    assert not audio & other_audio
 
 
 def test_every_file_is_mono_16_bit_at_16_khz(corpora):
@@ -91,18 +94,18 @@ def test_every_file_is_mono_16_bit_at_16_khz(corpora):
         assert np.abs(soundfile.read(path)[0]).max() > 0.01
 
 
-def test_a_complete_folder_is_left_alone(corpora):
+def test_complete_folder_is_not_changed(corpora):
     before = {path: path.stat().st_mtime_ns for path in corpora.rglob("*")}
     make_mini_corpora(BANK, corpora, seed=3, sizes=TINY)
     assert {path: path.stat().st_mtime_ns for path in corpora.rglob("*")} == before
 
 
-def test_an_interrupted_run_is_completed(corpora, tmp_path, monkeypatch):
+def test_interrupted_run_is_completed(corpora, tmp_path, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("mini_corpora.esc50.write_text", interrupt)
+        patch.setattr("mini_corpora.esc50.write_corpus", interrupt)
         with pytest.raises(KeyboardInterrupt):
             make_mini_corpora(BANK, tmp_path, seed=3, sizes=TINY)
     assert (tmp_path / "AudioSet").exists()
@@ -111,34 +114,35 @@ def test_an_interrupted_run_is_completed(corpora, tmp_path, monkeypatch):
     assert digests(tmp_path) == digests(corpora)
 
 
-def test_other_seed_or_sizes_in_place_are_refused(corpora):
+def test_folder_with_another_seed_or_other_sizes_is_refused(corpora):
     before = digests(corpora)
-    with pytest.raises(FileExistsError, match="with {'seed': 3}, not {'seed': 4}:"):
+    path = re.escape(str(corpora / "AudioSet"))
+    with pytest.raises(ManifestError, match=f"{path}.*'seed': 3.*'seed': 4"):
         make_mini_corpora(BANK, corpora, seed=4, sizes=TINY)
-    with pytest.raises(FileExistsError, match="choose another folder"):
+    with pytest.raises(ManifestError, match=f"{path}.*'sizes'"):
         make_mini_corpora(BANK, corpora, seed=3)
     assert digests(corpora) == before
 
 
 @pytest.mark.parametrize("name", ["ESC-50-master", ".ESC-50-master.partial"])
-def test_folders_of_others_are_refused(tmp_path, name):
+def test_folder_with_other_content_is_refused(tmp_path, name):
     (tmp_path / name).mkdir()
-    (tmp_path / name / "mine.txt").write_text("precious")
-    with pytest.raises(FileExistsError, match="not made by make_mini_corpora"):
+    (tmp_path / name / "notes.txt").write_text("important")
+    with pytest.raises(ManifestError, match=re.escape(str(tmp_path / name))):
         make_mini_corpora(BANK, tmp_path, sizes=TINY)
-    assert [p.name for p in tmp_path.rglob("*")] == [name, "mine.txt"]
+    assert [p.name for p in tmp_path.rglob("*")] == [name, "notes.txt"]
 
 
-def test_marker_tells_what_was_made(corpora):
+def test_marker_holds_the_seed_and_attribution_is_included(corpora):
     for folder in corpora.iterdir():
         assert json.loads((folder / MARKER).read_text())["seed"] == 3
         assert "CC-BY-3.0" in (folder / "ATTRIBUTION.md").read_text()
 
 
-# --- AudioSet --------------------------------------------------------------------
+# -- AudioSet ----------------------------------------------------------------------
 
 
-def test_segment_lists_parse_as_the_official_ones(corpora):
+def test_segment_lists_have_the_official_format(corpora):
     folder = corpora / "AudioSet"
     sizes = {"balanced_train": 12, "unbalanced_train": 17, "eval": 6}
     all_ids = []
@@ -160,7 +164,7 @@ def test_segment_lists_parse_as_the_official_ones(corpora):
     assert len(set(all_ids)) == len(all_ids)
 
 
-def test_class_list_parses_as_the_official_one(corpora):
+def test_class_list_has_the_official_format(corpora):
     path = corpora / "AudioSet" / "class_labels_indices.csv"
     table = pd.read_csv(path)
     assert list(table.columns) == ["index", "mid", "display_name"]
@@ -180,24 +184,24 @@ def test_labels_nest(corpora):
             assert bool(labels & mids) == (MIDS[PARENT] in labels)
 
 
-def test_train_and_eval_share_no_source_and_no_kind_lacks_sources(bank):
-    subsets = {s.name: s for s in plan_subsets(bank, AudioSetSizes())}
+def test_train_and_eval_share_no_source_and_every_kind_has_sources(clips):
+    subsets = subset_sources(clips)
     groups = {
-        name: {group for found in subset.sources.values() for group in found}
-        for name, subset in subsets.items()
+        name: {group for found in sources.values() for group in found}
+        for name, sources in subsets.items()
     }
     assert not groups["eval"] & (groups["balanced_train"] | groups["unbalanced_train"])
-    for subset in subsets.values():
-        assert set(KINDS) <= set(subset.sources)
-        assert all(subset.sources.values())
-    assert "(other)" in subsets["unbalanced_train"].sources
-    assert "(other)" not in subsets["balanced_train"].sources
+    for sources in subsets.values():
+        assert set(KINDS) <= set(sources)
+        assert all(sources.values())
+    assert "(other)" in subsets["unbalanced_train"]
+    assert "(other)" not in subsets["balanced_train"]
 
 
-# --- ESC-50 ----------------------------------------------------------------------
+# -- ESC-50 ------------------------------------------------------------------------
 
 
-def test_esc50_table(corpora):
+def test_esc50_table_has_the_official_format(corpora):
     folder = corpora / "ESC-50-master"
     table = pd.read_csv(folder / "meta" / "esc50.csv")
     columns = "filename fold target category esc10 src_file take".split()
@@ -215,20 +219,18 @@ def test_esc50_table(corpora):
     assert list(names) == list(CATEGORIES)
 
 
-def test_no_source_is_in_two_folds(bank):
-    takes = plan_takes(bank, 0, ESC50Sizes())
+def test_takes_are_of_their_class_and_fold(clips):
+    takes = plan_takes(clips, 0, ESC50Sizes())
     assert len(takes) == 400
     assert len({take.row["filename"] for take in takes}) == 400
-    folds = {}
     for take in takes:
-        folds.setdefault(source_of(take.clip), set()).add(take.row["fold"])
         assert take.clip.label in CATEGORIES[take.row["category"]]
-    assert all(len(found) == 1 for found in folds.values())
+        assert take.clip.fold == str(take.row["fold"])
 
 
-def test_every_fold_has_two_recordings_of_every_class(bank):
+def test_every_fold_has_two_recordings_of_every_class(clips):
     found = {}
-    for take in plan_takes(bank, 0, ESC50Sizes()):
+    for take in plan_takes(clips, 0, ESC50Sizes()):
         cell = found.setdefault((take.row["fold"], take.row["target"]), set())
         cell.add(take.row["src_file"])
     assert len(found) == 50 and min(map(len, found.values())) >= 2
@@ -240,7 +242,7 @@ def test_esc50_clips_are_padded_with_digital_silence(corpora):
         assert np.mean(audio == 0) > 0.05
 
 
-# --- Speech Commands -------------------------------------------------------------
+# -- Speech Commands ---------------------------------------------------------------
 
 
 def test_speech_commands_lists_share_no_speaker(corpora):
@@ -267,7 +269,7 @@ def test_speech_commands_lists_share_no_speaker(corpora):
     assert len(set.union(*speakers)) == 3
 
 
-def test_speakers_have_their_own_names_and_pitches():
+def test_speakers_have_distinct_names_and_pitches():
     sets = draw_speakers(0, SpeechCommandsSizes())
     assert [len(sets[name]) for name in ("train", "validation", "test")] == [24, 4, 4]
     speakers = [speaker for found in sets.values() for speaker in found]
@@ -275,7 +277,7 @@ def test_speakers_have_their_own_names_and_pitches():
     assert len({speaker.semitones for speaker in speakers}) == 32
 
 
-def test_background_noises_are_longer_and_fall_with_frequency(corpora):
+def test_background_noises_are_longer_and_their_power_falls_with_frequency(corpora):
     slopes = []
     for name in ("white", "pink", "brown"):
         path = (

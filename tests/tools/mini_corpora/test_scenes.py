@@ -1,15 +1,18 @@
+"""Random scenes: pitch, gain, equalizer, room and the choice of sounds."""
+
 import numpy as np
 import pytest
 
-from mini_corpora.bank import SAMPLE_RATE, Bank, Clip
+from mini_corpora.bank import SAMPLE_RATE, Clip
 from mini_corpora.scenes import (
     color,
     draw_event,
+    draw_kinds,
     equalizer,
+    group_recordings,
     make_scene,
     room_response,
     shift_pitch,
-    sources_of,
     vary,
 )
 
@@ -43,7 +46,7 @@ def test_shift_pitch_moves_frequency_and_length(semitones):
     assert np.sqrt(np.mean(middle**2)) == pytest.approx(0.5**0.5, rel=0.02)
 
 
-def test_vary_draws_gain_and_pitch_in_range():
+def test_vary_draws_gain_and_pitch_within_limits():
     rng = np.random.default_rng(0)
     events = [vary(tone(1000), 2, rng) for _ in range(200)]
     decibels = [20 * np.log10(np.abs(event).max() / 0.5) for event in events]
@@ -70,7 +73,7 @@ def test_equalizer_is_smooth_and_moderate():
     assert np.abs(np.diff(decibels[:, 200:])).max() < 0.5
 
 
-def test_room_starts_with_the_direct_sound_and_decays():
+def test_room_response_starts_with_the_direct_sound_and_decays():
     rng = np.random.default_rng(0)
     for _ in range(20):
         room = room_response(rng)
@@ -79,7 +82,7 @@ def test_room_starts_with_the_direct_sound_and_decays():
         assert np.sum(room[1:3200] ** 2) > 10 * np.sum(room[3200:] ** 2)
 
 
-def test_color_keeps_the_length_and_has_a_room_one_time_in_three():
+def test_color_keeps_the_length_and_adds_a_room_one_time_in_three():
     click = np.zeros(8000, dtype=np.float32)
     click[1000] = 1
     rng = np.random.default_rng(0)
@@ -89,38 +92,41 @@ def test_color_keeps_the_length_and_has_a_room_one_time_in_three():
 
 
 def test_scene_is_reproducible_and_bounded(sources):
-    scenes = [make_scene(sources, 20000, 5, np.random.default_rng(7)) for _ in range(2)]
-    assert np.array_equal(scenes[0][0], scenes[1][0])
-    assert scenes[0][1] == scenes[1][1]
+    kinds = list(sources.values())
+    first, second = (
+        make_scene(kinds, 20000, 5, np.random.default_rng(7)) for _ in range(2)
+    )
+    assert np.array_equal(first, second)
     for seed in range(50):
-        mix, kinds = make_scene(sources, 20000, 5, np.random.default_rng(seed))
+        mix = make_scene(kinds[: 1 + seed % 4], 20000, 5, np.random.default_rng(seed))
         assert mix.shape == (20000,) and mix.dtype == np.float32
         assert 0 < np.abs(mix).max() <= 0.991
-        assert 1 <= len(kinds) <= 4 and kinds == sorted(set(kinds))
 
 
 def test_kinds_are_drawn_evenly(sources):
     rng = np.random.default_rng(0)
-    drawn = [make_scene(sources, 2000, 0, rng)[1] for _ in range(400)]
+    drawn = [draw_kinds(sources, rng) for _ in range(400)]
+    assert {len(kinds) for kinds in drawn} == {1, 2, 3, 4}
+    assert all(kinds == sorted(set(kinds)) for kinds in drawn)
     assert np.mean([len(kinds) for kinds in drawn]) == pytest.approx(2.5, abs=0.15)
     counts = [sum(name in kinds for kinds in drawn) for name in sources]
     assert min(counts) > 160 and max(counts) < 240
 
 
-def test_only_the_named_kinds_are_heard(sources):
-    only = {name: {"a": [tone(200)]} for name in "vwxy"}
-    mix, _ = make_scene(only, SAMPLE_RATE, 0, np.random.default_rng(1))
+def test_only_the_given_kinds_are_in_a_scene():
+    groups = {"a": [tone(200)]}
+    mix = make_scene([groups, groups], SAMPLE_RATE, 0, np.random.default_rng(1))
     assert loudest_frequency(mix) == pytest.approx(200, abs=3)
 
 
-def test_sources_of_merges_classes_by_group():
-    rest = {"split": "train", "package": "", "original": "", "author": ""}
+def test_recordings_are_grouped_by_kind_and_source():
+    rest = dict.fromkeys("split fold package original author license".split(), "")
     clips = [
-        Clip(audio=tone(100), label=label, group=group, license="", **rest)
+        Clip(audio=tone(100), label=label, group=group, **rest)
         for label, group in (("A", "g"), ("B", "g"), ("B", "h"), ("C", "g"))
     ]
-    arranged = sources_of(Bank(clips), {"one": ("A", "B"), "two": ("C",)})
-    assert {k: {g: len(r) for g, r in v.items()} for k, v in arranged.items()} == {
+    grouped = group_recordings(clips, {"one": ("A", "B"), "two": ("C",)})
+    assert {k: {g: len(r) for g, r in v.items()} for k, v in grouped.items()} == {
         "one": {"g": 2, "h": 1},
         "two": {"g": 1},
     }
