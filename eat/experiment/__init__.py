@@ -1,1 +1,1 @@
-"""From a command line to a run: settings, folder, results."""
+"""From a command line to a run: settings, experiment folder, results."""

@@ -1,41 +1,35 @@
-"""From a command line to a run: settings, experiment folder, errors in one line."""
+"""Start a run: read its settings, check and lock its folder, record what it is."""
 
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 import sys
 from collections.abc import Sequence
 from datetime import date
-from io import StringIO
 from pathlib import Path
 from typing import TextIO
 
 import speechbrain as sb
-import yaml
-from hyperpyyaml import resolve_references
 from speechbrain.utils.distributed import run_on_main
+from speechbrain.utils.run_opts import RunOptions
 from speechbrain.utils.seed import seed_everything
 
-from eat.errors import (
-    ExperimentError,
-)
-from eat.experiment.config import (
-    SETTINGS,
-    PlainLoader,
-    instantiate,
-    resolve,
-    with_run_options,
-)
-from eat.experiment.fingerprint import differences, relevant_settings
+from eat.errors import ExperimentError
+from eat.experiment.config import SETTINGS, Config, load_config, read_settings
+from eat.experiment.fingerprint import relevant_settings
 from eat.experiment.process_group import init_process_group
+from eat.utils.files import write_text
 from eat.utils.lock import lock_folder
+from eat.utils.settings_diff import describe_changes
 
-logger = logging.getLogger(__name__)
+# SpeechBrain says on import that it cannot save figures, which nobody asks it to do.
+logging.getLogger("speechbrain.utils.train_logger").addFilter(
+    lambda record: "torchvision" not in record.getMessage()
+)
 
 
-def start_experiment(argv: Sequence[str]) -> tuple[dict, dict]:
+def start_experiment(argv: Sequence[str]) -> tuple[dict, RunOptions]:
     """Read the settings of a run and prepare its folder.
 
     Parameters
@@ -46,63 +40,39 @@ def start_experiment(argv: Sequence[str]) -> tuple[dict, dict]:
 
     Returns
     -------
-    tuple of dict
-        The instantiated settings, and SpeechBrain's run options for the Brain.
+    hparams
+        The settings with their objects built.
+    run_opts
+        SpeechBrain's run options, for the Brain.
 
     Raises
     ------
     ExperimentError
-        If a setting is unknown or missing, the folder belongs to another run, or
-        processes cannot be connected.
+        If a setting is unknown, missing or out of range, the folder belongs to another
+        run, or the processes cannot be connected.
     LockError
         If another process is using the folder.
     """
     path, run_opts, overrides = sb.parse_arguments(list(argv))
-    if not Path(path).is_file():
-        raise ExperimentError(f"{path}: no such YAML file (see hparams/)")
+    config = load_config(path, overrides, run_opts)
     init_process_group(run_opts)
-    text = Path(path).read_text(encoding="utf-8")
-    overrides = with_run_options(text, overrides, run_opts)
-    settings = resolve(path, text, overrides)
-    run_on_main(_check_folder, args=[Path(settings["output_folder"]), settings])
-    run_on_main(_lock, args=[Path(settings["output_folder"])])
+    folder = Path(config.values["output_folder"])
+    run_on_main(_claim_folder, args=[folder, config])
     # Before the networks are built: the same weights in every process and every run.
-    seed_everything(settings["seed"], verbose=False)
-    hparams = instantiate(path, text, overrides)
-    # Never hparams.update(run_opts): it would put SpeechBrain's defaults in place of
-    # the YAML's precision, clipping and accumulation. The Brain merges them rightly.
-    folder = Path(settings["output_folder"])
+    seed_everything(config.values["seed"], verbose=False)
+    hparams = config.instantiate()
+    # Never hparams.update(run_opts): SpeechBrain's defaults would replace the YAML's
+    # precision, clipping and accumulation. The Brain merges the two correctly.
     sb.create_experiment_directory(experiment_directory=str(folder))
-    run_on_main(_keep_settings, args=[folder, path, text, overrides])
-    run_on_main(_keep_script, args=[folder])
+    run_on_main(_record, args=[folder, config])
     return hparams, run_opts
 
 
 _LOCKS: list[TextIO] = []  # held until this process ends
 
 
-def _lock(folder: Path) -> None:
-    _LOCKS.append(lock_folder(folder))
-
-
-def _keep_settings(folder: Path, path: str, text: str, overrides: str) -> None:
-    """Write the settings as SpeechBrain does, but never half: a resume reads them."""
-    partial = folder / f".{SETTINGS}.partial"
-    resolved = resolve_references(StringIO(text), overrides).read()
-    head = f"# Generated {date.today()} from:\n# {Path(path).resolve()}\n"
-    partial.write_text(f"{head}# yamllint disable\n{resolved}", encoding="utf-8")
-    os.replace(partial, folder / SETTINGS)
-
-
-def _keep_script(folder: Path) -> None:
-    """Keep a copy of the recipe's script; SpeechBrain keeps one of its caller, us."""
-    (folder / Path(__file__).name).unlink(missing_ok=True)
-    if Path(sys.argv[0]).is_file():
-        shutil.copy(sys.argv[0], folder)
-
-
-def _check_folder(folder: Path, settings: dict) -> None:
-    """Refuse a folder that cannot be written or holds a run with other settings."""
+def _claim_folder(folder: Path, config: Config) -> None:
+    """Create the folder and lock it, unless it holds a run with other settings."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".writable"
@@ -113,15 +83,30 @@ def _check_folder(folder: Path, settings: dict) -> None:
             f"{folder}: cannot write there ({error.strerror}; choose another "
             "--output_folder)"
         ) from error
-    begun = (folder / "metrics.jsonl").exists() or any(folder.glob("save/CKPT*"))
-    if not begun or not (folder / SETTINGS).is_file():
-        return  # a start that failed must not bind the next one
-    earlier = yaml.load((folder / SETTINGS).read_text(), Loader=PlainLoader)
-    earlier = relevant_settings(earlier, earlier["output_folder"])
-    if differing := differences(
-        earlier, relevant_settings(settings, settings["output_folder"])
-    ):
+    # A start that failed before its first step must not bind the next one.
+    if (folder / "metrics.jsonl").exists() or any(folder.glob("save/CKPT*")):
+        _require_same_settings(folder, config)
+    _LOCKS.append(lock_folder(folder))
+
+
+def _require_same_settings(folder: Path, config: Config) -> None:
+    earlier = read_settings(folder)
+    current = relevant_settings(config.values)
+    if earlier and (changes := describe_changes(relevant_settings(earlier), current)):
         raise ExperimentError(
-            f"{folder}: holds a run with other settings ({differing}); give a new "
-            "--output_folder, or repeat the first command to resume"
+            f"{folder}: holds a run with other settings ({changes}; use a new "
+            "--output_folder, or re-run the first command to resume)"
         )
+
+
+def _record(folder: Path, config: Config) -> None:
+    """Keep the settings and the recipe's script in the folder.
+
+    SpeechBrain would write the settings in place, where a kill leaves half of them, and
+    has copied the script of its caller, this file.
+    """
+    head = f"# Generated {date.today()} from:\n# {Path(config.path).resolve()}\n"
+    write_text(folder / SETTINGS, f"{head}# yamllint disable\n{config.text}")
+    (folder / Path(__file__).name).unlink(missing_ok=True)
+    if Path(sys.argv[0]).is_file():
+        shutil.copy(sys.argv[0], folder)

@@ -1,22 +1,21 @@
-"""Connecting the processes that a launcher has started."""
+"""Connect the processes that a launcher has started."""
 
 from __future__ import annotations
 
-from typing import Any
-
 from speechbrain.utils.distributed import ddp_init_group
+from speechbrain.utils.run_opts import RunOptions
 
 from eat.errors import ExperimentError
 from eat.utils.distributed import require_safe_restarts
 
 
-def init_process_group(run_opts: dict[str, Any]) -> None:
-    """Connect the processes that a launcher has started; nothing without one.
+def init_process_group(run_opts: RunOptions) -> None:
+    """Connect the processes that a launcher has started; do nothing without one.
 
     Raises
     ------
     ExperimentError
-        If there is no GPU for each of them, or the launcher cannot restart them.
+        If there are fewer GPUs than processes, or the launcher cannot restart them.
     """
     require_safe_restarts()
     try:
@@ -25,6 +24,5 @@ def init_process_group(run_opts: dict[str, Any]) -> None:
         reason = str(error).strip().splitlines()[-1]
         raise ExperimentError(
             f"--distributed_backend {run_opts['distributed_backend']}: {reason} (start "
-            "as many processes as there are GPUs; on CPUs add --device cpu "
-            "--distributed_backend gloo)"
+            "one process per GPU; on CPUs add --device cpu --distributed_backend gloo)"
         ) from None

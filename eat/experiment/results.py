@@ -1,4 +1,4 @@
-"""``results.json``: what a finished run reached, and with what it was made."""
+"""``results.json``: the results of a finished run and what they were made with."""
 
 from __future__ import annotations
 
@@ -6,30 +6,29 @@ import json
 from pathlib import Path
 from typing import Any
 
-from eat.experiment.config import plain_settings
+from eat.experiment.config import read_scalar_settings
 from eat.utils.files import write_json
 from eat.utils.versions import versions
 
 
 def write_results(output_folder: str | Path, **results: Any) -> None:
-    """Write the results, atomically, with the settings and versions that made them.
+    """Write the results with the settings and software versions that produced them.
 
-    The settings are those of the folder's ``hyperparams.yaml``; where they name a
-    ``manifest_folder``, the counts of the clips at hand stand under ``data``.
+    The settings are those of the folder's ``hyperparams.yaml``. If they name a
+    ``manifest_folder``, ``data`` holds the number of clips used, by subset.
     """
-    settings = plain_settings(output_folder)
+    settings = read_scalar_settings(output_folder)
     record = {
         **results,
         "settings": settings,
-        "data": _clips_at_hand(settings.get("manifest_folder")),
+        "data": _clip_counts(settings.get("manifest_folder")),
         "versions": versions(),
     }
-    path = Path(output_folder) / "results.json"
-    write_json(path, record)
+    write_json(Path(output_folder) / "results.json", record)
 
 
-def _clips_at_hand(manifest_folder: str | None) -> dict[str, dict] | None:
-    """Clips used, and those the paper used, by subset, from a corpus's summary."""
+def _clip_counts(manifest_folder: str | None) -> dict[str, dict] | None:
+    """Return the clips used, and those the paper used, from a corpus's summary."""
     path = Path(manifest_folder or "") / "summary.json"
     if manifest_folder is None or not path.is_file():
         return None

@@ -1,8 +1,9 @@
-"""What must not change within a run, and what of it is told."""
+"""What must not change within a run."""
 
 from eat.data.dataset import audio_dataset
 from eat.data.manifest import ManifestRow, write_manifest
-from eat.experiment.fingerprint import differences, identity, relevant_settings
+from eat.experiment.fingerprint import fingerprint, relevant_settings
+from eat.utils.settings_diff import describe_changes
 
 YAML = """\
 seed: 1
@@ -15,23 +16,14 @@ opt_class: !name:torch.optim.AdamW
 """
 
 
-def test_free_settings_and_the_folder_s_place_do_not_count():
-    one = {"seed": 1, "num_workers": 0, "save": "runs/a/save", "nested": ["runs/a"]}
-    two = {"seed": 1, "num_workers": 4, "save": "/b/save", "nested": ["/b"]}
-    assert relevant_settings(one, "runs/a") == relevant_settings(two, "/b")
-    assert relevant_settings(one, "runs/a")["save"] == "save"
-    assert relevant_settings({"save": "runs/ab"}, "runs/a") == {"save": "runs/ab"}
+def test_free_settings_and_the_place_of_the_folder_do_not_count():
+    def relevant(folder, **settings):
+        return relevant_settings({"output_folder": folder, **settings})
 
-
-def test_differences_are_told_shortly():
-    earlier = {"a": 1, "b": "x", "c": 3, "d": 4, "nested": {"a": 1}}
-    now = {"a": 2, "b": "x" * 64, "c": 3.5, "d": 5, "nested": {"a": 2}}
-    told = "a was 1, now 2, b was x, now xxxxxxxxxxxx..., c was 3, now 3.5"
-    assert differences(earlier, now) == told
-    assert differences(earlier, earlier) == ""
-    assert differences({"nested": {"a": 1}}, {"nested": {"a": 2}}) == (
-        "nested was {'a': 1}, now {'a': 2}"
-    )
+    one = relevant("runs/a", num_workers=0, save="runs/a/save", nested=["runs/a"])
+    two = relevant("/b", num_workers=4, save="/b/save", nested=["/b"])
+    assert one == two and one["save"] == "save"
+    assert relevant("runs/a", save="runs/ab")["save"] == "runs/ab"
 
 
 def test_a_run_is_its_settings_and_its_clips(tmp_path):
@@ -42,12 +34,15 @@ def test_a_run_is_its_settings_and_its_clips(tmp_path):
         rows = [ManifestRow(clip, 1.0, f"{clip}.wav", labels) for clip in clips]
         write_manifest(tmp_path / "m.csv", rows)
         train = audio_dataset(tmp_path / "m.csv", tmp_path, None, 1)
-        return identity(str(tmp_path / folder), train)
+        return fingerprint(str(tmp_path / folder), train)
 
-    whole = of()
-    assert whole == of(folder="moved")
-    assert differences(whole, of(lr="0.2")) == "lr was 0.1, now 0.2"
-    assert "training clips was 3, now 2" in differences(whole, of(clips="ab"))
+    reference = of()
+    assert reference == of(folder="moved") == of(lr="1e-1")
+    assert describe_changes(reference, of(lr="0.2")) == "lr was 0.1, now 0.2"
+    assert "was 3, now 2" in describe_changes(reference, of(clips="ab"))
     for other in (of(clips="acb"), of(clips="abd"), of(labels=("/m/2",))):
-        told = differences(whole, other)
-        assert told.startswith("SHA-256 of their names and labels was")
+        assert "SHA-256 was" in describe_changes(reference, other)
+
+
+def test_other_training_sets_count_by_their_length(tmp_path):
+    assert list(fingerprint(str(tmp_path), range(7)).values()) == [7]

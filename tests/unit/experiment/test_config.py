@@ -1,0 +1,229 @@
+"""Settings come from a YAML file, what it includes and the command line."""
+
+import re
+
+import pytest
+import torch
+from hyperpyyaml import load_hyperpyyaml
+from speechbrain.utils.run_opts import RunOptions
+
+from eat.errors import ExperimentError
+from eat.experiment.config import load_config, read_scalar_settings, read_settings
+from eat.experiment.schema import MULTIPLES
+from eat.experiment.yaml_tree import read_hyperpyyaml
+from eat.model.patching import PATCH
+
+FULL = """\
+# The full file.
+data_folder: !PLACEHOLDER     # where the data is
+output_folder: !PLACEHOLDER
+lr: 0.5                       # the paper's
+steps: 10
+warmup_steps: !ref <steps> // 5
+roll: True
+size: !tuple (5, 5)
+layer: !new:torch.nn.Linear
+    in_features: 2            # two
+    out_features: !ref <steps>
+twice: [!ref <layer>, !ref <layer>]
+opt_class: !name:torch.optim.AdamW
+    betas: [0.9, 0.95]
+    fused: null
+precision: bf16
+ckpt_interval_minutes: 30
+"""
+MINI = """\
+# The short file.
+!include:full.yaml
+
+steps: 5
+warmup_steps: !ref <steps> + 1
+layer:
+    in_features: 3
+opt_class:
+    fused: True
+"""
+FOLDERS = "data_folder: DATA\noutput_folder: RUN\n"
+
+
+@pytest.fixture
+def full(tmp_path):
+    """Path of the full file; the short one lies beside it."""
+    (tmp_path / "mini.yaml").write_text(MINI)
+    path = tmp_path / "full.yaml"
+    path.write_text(FULL)
+    return path
+
+
+@pytest.fixture
+def mini(full):
+    return full.with_name("mini.yaml")
+
+
+def refuse(path, overrides, *told):
+    """The settings are refused, and the message names the file and what is wrong."""
+    with pytest.raises(ExperimentError, match=re.escape(str(path))) as caught:
+        load_config(path, overrides)
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in told:
+        assert word in message
+    return message
+
+
+def test_references_follow_overrides(full):
+    config = load_config(full, FOLDERS + "steps: 20\nlr: 5e-4")
+    assert config.values["warmup_steps"] == 4 and config.values["lr"] == 5e-4
+    hparams = config.instantiate()
+    assert hparams["warmup_steps"] == 4 and hparams["lr"] == 5e-4
+    assert hparams["size"] == (5, 5)
+    assert isinstance(hparams["layer"], torch.nn.Linear)
+    assert hparams["layer"].out_features == 20
+
+
+def test_an_object_is_built_once(full):
+    hparams = load_config(full, FOLDERS).instantiate()
+    assert hparams["twice"][0] is hparams["twice"][1] is hparams["layer"]
+
+
+def test_text_is_all_that_is_needed(full, tmp_path):
+    config = load_config(full, FOLDERS + "lr: 0.25")
+    assert load_hyperpyyaml(config.text).keys() == config.values.keys()
+    (tmp_path / "hyperparams.yaml").write_text(config.text)
+    assert read_settings(tmp_path) == config.values
+    scalars = read_scalar_settings(tmp_path)
+    assert scalars["lr"] == 0.25 and not scalars.keys() & {"layer", "twice"}
+    assert read_settings(tmp_path / "none") == {}
+
+
+def test_comments_go_with_the_values_they_describe(full):
+    text = load_config(full, FOLDERS + "layer: {in_features: 4}").text
+    assert "paper's" in text and "two" not in text and "where" not in text
+
+
+# -- refused -----------------------------------------------------------------------
+
+
+def test_missing_file(tmp_path):
+    refuse(tmp_path / "none.yaml", "")
+
+
+@pytest.mark.parametrize("text", ["a: [1", "a: 1\na: 2", "- a", "word"])
+def test_no_settings_file(tmp_path, text):
+    (tmp_path / "bad.yaml").write_text(text)
+    refuse(tmp_path / "bad.yaml", "")
+
+
+def test_unknown_settings(full):
+    refuse(full, FOLDERS + "warmup_step: 3", "warmup_step ", "warmup_steps?")
+    refuse(full, FOLDERS + "layer: {in_feature: 3}", "in_feature ", "in_features?")
+    assert "?" not in refuse(full, FOLDERS + "xyz: 3", "xyz")
+
+
+def test_missing_settings_are_all_named(full):
+    refuse(full, "", "--data_folder", "--output_folder")
+    assert "--data_folder" not in refuse(full, "data_folder: A", "--output_folder")
+
+
+def test_options_that_cannot_be_read(full):
+    refuse(full, FOLDERS + "lr: 1\nlr: 2", '"lr"')
+    refuse(full, FOLDERS + "lr: [1")
+
+
+def test_bad_reference(full):
+    full.write_text(FULL.replace("<steps> // 5", "<stepz>"))
+    refuse(full, FOLDERS, "stepz")
+
+
+def test_object_that_cannot_be_built(full):
+    full.write_text(FULL.replace("in_features", "bad"))
+    with pytest.raises(ExperimentError, match="torch.nn.Linear") as caught:
+        load_config(full, FOLDERS).instantiate()
+    assert "'bad'" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("lr", "abc"), ("lr", "True"), ("steps", "1x"), ("roll", "yes")]
+)
+def test_wrong_types(full, key, value):
+    refuse(full, FOLDERS + f"{key}: {value}", key, value, str(load(full)[key]))
+
+
+def load(path):
+    return load_config(path, FOLDERS).values
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "1.5", "null"])
+@pytest.mark.parametrize("name", ["batch_size", "keep_checkpoints"])
+def test_counts_are_positive_integers(full, name, value):
+    full.write_text(FULL + f"{name}: 4\n")
+    refuse(full, FOLDERS + f"{name}: {value}", name)
+
+
+def test_spectrograms_are_whole_patches(full):
+    full.write_text(FULL + "num_frames: 64\n")
+    load_config(full, FOLDERS + "num_frames: 128")
+    refuse(full, FOLDERS + "num_frames: 100", "num_frames", "100", str(PATCH))
+    assert MULTIPLES["num_frames"] == PATCH
+
+
+# -- included files ----------------------------------------------------------------
+
+
+def test_included_file_with_differences(mini):
+    values = load(mini)
+    assert values["steps"] == 5 and values["warmup_steps"] == 6
+    assert values["lr"] == 0.5 and values["data_folder"] == "DATA"
+    assert values["layer"] == {"!": "new:torch.nn.Linear"} | {
+        "in_features": 3,
+        "out_features": 5,
+    }
+    assert values["opt_class"]["fused"] is True
+    assert values["opt_class"]["betas"] == [0.9, 0.95]
+
+
+def test_every_key_of_both_files_can_be_overridden(mini):
+    overrides = FOLDERS + "lr: 1\nsteps: 7\nlayer: {bias: False}"
+    refuse(mini, overrides, "bias")
+    values = load_config(
+        mini, overrides.replace("bias: False", "in_features: 9")
+    ).values
+    assert values["lr"] == 1 and values["warmup_steps"] == 8
+    assert values["layer"]["in_features"] == 9 and values["layer"]["out_features"] == 7
+
+
+def test_unknown_keys_of_the_short_file(mini):
+    mini.write_text(MINI + "warmup: 1\n")
+    refuse(mini, FOLDERS, "warmup ")
+
+
+def test_included_file_that_does_not_exist(mini):
+    mini.write_text(MINI.replace("full", "none"))
+    with pytest.raises(ExperimentError, match=re.escape(str(mini.parent / "none"))):
+        load(mini)
+
+
+def test_included_text_serves_plain_hyperpyyaml(mini, full):
+    hparams = load_hyperpyyaml(read_hyperpyyaml(mini), FOLDERS + "steps: 9")
+    assert hparams["warmup_steps"] == 10 and hparams["layer"].out_features == 9
+    assert load_hyperpyyaml(read_hyperpyyaml(full), FOLDERS)["steps"] == 10
+
+
+def test_values_may_include_files_too(full):
+    (full.parent / "part.yaml").write_text("a: 1\nb: !ref <a> + 1\n")
+    full.write_text(FULL + "part: !include:part.yaml\n    a: 2\n")
+    assert load(full)["part"] == {"a": 2, "b": 3}
+
+
+# -- SpeechBrain's run options -----------------------------------------------------
+
+
+def test_run_options_of_the_command_line_win(full):
+    run_opts = RunOptions.from_command_line_args(
+        ["x.yaml", "--precision=fp32", "--ckpt_interval_steps", "5", "--noprogressbar"]
+    )[1]
+    values = load_config(full, FOLDERS, run_opts).values
+    assert values["precision"] == "fp32" and values["ckpt_interval_minutes"] == 0
+    assert "ckpt_interval_steps" not in values and "noprogressbar" not in values
+    run_opts = RunOptions.from_command_line_args(["x.yaml", "--device", "cpu"])[1]
+    assert load_config(full, FOLDERS, run_opts).values["precision"] == "bf16"
