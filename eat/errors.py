@@ -39,15 +39,15 @@ class ClipError(EATError):
 
 
 class CheckpointError(EATError, ValueError):
-    """A model checkpoint is missing, corrupt or of another model."""
+    """A model checkpoint is missing, corrupt or belongs to another model."""
 
 
 class CorruptCheckpointError(EATError, RuntimeError):
-    """A checkpoint of a run cannot be written, or has changed since it was written."""
+    """A run's checkpoint cannot be written, or has changed since it was written."""
 
 
 class ExperimentError(EATError, ValueError):
-    """A run cannot start, or continue, with the given settings."""
+    """A run cannot start or continue with the given settings."""
 
 
 class CollapseError(EATError, RuntimeError):
@@ -58,8 +58,8 @@ class LockError(EATError, RuntimeError):
     """Another process is using the folder."""
 
 
-class Interrupted(Exception):  # noqa: N818 (not an error: the user asked for it)
-    """A run ended early because of a signal.
+class Interrupted(Exception):  # noqa: N818 (requested by the user, not an error)
+    """A signal ended a run early.
 
     Attributes
     ----------
@@ -89,12 +89,15 @@ def exit_on_error() -> Iterator[None]:
         if error.errno not in OUT_OF_SPACE:
             raise
         sys.exit(
-            f"error: {error.filename or 'the output'}: cannot be written, "
-            f"{error.strerror} (free some space and re-run the same command to resume "
-            "from the last checkpoint)"
+            f"error: {error.filename or 'output'}: cannot be written: {error.strerror} "
+            "(free some disk space and re-run the same command to resume)"
         )
     except EATError as error:
-        logger.debug("The run ended with an error", exc_info=True)  # into its log.txt
-        # An error in a data worker comes with the worker's whole traceback.
-        last_line = str(error).strip().splitlines()[-1]
-        sys.exit(f"error: {re.sub(r'^[a-z_.]+[A-Z][A-Za-z]+Error: ', '', last_line)}")
+        logger.debug("The run ended with an error", exc_info=True)  # to log.txt
+        sys.exit(f"error: {_last_line(error)}")
+
+
+def _last_line(error: EATError) -> str:
+    """Return the message; an error in a data worker brings the worker's traceback."""
+    line = str(error).strip().splitlines()[-1]
+    return re.sub(r"^[a-z_.]+[A-Z][A-Za-z]+Error: ", "", line)

@@ -1,4 +1,4 @@
-"""Several processes that train together: what they tell each other, how they end."""
+"""Communication between the processes of a run."""
 
 from __future__ import annotations
 
@@ -14,68 +14,71 @@ NO_SHARED_STORE = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
 
 
 def require_safe_restarts() -> None:
-    """Refuse a launcher whose restarted processes would wait for each other for good.
+    """Refuse a launcher whose restarted processes would hang.
 
-    Where it keeps one store over all restarts, they read addresses of their
-    predecessors in it (https://github.com/pytorch/pytorch/issues/135712).
+    If torchrun keeps one store for all restarts, restarted processes read the addresses
+    of their predecessors in it (https://github.com/pytorch/pytorch/issues/135712).
 
     Raises
     ------
     ExperimentError
-        If this process was started by such a launcher.
+        If such a launcher has started this process.
     """
     one_store = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     if one_store and int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", 0)):
         raise ExperimentError(
             f"--max-restarts: torchrun's restarts hang without {NO_SHARED_STORE}=1 in "
-            "its environment (export it, or leave --max-restarts out)"
+            "its environment (export it, or omit --max-restarts)"
         )
 
 
 def world_size() -> int:
-    """How many processes train together; 1 where there is no connection."""
+    """Return the number of processes; 1 without a process group."""
     if torch.distributed.is_initialized():
         return torch.distributed.get_world_size()
     return 1
 
 
 def any_rank(flag: bool, device: str | torch.device) -> bool:
-    """Whether it is true in any process; all must ask, of their own device."""
+    """Return whether `flag` is true on any rank; every rank must call this.
+
+    `device` is the rank's own: NCCL reduces tensors on GPUs only.
+    """
     if world_size() == 1:
         return flag
-    told = torch.tensor(float(flag), device=device)
-    torch.distributed.all_reduce(told, torch.distributed.ReduceOp.MAX)
-    return bool(told)
+    flags = torch.tensor(float(flag), device=device)
+    torch.distributed.all_reduce(flags, torch.distributed.ReduceOp.MAX)
+    return bool(flags)
 
 
-def all_gather_objects(mine: Any) -> list[Any]:
-    """What each process has, in order of rank; all must ask."""
+def all_gather_objects(local: Any) -> list[Any]:
+    """Return the objects of all ranks, in order of rank; every rank must call this."""
     if world_size() == 1:
-        return [mine]
+        return [local]
     parts = [None] * world_size()
-    torch.distributed.all_gather_object(parts, mine)
+    torch.distributed.all_gather_object(parts, local)
     return parts
 
 
 def interleave(parts: Sequence[Sequence[Any]]) -> list[Any]:
-    """The whole of which each process has taken every n-th item, in its order."""
-    whole = [None] * sum(map(len, parts))
+    """Return the items in their original order, dealt out to the ranks in turn."""
+    items = [None] * sum(map(len, parts))
     for rank, part in enumerate(parts):
-        whole[rank :: len(parts)] = part
-    return whole
+        items[rank :: len(parts)] = part
+    return items
 
 
 def is_connection_error(error: Exception) -> bool:
-    """Whether another process has gone: the error of those that still wait for it."""
+    """Return whether an error means that another rank has exited."""
     return world_size() > 1 and (
         isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
     )
 
 
 def shutdown() -> None:
-    """End the processes' connection in order.
+    """Leave the process group once all ranks are here.
 
-    One that just exits may tear it from under another, which then aborts.
+    A rank that simply exits may close connections that another still uses.
     """
     if torch.distributed.is_initialized():
         torch.distributed.barrier()

@@ -1,4 +1,4 @@
-"""One run at a time in an experiment folder."""
+"""One process at a time in an output folder."""
 
 from __future__ import annotations
 
@@ -18,33 +18,29 @@ LOCK = ".lock"
 
 
 def lock_folder(folder: Path) -> TextIO:
-    """Take a folder until this process ends, however it ends.
+    """Lock an existing folder until this process ends, however it ends.
 
-    Parameters
-    ----------
-    folder
-        An experiment's folder; must exist.
+    On a file system without locks there is a warning, and no lock.
 
     Returns
     -------
-    TextIO
-        The open lock file: the folder is free again when it is closed.
+    The open lock file; closing it releases the lock.
 
     Raises
     ------
     LockError
-        If another process has taken it.
+        If another process holds the lock.
     """
     path = folder / LOCK
     file = open(path, "a+", encoding="utf-8")
     try:
-        # Not flock, which data workers would inherit and hold for a while longer.
+        # Not flock: data workers would inherit the lock and hold it longer.
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EAGAIN):
             logger.warning(
-                "%s: its file system knows no locks (%s): nothing keeps a second run "
-                "from the same folder",
+                "%s: the file system does not support locking (%s): do not start a "
+                "second run in this folder",
                 folder,
                 error.strerror,
             )
@@ -53,8 +49,8 @@ def lock_folder(folder: Path) -> TextIO:
         holder = file.read().strip() or "unknown"
         file.close()
         raise LockError(
-            f"{folder}: another run is using it ({holder}; wait for its end or give "
-            "another --output_folder)"
+            f"{folder}: another process is using it ({holder}; wait until it ends or "
+            "choose another --output_folder)"
         ) from None
     file.truncate(0)
     file.write(f"process {os.getpid()} on {socket.gethostname()}\n")

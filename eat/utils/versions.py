@@ -18,7 +18,7 @@ def versions() -> dict[str, str | None]:
 
 
 def _git_revision() -> str | None:
-    """Return the commit, with ``+changes`` where the working tree differs from it."""
+    """Return the commit, with ``+changes`` if the working tree differs from it."""
     commit = _git("rev-parse", "HEAD")
     changed = commit and _git("status", "--porcelain", "--untracked-files=no")
     return f"{commit}+changes" if changed else commit
@@ -30,6 +30,6 @@ def _git(*command: str) -> str | None:
         answer = subprocess.run(
             ["git", *command], cwd=folder, capture_output=True, text=True
         )
-    except OSError:  # no git on this machine
+    except OSError:  # git is not installed
         return None
     return answer.stdout.strip() or None

@@ -1,4 +1,4 @@
-"""results.json: settings, clips at hand, versions; written whole or not at all."""
+"""results.json holds settings, numbers of clips and versions."""
 
 import json
 import subprocess
@@ -23,7 +23,7 @@ model: !new:torch.nn.Linear
 
 @pytest.fixture
 def run(tmp_path):
-    """A run's folder with its settings; its manifests lie beside it."""
+    """Return a run's folder with its settings; its manifests are beside it."""
     folder, manifests = tmp_path / "run", tmp_path / "manifests"
     folder.mkdir()
     manifests.mkdir()
@@ -75,7 +75,7 @@ def test_versions(monkeypatch):
     assert module.versions() == {**found, "git": None}
 
 
-def test_revision_says_whether_files_differ_from_it(tmp_path, monkeypatch):
+def test_revision_is_marked_if_files_differ_from_it(tmp_path, monkeypatch):
     def git(*words):
         by = ["-c", "user.name=a", "-c", "user.email=a@b"]
         command = ["git", "-C", tmp_path, *by, *words]
@@ -87,7 +87,7 @@ def test_revision_says_whether_files_differ_from_it(tmp_path, monkeypatch):
     git("init", "--quiet")
     git("add", ".")
     git("commit", "--quiet", "--message", "first")
-    (tmp_path / "new_results.json").write_text("")  # not git's matter
+    (tmp_path / "new_results.json").write_text("")  # untracked
     assert versions()["git"] == git("rev-parse", "HEAD")
     (tmp_path / "__init__.py").write_text("x = 1")
     assert versions()["git"] == git("rev-parse", "HEAD") + "+changes"

@@ -1,4 +1,4 @@
-"""One run at a time in a folder, and no lock outlives its process."""
+"""One process at a time in a folder; no lock outlives its process."""
 
 import errno
 import fcntl
@@ -42,12 +42,12 @@ def holder(tmp_path):
     process.wait()
 
 
-def test_second_run_is_told_who_is_there(tmp_path, holder):
-    with pytest.raises(LockError, match=f"process {holder.pid} on .*output_folder"):
+def test_second_process_is_refused_and_names_the_first(tmp_path, holder):
+    with pytest.raises(LockError, match=rf"\b{holder.pid}\b.*--output_folder"):
         lock_folder(tmp_path)
 
 
-def test_lock_ends_with_its_process_though_a_child_lives(tmp_path, holder):
+def test_lock_ends_with_its_process_even_if_a_child_lives(tmp_path, holder):
     holder.kill()
     holder.wait()
     lock_folder(tmp_path).close()
@@ -58,11 +58,11 @@ def test_folder_is_free_again_when_closed(tmp_path):
     assert lock_folder(tmp_path).readable()
 
 
-def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch, caplog):
+def test_file_system_without_locks_is_warned_about(tmp_path, monkeypatch, caplog):
     def no_locks(*_):
         raise OSError(errno.ENOSYS, "Function not implemented")
 
     monkeypatch.setattr(fcntl, "lockf", no_locks)
     lock_folder(tmp_path).close()
-    [told] = caplog.messages
-    assert told.startswith(f"{tmp_path}: its file system knows no locks (Function not")
+    [message] = caplog.messages
+    assert message.startswith(str(tmp_path)) and "Function not implemented" in message
