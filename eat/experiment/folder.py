@@ -17,16 +17,16 @@ from speechbrain.utils.seed import seed_everything
 
 from eat.errors import ExperimentError
 from eat.experiment.config import SETTINGS, Config, load_config, read_settings
+from eat.experiment.console import quiet_speechbrain
 from eat.experiment.fingerprint import relevant_settings
 from eat.experiment.process_group import init_process_group
 from eat.utils.files import write_text
 from eat.utils.lock import lock_folder
 from eat.utils.settings_diff import describe_changes
 
-# SpeechBrain says on import that it cannot save figures, which nobody asks it to do.
-logging.getLogger("speechbrain.utils.train_logger").addFilter(
-    lambda record: "torchvision" not in record.getMessage()
-)
+logger = logging.getLogger(__name__)
+
+quiet_speechbrain()
 
 
 def start_experiment(argv: Sequence[str]) -> tuple[dict, RunOptions]:
@@ -65,6 +65,7 @@ def start_experiment(argv: Sequence[str]) -> tuple[dict, RunOptions]:
     # precision, clipping and accumulation. The Brain merges the two correctly.
     sb.create_experiment_directory(experiment_directory=str(folder))
     run_on_main(_record, args=[folder, config])
+    logger.info("Run folder: %s", folder)
     return hparams, run_opts
 
 
