@@ -1,22 +1,26 @@
-"""Every YAML file of a recipe says what it is for, is used whole, and loads."""
+"""Every YAML file of a recipe says what it is for, has no unused key, and loads."""
 
 import re
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
-import yaml
-from hyperpyyaml import load_hyperpyyaml
 from speechbrain.utils.run_opts import RunOptions
+
+from eat.experiment.config import load_config
+from eat.experiment.yaml_tree import (
+    INCLUDE,
+    placeholders,
+    plain_values,
+    read_hyperpyyaml,
+    read_tree,
+)
 
 ROOT = Path(__file__).parents[2]
 YAMLS = sorted((ROOT / "recipes").glob("*/hparams/*.yaml"))
+SHORT = [path for path in YAMLS if INCLUDE in path.read_text(encoding="utf-8")]
 MINI = [path for path in YAMLS if path.stem.endswith("_mini")]
 RUN_OPTIONS = {option.name for option in fields(RunOptions)} | {"help"}
-
-# Keys that a mini file need not repeat: the paper's lambda is defined by the official
-# code's sum over 12 x 16 rows; mini files state the weight between two means itself.
-ONLY_IN_FULL = {"lambda"}
 
 
 def ids(paths):
@@ -24,7 +28,7 @@ def ids(paths):
 
 
 each_yaml = pytest.mark.parametrize("path", YAMLS, ids=ids(YAMLS))
-each_mini = pytest.mark.parametrize("path", MINI, ids=ids(MINI))
+each_short = pytest.mark.parametrize("path", SHORT, ids=ids(SHORT))
 
 
 def text_of(path):
@@ -32,70 +36,74 @@ def text_of(path):
 
 
 def header(path):
-    """The comment at the top, as one line."""
+    """Return the comment at the top, as one line."""
     lines = text_of(path).split("\n\n")[0].splitlines()
     return " ".join(line.removeprefix("#").strip() for line in lines)
 
 
-def keys(path):
-    return re.findall(r"^([A-Za-z_]\w*):", text_of(path), flags=re.MULTILINE)
+def leaves(tree, prefix=""):
+    """Yield the path and value of everything that is not a mapping."""
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{prefix}{key}/")
+        else:
+            yield f"{prefix}{key}", value
 
 
-def test_there_are_recipes():
-    assert YAMLS and MINI
+def test_mini_files_are_short():
+    assert YAMLS and MINI and set(MINI) <= set(SHORT)
 
 
 @each_yaml
 def test_header_says_what_and_how(path):
-    told = header(path)
     for word in ("Reproduces", "Command", "Hardware"):
-        assert re.search(rf"\b{word} ", told), f"{path}: its header has no {word}"
-    assert f"train.py hparams/{path.name} " in told, f"{path}: the command is another's"
+        assert re.search(rf"\b{word} ", header(path)), (
+            f"{path}: no {word} in its header"
+        )
+    assert f"train.py hparams/{path.name} " in header(path)
 
 
 @each_yaml
-def test_no_dead_key(path):
-    text = text_of(path)
+def test_no_unused_key(path):
+    text = read_hyperpyyaml(path)
     code = [path.parents[1] / "train.py", *(ROOT / "eat" / "training").glob("*.py")]
     code = "\n".join(text_of(file) for file in code)
-    dead = [
+    unused = [
         key
-        for key in keys(path)
+        for key in read_tree(path)
         if key not in RUN_OPTIONS
         and not re.search(rf"<{key}>", text)
         and not re.search(rf'(hparams|settings)(\.|\["){key}\b', code, re.I)
     ]
-    assert not dead, f"{path}: nothing reads {dead}"
+    assert not unused, f"{path}: nothing reads {unused}"
 
 
 @each_yaml
 def test_keys_are_safe_on_the_command_line(path):
-    names = keys(path)
-    assert len(names) == len(set(names)), f"{path}: a key twice"
-    swallowed = {
+    abbreviations = {
         key: option
-        for key in names
+        for key in read_tree(path)
         for option in RUN_OPTIONS - {key}
         if option.startswith(key) and key not in RUN_OPTIONS
     }
-    assert not swallowed, f"{path}: argparse takes --key for the option {swallowed}"
+    assert not abbreviations, f"{path}: argparse reads --key as {abbreviations}"
 
 
-@each_mini
-def test_mini_has_the_keys_it_claims(path):
-    claim = re.search(r"keys are those of (\w+\.yaml)", header(path))
-    assert claim, f"{path}: the header must name the file whose keys it has"
-    full = path.with_name(claim.group(1))
-    assert set(keys(full)) - set(keys(path)) <= ONLY_IN_FULL
-    assert set(keys(path)) <= set(keys(full))
+@each_short
+def test_short_files_state_only_what_differs(path):
+    changes = dict(leaves(plain_values(text_of(path))))
+    included = path.parent / changes.pop("!").removeprefix(INCLUDE[1:])
+    full = dict(leaves(plain_values(read_hyperpyyaml(included))))
+    same = [key for key, value in changes.items() if full[key] == value]
+    assert not same, f"{path}: repeats {same} of {included}"
 
 
 @each_yaml
 def test_loads(path, tmp_path):
-    open_keys = re.findall(r"^(\w+): !PLACEHOLDER", text_of(path), flags=re.MULTILINE)
-    assert {"data_folder", "output_folder"} <= set(open_keys)
-    given = {key: str(tmp_path / key) for key in open_keys}
-    hparams = load_hyperpyyaml(text_of(path), yaml.safe_dump(given))
-    assert set(keys(path)) <= hparams.keys()
+    missing = placeholders(read_tree(path))
+    assert {"data_folder", "output_folder"} <= set(missing)
+    config = load_config(path, "\n".join(f"{key}: {tmp_path / key}" for key in missing))
+    hparams = config.instantiate()
+    assert hparams.keys() == config.values.keys()
     assert "frontend" in hparams["modules"]
     assert hparams["total_steps"] >= hparams["warmup_steps"]

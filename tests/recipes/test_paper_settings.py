@@ -5,10 +5,10 @@ import re
 from pathlib import Path
 
 import pytest
-import yaml
-from hyperpyyaml import resolve_references
 
 import eat
+from eat.experiment.config import load_config
+from eat.experiment.yaml_tree import placeholders, read_hyperpyyaml, read_tree
 from eat.training.optim import warmup_cosine
 from mini_corpora.audioset import AudioSetSizes, write_audioset
 from mini_corpora.bank import load_bank
@@ -53,7 +53,7 @@ def check_step(output):
 def test_a_step_with_a_tiny_network(path, run_recipe, corpora, tmp_path):
     """All settings but those of the network's size are the file's."""
     recipe = path.split("/")[0]
-    text = (RECIPES / path).read_text()
+    text = read_hyperpyyaml(RECIPES / path)
     text, presets = re.subn(r"preset: (base|large)", "preset: tiny", text)
     assert presets == 1
     (tmp_path / "tiny.yaml").write_text(re.sub(r"dim: \d+", "dim: 128", text))
@@ -81,8 +81,9 @@ def test_a_step_with_a_tiny_network(path, run_recipe, corpora, tmp_path):
     ],
 )
 def test_rates_are_the_official_ones(path, name, tolerance, finetune_parity):
-    text = re.sub(r"!(PLACEHOLDER|new|apply|name)\S*", "", (RECIPES / path).read_text())
-    settings = yaml.safe_load(resolve_references(text).read())
+    missing = placeholders(read_tree(RECIPES / path))
+    given = "\n".join(f"{key}: none" for key in missing)
+    settings = load_config(RECIPES / path, given).values
     official = finetune_parity.numbers[f"lr_{name}"]
     keys = ("lr", "warmup_steps", "total_steps", "min_lr")
     schedule = [float(settings[key]) for key in keys]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from eat.experiment.yaml_tree import read_hyperpyyaml
 from paper_tables.plan import BLOCKS, FOLDS, LAMBDAS, TABLES
 from paper_tables.published import PRINTED
 from paper_tables.schedule import in_order
@@ -74,14 +75,14 @@ def test_a_folder_is_for_one_command(study, corpus):
 @pytest.mark.parametrize("corpus", ["full", "mini"])
 def test_yaml_files_have_the_keys(study, corpus):
     for job in jobs_of(study(corpus)):
-        text = (ROOT / job.recipe / "hparams" / job.yaml).read_text()
+        text = read_hyperpyyaml(ROOT / job.recipe / "hparams" / job.yaml)
         keys = set(re.findall(r"^(\w+):", text, re.MULTILINE))
         assert {"output_folder", *job.settings} <= keys, job.name
 
 
 def test_steps_are_those_of_the_yaml_files(study):
     for job in jobs_of(study()):
-        text = (ROOT / job.recipe / "hparams" / job.yaml).read_text()
+        text = read_hyperpyyaml(ROOT / job.recipe / "hparams" / job.yaml)
         epochs, steps = (
             integer(text, key) for key in ("number_of_epochs", "steps_per_epoch")
         )
