@@ -1,13 +1,14 @@
-# What the recipes' run.sh share, sourced by them: options, messages, stages.
+# Options, messages and stages of the recipes' run.sh, which source this file.
 #
-# Before: each option of `options` is set to its default. After: to what the command line
-# says, `python` is the interpreter, and `runs N` tells whether stage N is asked for.
+# First set each option named in `options` to its default. `parse_options "$@"` then sets
+# those on the command line; `python` is the interpreter; `runs N` tells whether stage N
+# was requested.
 
 log() { echo "$(date '+%Y-%m-%d %H:%M:%S') run.sh: $*"; }
 
 refuse() {
     echo "run.sh: $*" >&2
-    sed -n '4,5s/^# *//p' "$0" >&2 # the lines of run.sh that show its use
+    sed -n '4,5s/^# *//p' "$0" >&2 # the usage in run.sh
     exit 2
 }
 
@@ -20,17 +21,17 @@ parse_options() {
     done
     [ -n "$data_folder" ] || refuse "--data_folder is missing"
     [ -n "$output_folder" ] || refuse "--output_folder is missing"
-    [[ $stage,$stop_stage =~ ^[1-4],[1-4]$ ]] || refuse "--stage and --stop_stage are 1 to 4"
-    [ "$stage" -le "$stop_stage" ] || refuse "--stage $stage comes after --stop_stage $stop_stage"
-    [[ $mini =~ ^(true|false)$ ]] || refuse "--mini is true or false, not $mini"
+    [[ $stage,$stop_stage =~ ^[1-4],[1-4]$ ]] || refuse "--stage and --stop_stage must be 1 to 4"
+    [ "$stage" -le "$stop_stage" ] || refuse "--stage $stage is after --stop_stage $stop_stage"
+    [[ $mini =~ ^(true|false)$ ]] || refuse "--mini must be true or false, not $mini"
 }
 
-show_results() { # of a run's folder
-    [ -f "$1/results.json" ] || { log "$1: no results yet (stage 3 makes them)"; exit 1; }
+show_results() { # print the results of a run folder
+    [ -f "$1/results.json" ] || { log "$1: no results yet (run stage 3)"; exit 1; }
     cat "$1/results.json"
 }
 
 runs() { [ "$stage" -le "$1" ] && [ "$stop_stage" -ge "$1" ]; }
 
-python=${PYTHON:-$here/../../.venv/bin/python} # what tools/setup_env.sh made
+python=${PYTHON:-$here/../../.venv/bin/python} # see tools/setup_env.sh
 command -v "$python" >/dev/null || python=python3

@@ -1,22 +1,22 @@
 #!/usr/bin/env bash
-# AudioSet from the official CSV files to a result, in stages.
+# AudioSet in stages, from the official CSV files to a result.
 #
 #   run.sh --data_folder DIR --output_folder DIR [--stage 1] [--stop_stage 4]
 #          [--ngpu 1] [--mini false]
 #
 #   1  write the manifests           -> OUTPUT/manifests
 #   2  pre-train on all clips        -> OUTPUT/pretrain
-#   3  fine-tune it on AudioSet-20K  -> OUTPUT/finetune
-#   4  show the result               <- OUTPUT/finetune/results.json
+#   3  fine-tune on AudioSet-20K     -> OUTPUT/finetune
+#   4  print the result              <- OUTPUT/finetune/results.json
 #
 #   run.sh --table 1|2|3 ..., run.sh --figure 3|4 ...
 #
-# runs what a table or figure of the paper is made of; the other options are those of
-# tools/reproduce.py (--list shows the runs, --corpus mini takes the mini corpora).
+# runs the experiments of a table or figure of the paper. The other options are those of
+# tools/reproduce.py (--list prints the runs, --corpus mini uses the mini corpora).
 #
-# --ngpu 1, 2 or 4 trains on 4 x 12 clips a step all the same. --mini true takes the
-# settings for a mini AudioSet (tools/make_mini_corpora.py) and two CPU cores. The same
-# command goes on with what was interrupted.
+# With --ngpu 1, 2 or 4 a step has 4 x 12 clips. --mini true uses the settings for the
+# mini AudioSet (tools/make_mini_corpora.py) and two CPU cores. Re-run the same command to
+# resume an interrupted run.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -32,7 +32,7 @@ case ${1-} in
 esac
 
 parse_options "$@"
-[[ $ngpu =~ ^[124]$ ]] || refuse "--ngpu is 1, 2 or 4, not $ngpu"
+[[ $ngpu =~ ^[124]$ ]] || refuse "--ngpu must be 1, 2 or 4, not $ngpu"
 if [ "$mini" = true ]; then
     pretrain=pretrain_mini finetune=finetune_mini
 else
@@ -43,7 +43,7 @@ manifests=$output_folder/manifests
 common=(--data_folder "$data_folder" --manifest_folder "$manifests")
 launch=("$python")
 [ "$ngpu" = 1 ] || launch+=(-m torch.distributed.run --standalone "--nproc_per_node=$ngpu")
-batch=() # one GPU takes four batches a step
+batch=() # one GPU accumulates four batches per step
 [ "$mini" = true ] || batch=(--grad_accumulation_factor $((4 / ngpu)))
 
 if runs 1; then

@@ -7,12 +7,12 @@
 #   1  write the manifests                     -> OUTPUT/manifests
 #   2  pre-train on four folds, for each fold  -> OUTPUT/pretrain<fold>
 #   3  fine-tune on four folds, for each fold  -> OUTPUT/fold<fold>
-#   4  show the folds, their mean and spread   <- OUTPUT/fold<fold>/results.json
+#   4  print each fold, mean and std deviation <- OUTPUT/fold<fold>/results.json
 #
 # --pretrained is a model folder or an official .pt file, as in the paper; without it
-# stage 2 pre-trains on the corpus itself. --mini true takes the settings for a mini
-# corpus (tools/make_mini_corpora.py) and two CPU cores. The same command goes on with
-# what was interrupted.
+# stage 2 pre-trains on the corpus itself. --mini true uses the settings for the mini
+# corpus (tools/make_mini_corpora.py) and two CPU cores. Re-run the same command to resume
+# an interrupted run.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -41,7 +41,7 @@ fi
 
 if runs 3; then
     for fold in 1 2 3 4 5; do
-        log "Stage 3: fine-tuning, judged on fold $fold"
+        log "Stage 3: fine-tuning, evaluated on fold $fold"
         "$python" "$here/train.py" "$here/hparams/finetune$suffix.yaml" "${common[@]}" \
             --output_folder "$output_folder/fold$fold" --fold "$fold" \
             --pretrained "${pretrained:-$output_folder/pretrain$fold/model}"

@@ -6,13 +6,13 @@
 #
 #   1  write the manifests                         -> OUTPUT/manifests
 #   2  pre-train on the training clips             -> OUTPUT/pretrain
-#   3  fine-tune, choose the epoch, test           -> OUTPUT/finetune
-#   4  show the result                             <- OUTPUT/finetune/results.json
+#   3  fine-tune, select the epoch, test           -> OUTPUT/finetune
+#   4  print the result                            <- OUTPUT/finetune/results.json
 #
 # --pretrained is a model folder or an official .pt file, as in the paper; without it
-# stage 2 pre-trains on the corpus itself. --mini true takes the settings for a mini
-# corpus (tools/make_mini_corpora.py) and two CPU cores. The same command goes on with
-# what was interrupted.
+# stage 2 pre-trains on the corpus itself. --mini true uses the settings for the mini
+# corpus (tools/make_mini_corpora.py) and two CPU cores. Re-run the same command to resume
+# an interrupted run.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

@@ -1,8 +1,9 @@
-"""Imports run one way: a room of eat/ may use only the rooms listed here."""
+"""Imports run one way: a part of eat/ may import only the parts listed here."""
 
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from importlib.util import resolve_name
 from pathlib import Path
 
@@ -11,37 +12,37 @@ import pytest
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "eat").rglob("*.py"))
 
-# Rooms that every other one may use.
-COMMON = {"errors", "utils", "_version"}
+BASE = {"_version", "errors"}
+COMMON = BASE | {"utils"}  # what every other part may import
 LIBRARY = {"audio", "data", "evaluation", "interop", "model", "pretraining"}
 # "eat" is the file eat/__init__.py itself.
 ALLOWED = {
     "_version": set(),
     "errors": set(),
-    "utils": set(),
-    "audio": set(),
-    "model": set(),
-    "evaluation": set(),
-    "report": set(),
-    "pretraining": {"model"},
-    "interop": {"pretraining", "model", "audio"},
-    "data": {"audio"},
-    "inference": {"interop", "data", "audio", "model"},
-    "experiment": {"data", "model"},
-    "training": LIBRARY | {"experiment"},
-    "eat": {"interop", "inference"},
+    "utils": BASE,
+    "audio": COMMON,
+    "model": COMMON,
+    "evaluation": COMMON,
+    "report": COMMON,
+    "experiment": COMMON,
+    "pretraining": COMMON | {"model"},
+    "interop": COMMON | {"pretraining", "model", "audio"},
+    "data": COMMON | {"audio"},
+    "inference": COMMON | {"interop", "data", "audio", "model"},
+    "training": COMMON | LIBRARY | {"experiment"},
+    "eat": COMMON | {"interop", "inference"},
 }
-WITHOUT_SPEECHBRAIN = LIBRARY | {"inference", "report", "errors", "utils"}
+WITHOUT_SPEECHBRAIN = LIBRARY | COMMON | {"inference", "report"}
 
 
-def room_of(path):
-    """`audio` for eat/audio/io.py, `report` for eat/report.py, `eat` for __init__."""
+def part_of(path):
+    """Return `audio` for eat/audio/io.py, `eat` for eat/__init__.py."""
     name = path.relative_to(ROOT / "eat").parts[0].removesuffix(".py")
     return "eat" if name == "__init__" else name
 
 
 def imported(path):
-    """Full names of all that a file imports, anywhere in it."""
+    """Yield the full names of everything that a file imports, anywhere in it."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -51,37 +52,51 @@ def imported(path):
             yield from (f"{module}.{alias.name}" for alias in node.names)
 
 
-def rooms_used(path):
+def parts_used(path):
     for name in imported(path):
         if name.split(".")[0] != "eat":
             continue
         below = name.split(".")[1:2]
-        is_room = below and below[0] in {room_of(file) for file in FILES}
-        yield below[0] if is_room else "eat"
+        is_part = below and below[0] in {part_of(file) for file in FILES}
+        yield below[0] if is_part else "eat"
+
+
+def files_used(path):
+    """Yield the files of eat/ that must be complete before this one is imported."""
+    for name in imported(path):
+        base = ROOT.joinpath(*name.split("."))
+        for file in (base.with_suffix(".py"), base.parent.with_suffix(".py")):
+            if file in FILES:
+                yield file
 
 
 def ids(paths):
     return [path.relative_to(ROOT).as_posix() for path in paths]
 
 
-def test_every_room_has_its_rule():
-    assert {room_of(path) for path in FILES} <= ALLOWED.keys()
+def test_every_part_has_its_rule_and_there_is_no_cycle():
+    assert {part_of(path) for path in FILES} <= ALLOWED.keys()
+    TopologicalSorter(ALLOWED).prepare()  # raises CycleError
+
+
+def test_files_do_not_import_each_other():
+    TopologicalSorter({path: set(files_used(path)) for path in FILES}).prepare()
 
 
 @pytest.mark.parametrize("path", FILES, ids=ids(FILES))
-def test_only_allowed_arrows(path):
-    room = room_of(path)
-    not_allowed = set(rooms_used(path)) - ALLOWED[room] - COMMON - {room}
-    assert not not_allowed, f"{path} (room {room}) must not import {not_allowed}"
+def test_only_allowed_imports(path):
+    part = part_of(path)
+    not_allowed = set(parts_used(path)) - ALLOWED[part] - {part}
+    assert not not_allowed, f"{path} ({part}) must not import {not_allowed}"
 
 
 @pytest.mark.parametrize("path", FILES, ids=ids(FILES))
-def test_library_stands_on_its_own(path):
+def test_library_does_not_need_recipes_or_tools(path):
     packages = {name.split(".")[0] for name in imported(path)}
     scripts = {file.stem for file in (ROOT / "recipes").rglob("*.py")}
     scripts |= {file.stem for file in (ROOT / "tools").rglob("*.py")}
     assert not packages & (scripts | {"recipes", "tools"})
-    if room_of(path) in WITHOUT_SPEECHBRAIN:
+    if part_of(path) in WITHOUT_SPEECHBRAIN:
         assert "speechbrain" not in packages
 
 

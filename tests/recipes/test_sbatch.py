@@ -1,4 +1,4 @@
-"""The example for Slurm, with a shell that plays srun and scontrol."""
+"""The example for Slurm, with shell scripts in place of srun and scontrol."""
 
 import os
 import signal
@@ -26,7 +26,7 @@ if [ "$1" = requeue ]; then echo "$2" >"$PLAY/requeued"; else printf 'n7\\nn8\\n
 
 @pytest.fixture
 def job(tmp_path):
-    """Start the script as Slurm does, on machines n7 and n8."""
+    """Start the script as Slurm does, on nodes n7 and n8."""
     for name, text in (("srun", SRUN), ("scontrol", SCONTROL)):
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o755)
@@ -57,7 +57,7 @@ def signalled(process, folder, number):
     return process.wait(timeout=20)
 
 
-def test_launches_on_all_machines(job, tmp_path):
+def test_launches_on_all_nodes(job, tmp_path):
     assert job(status=0).wait(timeout=20) == 0
     words = (tmp_path / "launched").read_text().split()
     assert words[:3] == ["torchrun", "--nnodes=2", "--nproc_per_node=4"]
@@ -66,28 +66,28 @@ def test_launches_on_all_machines(job, tmp_path):
         "train.py hparams/pretrain.yaml --batch_size 6 --data_folder my data"
     )
     assert not (tmp_path / "requeued").exists()
-    # Or train.py refuses the restarts.
+    # Without it train.py refuses the restarts.
     environment = (tmp_path / "environment").read_text().splitlines()
     assert f"{NO_SHARED_STORE}=1" in environment and "--max-restarts=3" in words
 
 
-def test_when_time_is_up_it_ends_in_order_and_is_queued_again(job, tmp_path):
+def test_at_the_time_limit_it_stops_and_is_requeued(job, tmp_path):
     assert signalled(job(), tmp_path, signal.SIGUSR1) == 143
-    assert (tmp_path / "left").exists()  # the processes, before the job
+    assert (tmp_path / "left").exists()  # srun exited before the job
     assert (tmp_path / "requeued").read_text() == "42\n"
 
 
-def test_when_taken_away_or_canceled_it_ends_in_order_only(job, tmp_path):
+def test_when_preempted_or_canceled_it_only_stops(job, tmp_path):
     assert signalled(job(), tmp_path, signal.SIGTERM) == 143
     assert (tmp_path / "left").exists() and not (tmp_path / "requeued").exists()
 
 
-def test_an_error_is_not_tried_again(job, tmp_path):
+def test_an_error_is_not_requeued(job, tmp_path):
     assert job(status=1).wait(timeout=20) == 1
     assert not (tmp_path / "requeued").exists()
 
 
-def test_slurm_s_signal_is_the_one_that_is_trapped():
+def test_the_signal_requested_from_slurm_is_trapped():
     text = SCRIPT.read_text()
     assert "#SBATCH --signal=B:USR1@120\n" in text and "' USR1\n" in text
     assert "#SBATCH --requeue\n" in text
