@@ -53,9 +53,8 @@ class Config:
         try:
             return load_hyperpyyaml(self.text)
         except (TypeError, ValueError) as error:
-            reason = ": ".join(map(str, error.args)).strip().splitlines()[0]
             raise ExperimentError(
-                f"{self.path}: an object cannot be built ({reason})"
+                f"{self.path}: an object cannot be built: {_first_line(error)}"
             ) from error
 
 
@@ -93,7 +92,7 @@ def load_config(
     try:
         text = resolve_references(stream).read()
     except ValueError as error:
-        raise ExperimentError(f"{path}: {error}") from error
+        raise ExperimentError(f"{path}: {_first_line(error)}") from error
     values = plain_values(text)
     check_values(values, defaults, path)
     return Config(path, text, values)
@@ -122,3 +121,7 @@ def _apply_run_options(tree: dict[str, Any], run_opts: RunOptions) -> None:
         "ckpt_interval_minutes" in tree
     ):
         tree["ckpt_interval_minutes"] = 0
+
+
+def _first_line(error: Exception) -> str:
+    return ": ".join(map(str, error.args)).strip().splitlines()[0]
