@@ -178,7 +178,7 @@ class CollapseMonitor:
             value = float(record[name])
             if stop is not None and value < stop:
                 reason = text.format(value=value, limit=stop)
-                raise CollapseError(f"step {step}: {reason}")
+                raise CollapseError(f"stopped at step {step} by {reason}")
             if value < warn and name not in self.warned:
                 self.warned.add(name)
                 warnings.append(text.format(value=value, limit=warn))

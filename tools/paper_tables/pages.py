@@ -112,9 +112,7 @@ def notes(table: PaperTable, results: Results) -> list[str]:
         jobs = table.jobs(factory)
         found = {job: records[job.name] for job in jobs if job.name in records}
         seeds = ", ".join(map(str, factory.seeds))
-        lines.append(
-            f"{scale} scale: {len(found)} of {len(jobs)} runs (seeds: {seeds})"
-        )
+        lines.append(f"{scale} scale: {len(found)} of {len(jobs)} runs, seeds {seeds}")
         if hours := sum(job.gpu_hours for job in jobs if job not in found):
             lines[-1] += f", an estimated {hours:,.0f} GPU hours to go"
         lines += [f"{scale} scale, {note}" for note in _clips(found) + _versions(found)]
@@ -142,7 +140,7 @@ def _versions(records: Mapping[Job, dict]) -> list[str]:
     for record in records.values():
         versions = {"device": record["cost"]["device"], **record["versions"]}
         counts[", ".join(f"{k} {v}" for k, v in versions.items() if v)] += 1
-    return [f"{count} runs with {versions}" for versions, count in counts.items()]
+    return [f"made with {made}: {count} runs" for made, count in counts.items()]
 
 
 def _changed_settings(records: Mapping[Job, dict]) -> list[str]:
