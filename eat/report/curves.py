@@ -65,7 +65,7 @@ def _trace(
     window = max(1, len(steps) // 40)
     smooth = steps[key].rolling(window, center=True, min_periods=1).median()
     axes.plot(steps["step"], steps[key], color=color, alpha=0.25, linewidth=0.8)
-    label = key.replace("_", " ")
+    label = key.replace("between_clip", "between-clip").replace("_", " ")
     axes.plot(steps["step"], smooth, style, color=color, linewidth=2, label=label)
 
 

@@ -2,19 +2,17 @@
 
 import json
 import re
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from paper_tables.jobs import Job
+from quickstart.report import report_text
+from quickstart.run import JobFactory, TrainingLengths, best_learning_rate
+from quickstart.scores import SYSTEMS, draw_scores, pool, table_rows
+
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tools" / "quickstart"))
-
-from report import SYSTEMS, report_text, table_rows  # noqa: E402
-from run import JobFactory, TrainingLengths, best_learning_rate  # noqa: E402
-
-from paper_tables.jobs import Job  # noqa: E402
 
 
 def make_factory(seed):
@@ -77,6 +75,28 @@ def test_table_shows_every_run():
     assert rows[1]["runs"] == "0.100, 0.300"
     assert rows[1]["std"] == pytest.approx(0.02**0.5)
     assert "runs" not in rows[3]
+
+
+def test_scores_of_several_seeds_are_pooled(tmp_path):
+    paths = []
+    for seed, score in ((0, 0.1), (1, 0.3)):
+        results = dict.fromkeys((key for _, _, key in SYSTEMS), 0.2)
+        results |= {"untrained_frozen": [0.3, 0.4], "pretrained_frozen": score}
+        paths.append(tmp_path / f"quickstart_seed{seed}.json")
+        paths[-1].write_text(json.dumps({"chance": 0.05, **results}))
+    pooled = pool(paths)
+    assert pooled["untrained_frozen"] == [0.3, 0.4]  # the same runs in both files
+    assert pooled["pretrained_frozen"] == [0.1, 0.3]
+    assert [row.get("n") for row in table_rows(pooled)] == [
+        None,
+        None,
+        2,
+        2,
+        None,
+        None,
+    ]
+    draw_scores(pooled, tmp_path / "scores.png")
+    assert 0 < (tmp_path / "scores.png").stat().st_size < 1e5
 
 
 def test_report_of_published_results():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -13,21 +12,14 @@ from eat.report.markdown import markdown_table
 from eat.utils.files import write_text
 from paper_tables.experiments import SCALES, JobFactory
 from paper_tables.jobs import Job
-from paper_tables.records import CORPUS_FOLDERS, OUTPUT, mean_std
+from paper_tables.records import CORPUS_FOLDERS, OUTPUT
 from paper_tables.reference import reported, reproductions
 from paper_tables.tables import TABLES, PaperTable, Results
+from quickstart.scores import draw_scores, pool, table_rows
 
 TEXT = Path(__file__).with_name("text")
 # Options that depend on the processor and on the number of GPUs.
 MACHINE = ("--precision", "--eval_precision", "--grad_accumulation_factor")
-QUICKSTART = {  # keys of the quick start's results.json
-    "chance": "chance",
-    "log-mel statistics, frozen": "log_mel_statistics",
-    "untrained network, frozen": "untrained_frozen",
-    "pre-trained, frozen": "pretrained_frozen",
-    "from scratch, fine-tuned": "scratch_finetuned",
-    "pre-trained, fine-tuned": "pretrained_finetuned",
-}
 
 
 def factory_of(scale: str, records: Mapping[str, dict]) -> JobFactory:
@@ -64,27 +56,16 @@ def write_pages(
         fields = table.fields(results, published)
         fields["notes"] = "\n".join(f"- {note}" for note in notes(table, results))
         write_text(published / f"{table.name}.md", fill(f"{table.name}.md", fields))
-    fields = {"quickstart": quickstart_table(published), "paper": paper_table(results)}
+    pooled = pool(sorted(published.glob("quickstart_seed*.json")))
+    draw_scores(pooled, published / "quickstart.png")
+    scores = markdown_table(table_rows(pooled), ["", "mAP", "std", "n"])
+    fields = {"quickstart": scores, "paper": paper_table(results)}
     write_text(overview, fill("RESULTS.md", fields))
 
 
 def fill(name: str, fields: Mapping[str, str]) -> str:
     """Fill a template."""
     return Template((TEXT / name).read_text(encoding="utf-8")).substitute(fields)
-
-
-def quickstart_table(published: Path) -> str:
-    """Return the quick start's scores over all committed pre-training seeds."""
-    paths = sorted(published.glob("quickstart_seed*.json"))
-    files = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
-    rows = []
-    for name, key in QUICKSTART.items():
-        found = [file[key] for file in files]
-        runs = [run for f in found for run in (f if isinstance(f, list) else [f])]
-        runs = list(dict.fromkeys(runs))  # what needs no training is in every file
-        row = {"": name, "mAP": mean_std(runs, digits=3)}
-        rows.append({**row, "n": len(runs) if len(runs) > 1 else None})
-    return markdown_table(rows, ["", "mAP", "n"])
 
 
 def paper_table(results: Results) -> str:

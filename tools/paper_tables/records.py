@@ -134,9 +134,7 @@ class CellStatistics:
         return len(self.best)
 
 
-def mean_std(scores: Sequence[float], digits: int = 2) -> str:
+def mean_std(scores: Sequence[float]) -> str:
     """Return "mean ± standard deviation", the mean alone for a single score."""
-    text = f"{statistics.mean(scores):.{digits}f}"
-    if len(scores) > 1:
-        text += f" ± {statistics.stdev(scores):.{digits}f}"
-    return text
+    std = f" ± {statistics.stdev(scores):.2f}" if len(scores) > 1 else ""
+    return f"{statistics.mean(scores):.2f}{std}"

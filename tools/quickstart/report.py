@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import statistics
 from pathlib import Path
 from string import Template
 
 import torch
 from hyperpyyaml import load_hyperpyyaml
-from probes import Clips, encoder_features, untrained_encoder
 
 import eat
 from eat.audio.frontend import LogMel
@@ -19,22 +17,16 @@ from eat.evaluation.probing import ProbeResult, log_mel_statistics, paired_boots
 from eat.model.patching import grid_of
 from eat.report.curves import plot_curves, read_metrics
 from eat.report.markdown import markdown_table
-from eat.report.pictures import plot_comparison, plot_masks
+from eat.report.pictures import plot_masks
 from eat.utils.files import write_json, write_text
 from eat.utils.versions import versions
 from paper_tables.jobs import HAS_BF16, JOB_FILE, Job
+from quickstart.probes import Clips, encoder_features, untrained_encoder
+from quickstart.scores import draw_scores, table_rows
 
 TEMPLATE = Path(__file__).with_name("report.md")
 UNTRAINED_SEEDS = (0, 1, 2)
 COLUMNS = ("", "mAP", "std", "runs")
-# Group, name and key in results.json of what is compared.
-SYSTEMS = (
-    ("Frozen", "log-mel statistics", "log_mel_statistics"),
-    ("Frozen", "untrained network", "untrained_frozen"),
-    ("Frozen", "pre-trained", "pretrained_frozen"),
-    ("Fine-tuned", "from scratch", "scratch_finetuned"),
-    ("Fine-tuned", "pre-trained", "pretrained_finetuned"),
-)
 MIN_STEPS = 1000  # of a pre-training whose scores mean anything
 SHORT_RUN = (
     "\n**A short run: it shows that all parts work; its scores mean nothing.**\n"
@@ -112,24 +104,6 @@ def training_results(jobs: Jobs) -> dict:
     }
 
 
-def scores_of(results: dict, key: str) -> list[float]:
-    """Return the scores of a system, one per seed."""
-    return results[key] if isinstance(results[key], list) else [results[key]]
-
-
-def table_rows(results: dict) -> list[dict]:
-    """Return the rows of the table of scores."""
-    rows = [{"": "chance", "mAP": results["chance"]}]
-    for group, name, key in SYSTEMS:
-        scores = scores_of(results, key)
-        row = {"": f"{name}, {group.lower()}", "mAP": statistics.mean(scores)}
-        if len(scores) > 1:
-            row["std"] = statistics.stdev(scores)
-            row["runs"] = ", ".join(f"{score:.3f}" for score in scores)
-        rows.append(row)
-    return rows
-
-
 def draw(run: Path, clips: Clips, results: dict, output: Path) -> None:
     """Draw the training curves, masked copies of a clip, and the scores."""
     with open(run / "hyperparams.yaml", encoding="utf-8") as file:
@@ -142,11 +116,7 @@ def draw(run: Path, clips: Clips, results: dict, output: Path) -> None:
     masks = hparams["mask_sampler"](1, hparams["clones"], grid, generator)
     mask = masks.mask.view(-1, *grid)
     plot_masks(spec, mask, output / "masks.png", seconds=len(spec) / 100)
-    rows = [
-        {"group": group, "name": name, "runs": scores_of(results, key)}
-        for group, name, key in SYSTEMS
-    ]
-    plot_comparison(rows, output / "comparison.png", results["chance"])
+    draw_scores(results, output / "comparison.png")
 
 
 def report_text(results: dict, jobs: Jobs) -> str:

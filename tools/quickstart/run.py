@@ -12,11 +12,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
 
-from report import write_report  # noqa: E402
-
 from mini_corpora.corpora import make_mini_corpora  # noqa: E402
 from paper_tables.jobs import Job, JobError, cpu_options  # noqa: E402
 from paper_tables.runner import Runner  # noqa: E402
+from quickstart.report import write_report  # noqa: E402
 
 MAX_JOBS = 2  # two CPU cores, one thread each
 

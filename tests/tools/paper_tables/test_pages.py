@@ -1,13 +1,11 @@
 """RESULTS.md and the pages of the tables; the committed ones are up to date."""
 
-import json
 import shutil
 from pathlib import Path
 
 import pytest
 
-from paper_tables import pages
-from paper_tables.pages import factory_of, notes, quickstart_table, write_pages
+from paper_tables.pages import factory_of, notes, write_pages
 from paper_tables.records import read_records
 from paper_tables.tables import TABLES
 
@@ -51,18 +49,6 @@ def test_pages_are_the_same_on_every_machine(write, tmp_path, monkeypatch):
     monkeypatch.setattr("paper_tables.jobs.HAS_BF16", False)
     assert write() == before
     assert str(tmp_path) not in "".join(before.values())
-
-
-def test_quickstart_table_pools_seeds(tmp_path):
-    for seed, score in ((0, 0.1), (1, 0.3)):
-        keys = dict.fromkeys(pages.QUICKSTART.values(), 0.2)
-        keys |= {"untrained_frozen": [0.3, 0.4], "pretrained_frozen": score}
-        path = tmp_path / f"quickstart_seed{seed}.json"
-        path.write_text(json.dumps(keys))
-    lines = quickstart_table(tmp_path).splitlines()
-    assert "| 0.200 | – |" in lines[2]  # chance
-    assert "| 0.350 ± 0.071 | 2 |" in lines[4]  # the same runs in both files
-    assert "| 0.200 ± 0.141 | 2 |" in lines[5]
 
 
 def notes_of(records):

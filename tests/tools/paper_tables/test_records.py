@@ -107,4 +107,4 @@ def test_folds_are_averaged_and_the_best_epoch_is_that_of_the_test_set(
 
 def test_mean_std():
     assert mean_std([20.0, 25.0]) == "22.50 ± 3.54"
-    assert mean_std([0.25], digits=3) == "0.250"
+    assert mean_std([25.0]) == "25.00"
