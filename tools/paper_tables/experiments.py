@@ -41,19 +41,11 @@ with open(Path(__file__).with_name("data") / "scales.yaml", encoding="utf-8") as
 
 @dataclass(frozen=True)
 class Cell:
-    """One number of a table: a mean over seeds.
-
-    Attributes
-    ----------
-    row, column
-        Its place in the table.
-    runs
-        The jobs of each seed: five folds for ESC-50, one job for the other tasks.
-    """
+    """One number of a table: a mean over seeds."""
 
     row: str
     column: str
-    runs: tuple[tuple[Job, ...], ...]
+    runs: tuple[tuple[Job, ...], ...]  # by seed: five folds for ESC-50, else one job
 
     @property
     def metric(self) -> str:
@@ -68,30 +60,14 @@ class Cell:
 
 @dataclass(frozen=True)
 class JobFactory:
-    """Makes the jobs of a scale.
-
-    Attributes
-    ----------
-    scale
-        What to run.
-    recipes
-        Folder of the recipes.
-    data
-        Corpus folder by recipe.
-    output
-        Gets a folder for each run.
-    seeds
-        Each seeds one pre-training and its fine-tunings.
-    processes
-        GPUs of a pre-training.
-    """
+    """Makes the jobs of a scale."""
 
     scale: Scale
-    recipes: Path
-    data: Mapping[str, Path]
-    output: Path
-    seeds: tuple[int, ...] = (1,)
-    processes: int = 1
+    recipes: Path  # their folder
+    data: Mapping[str, Path]  # corpus folder by recipe
+    output: Path  # gets a folder for each run
+    seeds: tuple[int, ...] = (1,)  # each for a pre-training and its fine-tunings
+    processes: int = 1  # GPUs of a pre-training
 
     def pretraining(self, seed: int, **changed: object) -> Job:
         """Return a pre-training on AudioSet; `changed` overrides the YAML file."""

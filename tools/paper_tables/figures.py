@@ -19,50 +19,29 @@ OFFSET = 0.06  # between curves, so that their error bars do not overlap
 
 @dataclass(frozen=True)
 class Curve:
-    """A curve: its name, the scores of the runs by x, color and matplotlib format."""
+    """Scores over x."""
 
     name: str
-    points: Mapping[str, Sequence[float]]
+    points: Mapping[str, Sequence[float]]  # the score of each run, by x
     color: str
-    style: str
+    style: str  # matplotlib's format, such as "o-"
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One pair of axes.
-
-    Attributes
-    ----------
-    title
-        Shown above the axes.
-    curves
-        What to draw.
-    ticks
-        All values of x in order, evenly spaced.
-    levels
-        Horizontal lines by name.
-    """
+    """One pair of axes."""
 
     title: str
     curves: Sequence[Curve]
-    ticks: Sequence[str]
-    levels: Mapping[str, float] = field(default_factory=dict)
+    ticks: Sequence[str]  # all values of x in order, evenly spaced
+    levels: Mapping[str, float] = field(default_factory=dict)  # horizontal lines
 
 
 def plot_panels(panels: Sequence[Panel], path: Path, x: str, y: str) -> None:
     """Draw panels side by side, each with its own y axis.
 
     A curve goes through the mean of the runs; error bars show the standard deviation,
-    dots the single runs.
-
-    Parameters
-    ----------
-    panels
-        What to draw.
-    path
-        Picture to write.
-    x, y
-        Labels of the axes.
+    dots the single runs. `x` and `y` are the labels of the axes.
     """
     figure = new_figure(1 + 4.6 * len(panels), 4.4)
     row = figure.subplots(1, len(panels), squeeze=False)[0]

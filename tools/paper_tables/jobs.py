@@ -20,42 +20,18 @@ class JobError(RuntimeError):
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """One call of a recipe's train.py; jobs are equal if their folders are.
-
-    Attributes
-    ----------
-    name
-        Shown to the user.
-    folder
-        Output folder of the run.
-    recipe
-        Folder of the recipe.
-    yaml
-        File in the recipe's ``hparams``.
-    settings
-        Overrides of its keys.
-    steps
-        Optimizer steps, for the progress bar.
-    options
-        SpeechBrain's run options.
-    processes
-        Number of processes; torchrun starts them if there are several.
-    needs
-        Jobs that must have finished before.
-    gpu_hours
-        Estimated cost.
-    """
+    """One call of a recipe's train.py; jobs are equal if their folders are."""
 
     name: str
-    folder: Path
-    recipe: Path
-    yaml: str
-    settings: dict[str, object]
-    steps: int
-    options: tuple[str, ...] = ()
-    processes: int = 1
-    needs: tuple[Job, ...] = ()
-    gpu_hours: float = 0.0
+    folder: Path  # of the run
+    recipe: Path  # folder of the recipe
+    yaml: str  # file in its ``hparams``
+    settings: dict[str, object]  # overrides of the file's keys
+    steps: int  # optimizer steps, for the progress bar
+    options: tuple[str, ...] = ()  # SpeechBrain's run options
+    processes: int = 1  # started by torchrun if there are several
+    needs: tuple[Job, ...] = ()  # must have finished before
+    gpu_hours: float = 0.0  # estimated
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Job) and self.folder == other.folder

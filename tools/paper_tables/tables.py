@@ -23,30 +23,14 @@ Results = Mapping[str, tuple[JobFactory, Mapping[str, dict]]]
 
 
 class PaperTable(ABC):
-    """A table or figure of the paper, at one or more scales.
+    """A table or figure of the paper, at one or more scales."""
 
-    Attributes
-    ----------
-    kind, number, title
-        ``table`` or ``figure``, its number in the paper, and what it shows.
-    corpora
-        Options of tools/reproduce.py for the corpora that it needs.
-    rows, columns
-        All values of a cell's row and column.
-    headers
-        What rows and columns are called; empty if not shown.
-    highlights
-        The cells in RESULTS.md, and their names there.
-    """
-
-    kind: ClassVar[str] = "table"
-    number: ClassVar[int]
-    title: ClassVar[str]
-    corpora: ClassVar[str] = "--audioset DIR"
+    kind: ClassVar[str] = "table"  # or figure
+    number: ClassVar[int]  # in the paper
     rows: ClassVar[tuple[str, ...]] = ("EAT",)
     columns: ClassVar[tuple[str, ...]] = ("AS-20K",)
-    headers: ClassVar[tuple[str, str]]
-    highlights: ClassVar[dict[Place, str]]
+    headers: ClassVar[tuple[str, str]]  # names of rows and columns, "" if not shown
+    highlights: ClassVar[dict[Place, str]]  # cells in RESULTS.md and their names there
 
     @property
     def name(self) -> str:
@@ -119,8 +103,7 @@ class PaperTable(ABC):
 class Table1(PaperTable):
     """All four tasks, fine-tuned from one pre-training."""
 
-    number, title = 1, "fine-tuning on four tasks"
-    corpora = "--audioset DIR --esc50 DIR --speech_commands DIR"
+    number = 1
     columns = tuple(RECIPES)
     headers = ("", "task")
     highlights = {
@@ -159,7 +142,7 @@ class Table1(PaperTable):
 class Table2(PaperTable):
     """AS-20K and the cost of pre-training."""
 
-    number, title = 2, "cost of pre-training"
+    number = 2
     headers = ("", "task")
     highlights = {("EAT", "GPU hours"): "GPU hours of pre-training"}
 
@@ -207,7 +190,7 @@ class Table2(PaperTable):
 class Table3(PaperTable):
     """Block sizes of the masks, and a mix of three."""
 
-    number, title = 3, "block size of the masks"
+    number = 3
     rows = (*(f"{size}x{size}" for size in range(1, 9)), "6x4,5x5,8x3")
     headers = ("blocks", "")
     highlights = {
@@ -235,7 +218,7 @@ class Figure(PaperTable):
         """Add the picture."""
         path = folder / f"{self.name}.png"
         plot_panels(self.panels(results), path, self.x_label, "mAP, best epoch (%)")
-        picture = f"![Figure {self.number}: {self.title}]({path.name})"
+        picture = f"![Figure {self.number}]({path.name})"
         return {**super().fields(results, folder), "picture": picture}
 
     def panels(self, results: Results) -> list[Panel]:
@@ -262,7 +245,7 @@ class Figure(PaperTable):
 class Figure3(Figure):
     """AS-20K after each epoch of one pre-training."""
 
-    number, title = 3, "epochs of pre-training"
+    number = 3
     rows = tuple(str(epoch) for epoch in range(1, 11))
     headers = ("epoch", "")
     highlights = {("1", "AS-20K"): "1 epoch", ("10", "AS-20K"): "10 epochs"}
@@ -282,7 +265,7 @@ class Figure3(Figure):
 class Figure4(Figure):
     """Weights of the utterance loss, with either pooling."""
 
-    number, title = 4, "weight of the utterance loss, and pooling"
+    number = 4
     rows = ("0", "0.01", "0.1", "1", "5", "10")
     columns = ("cls", "mean")
     headers = ("lambda", "pooling")

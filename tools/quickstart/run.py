@@ -22,30 +22,14 @@ MAX_JOBS = 2  # two CPU cores, one thread each
 
 @dataclass(frozen=True)
 class TrainingLengths:
-    """How long, how often and with which learning rates the quick start trains.
+    """How long, how often and with which learning rates the quick start trains."""
 
-    Attributes
-    ----------
-    epochs, steps_per_epoch
-        Length of pre-training.
-    finetune_steps
-        Steps of each fine-tuning, from scratch or pre-trained.
-    search_steps
-        Steps of the runs that select a learning rate on held-out training clips.
-    learning_rates
-        Candidates, the same for both initializations.
-    finetunings
-        Fine-tunings of each initialization, each with its own seed.
-    log_interval
-        Steps between two log lines.
-    """
-
-    epochs: int = 5
+    epochs: int = 5  # of pre-training
     steps_per_epoch: int = 600
-    finetune_steps: int = 750
-    search_steps: int = 200
+    finetune_steps: int = 750  # of each fine-tuning, from scratch or pre-trained
+    search_steps: int = 200  # of the runs that select a learning rate
     learning_rates: tuple[float, ...] = (0.0005, 0.001, 0.002)
-    finetunings: int = 3
+    finetunings: int = 3  # from scratch, and as many pre-trained
     log_interval: int = 50
 
 
