@@ -69,7 +69,8 @@ def _bar(axes: Axes, at: float, runs: Sequence[float], color: str) -> None:
     mean, std = values.mean(), values.std() if len(values) > 1 else 0.0
     axes.barh(at, mean, height=0.7, color=color, alpha=0.45)
     # Dots are offset so that equal runs stay visible.
-    heights = [at + 0.05 + 0.1 * i for i in range(len(values))]
+    step = 0.2 / max(2, len(values) - 1)
+    heights = [at + 0.05 + step * i for i in range(len(values))]
     axes.plot(values, heights, "o", color=color, mec="white", mew=0.7, ms=6)
     if std:
         axes.errorbar(mean, at - 0.17, xerr=std, color="black", capsize=4)
