@@ -26,7 +26,7 @@ def read_data(name: str) -> list[dict[str, str]]:
 def reported(table: str) -> dict[tuple[str, str], str]:
     """Return a table's numbers as text, by row and column.
 
-    A number that was not printed but derived or read off a plot has a ``≈``; one that
+    A number that was derived or read off a plot has a ``≈``; one that
     differs in the preprint has both values.
     """
     found: dict[tuple[str, str], str] = {}
