@@ -1,7 +1,11 @@
-"""Compare the first 200 steps of each mini pre-training with the stored curves.
+"""Compare the first 200 steps of each mini pre-training with stored curves.
 
-python tools/golden_curves.py            # is this set-up right? some four minutes
-python tools/golden_curves.py --write    # after a change that is meant to be one
+    python tools/golden_curves.py            # check an installation; about four minutes
+    python tools/golden_curves.py --write    # after an intended change
+
+The stored curves are in fp32 on a CPU. Other processors round differently and training
+amplifies the differences, so curves agree within tolerances; a change of the method
+exceeds them.
 """
 
 from __future__ import annotations
@@ -11,52 +15,121 @@ import sys
 import tempfile
 from pathlib import Path
 
+import pandas as pd
+
+from eat.report.curves import read_metrics
 from mini_corpora.corpora import make_mini_corpora
-from paper_tables.golden import (
-    RECIPES,
-    deviations,
-    differences,
-    golden_job,
-    read_curve,
-    read_golden,
-)
-from paper_tables.jobs import JobError, Runner
-from paper_tables.schedule import run_all
+from paper_tables.jobs import Job, JobError
+from paper_tables.runner import Runner, run_all
 
 ROOT = Path(__file__).resolve().parents[1]
 GOLDEN = ROOT / "results" / "published" / "golden"
+STEPS, INTERVAL = 200, 10
+# Largest allowed relative difference. Between AVX2 and AVX-512, or one and two threads,
+# it was at most 0.2%; on another CPU model 1.8% (prediction_std) and 0.5% (the others).
+TOLERANCES = {
+    "loss": 0.02,
+    "frame_loss": 0.02,
+    "utterance_loss": 0.02,
+    "target_std": 0.02,
+    "prediction_std": 0.05,
+    "between_clip_variance": 0.02,
+}
+# Corpus in the folder of the mini corpora, and steps of the whole schedule.
+RECIPES = {
+    "AudioSet": ("AudioSet", 3000),
+    "ESC50": ("ESC-50-master", 600),
+    "SpeechCommands": ("speech_commands_v0.02", 600),
+}
+
+
+def golden_job(recipe: str, corpora: Path, output: Path) -> Job:
+    """Return the run of a recipe's curve: the first steps of ``pretrain_mini.yaml``."""
+    corpus, total_steps = RECIPES[recipe]
+    settings = {
+        "data_folder": corpora / corpus,
+        "number_of_epochs": 1,
+        "steps_per_epoch": STEPS,
+        "total_steps": total_steps,
+        "log_interval": INTERVAL,
+    }
+    options = "--device cpu --noprogressbar --precision fp32 --eval_precision fp32"
+    return Job(
+        f"golden curve of {recipe}",
+        output / recipe,
+        ROOT / "recipes" / recipe,
+        "pretrain_mini.yaml",
+        settings,
+        STEPS,
+        tuple(options.split()),
+    )
+
+
+def read_curve(run: Path) -> pd.DataFrame:
+    """Read the metrics of a run's steps, indexed by step."""
+    metrics = read_metrics(run / "metrics.jsonl")
+    steps = metrics[metrics["kind"] == "step"]
+    return steps.set_index("step")[list(TOLERANCES)]
+
+
+def read_golden(recipe: str) -> pd.DataFrame:
+    """Read a stored curve."""
+    return pd.read_csv(GOLDEN / f"{recipe}.csv", index_col="step")
+
+
+def deviations(curve: pd.DataFrame, golden: pd.DataFrame) -> pd.Series:
+    """Return the largest relative difference of each metric.
+
+    Raises
+    ------
+    ValueError
+        If steps or metrics differ.
+    """
+    if list(curve.index) != list(golden.index) or set(curve) != set(golden):
+        raise ValueError(
+            f"the curve has steps {list(curve.index)} of {sorted(curve)}, the golden "
+            f"curve {list(golden.index)} of {sorted(golden)}"
+        )
+    return ((curve - golden[curve.columns]).abs() / golden[curve.columns].abs()).max()
+
+
+def differences(curve: pd.DataFrame, golden: pd.DataFrame) -> list[str]:
+    """Return a line for each metric out of tolerance."""
+    return [
+        f"{name}: differs by {share:.1%} from the golden curve ({TOLERANCES[name]:.0%} "
+        "allowed)"
+        for name, share in deviations(curve, golden).items()
+        if not share <= TOLERANCES[name]  # also true for NaN
+    ]
 
 
 def main() -> None:
-    """Run all recipes; compare or write."""
+    """Run all recipes; compare or write their curves."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--write", action="store_true", help="replace the curves")
     write = parser.parse_args().write
-    corpora, wrong = ROOT / "results" / "mini_corpora", []
+    corpora, failed = ROOT / "results" / "mini_corpora", []
     make_mini_corpora(ROOT / "tools" / "bank", corpora)
     with tempfile.TemporaryDirectory() as output:
-        jobs = {
-            recipe: golden_job(recipe, ROOT / "recipes", corpora, Path(output))
-            for recipe in RECIPES
-        }
+        jobs = {name: golden_job(name, corpora, Path(output)) for name in RECIPES}
         try:
-            run_all(jobs.values(), Runner(), at_a_time=2)
+            run_all(jobs.values(), Runner(), max_jobs=2)
         except JobError as error:
             sys.exit(f"golden_curves: {error}")
         for recipe, job in jobs.items():
-            curve, stored = read_curve(job.folder), GOLDEN / f"{recipe}.csv"
+            curve = read_curve(job.folder)
             if write:
-                stored.parent.mkdir(parents=True, exist_ok=True)
-                curve.to_csv(stored, float_format="%.6g")
+                GOLDEN.mkdir(parents=True, exist_ok=True)
+                curve.to_csv(GOLDEN / f"{recipe}.csv", float_format="%.6g")
                 continue
-            golden = read_golden(stored)
+            golden = read_golden(recipe)
             print(f"{recipe}: largest relative differences")
             print(deviations(curve, golden).to_string(float_format="{:.2%}".format))
-            wrong += [f"{recipe}, {line}" for line in differences(curve, golden)]
-    if wrong:
-        sys.exit("golden_curves: this is not the same training\n" + "\n".join(wrong))
+            failed += [f"{recipe}, {line}" for line in differences(curve, golden)]
+    if failed:
+        sys.exit("golden_curves: the curves differ\n" + "\n".join(failed))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Run what a table or figure of the paper is made of, at full size or in miniature.
+"""Run the experiments behind a table or figure of the paper, at full or mini scale.
 
-    python tools/reproduce.py table1 --audioset DIR --esc50 DIR --speech_commands DIR
-    python tools/reproduce.py table3 --corpus mini --seeds 3
+    python tools/reproduce.py --table 1 --audioset DIR --esc50 DIR --speech_commands DIR
+    python tools/reproduce.py --table 2 3 --figure 3 --corpus mini --seeds 3
 
-Finished runs are skipped, interrupted ones go on. ``--list`` shows every run, whether
-it is done, its command and an estimate of its GPU hours, and runs nothing.
+Finished runs are skipped; re-run the same command to resume interrupted ones.
+``--list`` shows each run with its state, command and estimated GPU hours.
 """
 
 from __future__ import annotations
@@ -16,109 +16,116 @@ import sys
 from pathlib import Path
 
 from mini_corpora.corpora import make_mini_corpora
-from paper_tables.jobs import JobError, Runner
-from paper_tables.plan import TABLES, Study
-from paper_tables.scale import FULL, mini_scale
-from paper_tables.schedule import in_order, run_all
+from paper_tables.experiments import SCALES, JobFactory
+from paper_tables.jobs import Job, JobError, in_order
+from paper_tables.runner import Runner, run_all
+from paper_tables.tables import TABLES
 
 ROOT = Path(__file__).resolve().parents[1]
-MINI = ROOT / "results" / "mini_corpora"
-OPTIONS = {
-    "AudioSet": "audioset",
-    "ESC50": "esc50",
-    "SpeechCommands": "speech_commands",
-}
-MINI_FOLDERS = {
-    "AudioSet": "AudioSet",
-    "ESC50": "ESC-50-master",
-    "SpeechCommands": "speech_commands_v0.02",
+MINI_CORPORA = ROOT / "results" / "mini_corpora"
+# By recipe, the option with the corpus folder, and the mini corpus.
+CORPORA = {
+    "AudioSet": ("audioset", "AudioSet"),
+    "ESC50": ("esc50", "ESC-50-master"),
+    "SpeechCommands": ("speech_commands", "speech_commands_v0.02"),
 }
 
 
-def read_options() -> argparse.Namespace:
-    """The command line."""
+def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=TABLES, nargs="+")
-    parser.add_argument("--corpus", choices=("full", "mini"), default="full")
-    parser.add_argument("--audioset", type=Path, help="AudioSet's folder")
-    parser.add_argument("--esc50", type=Path, help="ESC-50-master (table 1)")
-    parser.add_argument("--speech_commands", type=Path, help="v0.02 (table 1)")
+    for kind in ("table", "figure"):
+        numbers = [table.number for table in TABLES.values() if table.kind == kind]
+        parser.add_argument(
+            f"--{kind}", type=int, nargs="+", choices=numbers, default=[]
+        )
+    parser.add_argument("--corpus", choices=SCALES, default="full")
+    parser.add_argument("--audioset", type=Path, help="AudioSet folder")
+    parser.add_argument("--esc50", type=Path, help="ESC-50-master folder (table 1)")
+    parser.add_argument("--speech_commands", type=Path, help="v0.02 folder (table 1)")
     parser.add_argument("--output", type=Path, help="default: results/<corpus>_tables")
-    parser.add_argument("--seeds", type=int, default=1, help="runs of every cell")
+    parser.add_argument("--seeds", type=int, default=1, help="number of seeds")
     parser.add_argument("--ngpu", type=int, default=1, choices=(1, 2, 4))
     parser.add_argument(
-        "--list", action="store_true", help="show the runs, run nothing"
+        "--list", action="store_true", help="show the runs without running them"
     )
-    options = parser.parse_args()
-    if options.seeds < 1:
-        parser.error("--seeds: at least 1")
-    return options
+    args = parser.parse_args()
+    if args.seeds < 1:
+        parser.error("--seeds must be at least 1")
+    if not args.table + args.figure:
+        parser.error("give --table or --figure with a number")
+    return args
 
 
-def make_study(options: argparse.Namespace) -> Study:
-    """The study asked for; makes the mini corpora if they are needed and missing."""
-    mini = options.corpus == "mini"
-    given = (options.audioset, options.esc50, options.speech_commands)
-    data = dict(zip(MINI_FOLDERS, given, strict=True))
-    if mini:
-        data = {name: data[name] or MINI / MINI_FOLDERS[name] for name in data}
-        if not options.list and not any(given):
-            make_mini_corpora(ROOT / "tools" / "bank", MINI)
-    output = options.output or ROOT / "results" / f"{options.corpus}_tables"
-    return Study(
-        mini_scale() if mini else FULL,
+def make_factory(args: argparse.Namespace) -> JobFactory:
+    """Return the factory for the given folders and seeds."""
+    data = {}
+    for recipe, (option, mini_corpus) in CORPORA.items():
+        default = f"{option.upper()}_FOLDER"
+        if args.corpus == "mini":
+            default = MINI_CORPORA / mini_corpus
+        data[recipe] = Path(getattr(args, option) or default).absolute()
+    return JobFactory(
+        SCALES[args.corpus],
         ROOT / "recipes",
-        {k: (v or Path(f"{k.upper()}_FOLDER")).absolute() for k, v in data.items()},
-        output.absolute(),
-        tuple(range(1, options.seeds + 1)),
-        options.ngpu,
+        data,
+        (args.output or ROOT / "results" / f"{args.corpus}_tables").absolute(),
+        tuple(range(1, args.seeds + 1)),
+        args.ngpu,
     )
 
 
-def show(study: Study, what: list[str]) -> None:
-    """Print every run with its command."""
-    cells = [cell for table in what for cell in study.cells(table)]
-    jobs = in_order(job for cell in cells for job in cell.jobs)
+def show(jobs: list[Job]) -> None:
+    """Print each run with its state and command."""
+    missing = [job for job in jobs if job.finished() is None]
     for job in jobs:
-        state = "done" if job.done() else "to do"
-        hours = f", some {job.gpu_hours:g} GPU hours" if job.gpu_hours else ""
-        print(f"# {job.name}: {state}{hours}")
+        state = "to do" if job in missing else "finished"
+        print(f"# {job.name}: {state}{_hours([job])}")
         print(f"cd {shlex.quote(str(job.recipe))} && python {shlex.join(job.command)}")
-    hours = sum(job.gpu_hours or 0 for job in jobs if not job.done())
-    print(
-        f"# {len(jobs)} runs, {sum(job.done() is None for job in jobs)} to do", end=""
-    )
-    print(f", some {hours:g} GPU hours" if hours else "")
+    print(f"# {len(jobs)} runs, {len(missing)} to do{_hours(missing)}")
+
+
+def _hours(jobs: list[Job]) -> str:
+    hours = sum(job.gpu_hours for job in jobs)
+    return f", about {hours:g} GPU hours" if hours else ""
+
+
+def check_data(jobs: list[Job], args: argparse.Namespace) -> None:
+    """Exit if the folder of a corpus is not given or missing."""
+    for job in jobs:
+        option = CORPORA[job.recipe.name][0]
+        folder = Path(job.settings["data_folder"])
+        if args.corpus == "full" and getattr(args, option) is None:
+            sys.exit(f"reproduce: --{option} is required ({job.recipe.name} is used)")
+        if not folder.is_dir():
+            sys.exit(f"reproduce: {folder}: no such folder ({job.recipe.name} is used)")
 
 
 def main() -> None:
-    """Run or list."""
-    options = read_options()
-    study = make_study(options)
-    if options.list:
-        show(study, options.what)
+    """Run or list the experiments."""
+    args = parse_args()
+    names = [f"table{n}" for n in args.table] + [f"figure{n}" for n in args.figure]
+    factory = make_factory(args)
+    jobs = in_order(job for name in names for job in TABLES[name].jobs(factory))
+    if args.list:
+        show(jobs)
         return
-    cells = [cell for table in options.what for cell in study.cells(table)]
-    jobs = in_order(job for cell in cells for job in cell.jobs)
-    needed = {job.recipe.name for job in jobs}
-    for name in sorted(needed):
-        given = getattr(options, OPTIONS[name])
-        if given is None and options.corpus == "full":
-            sys.exit(f"reproduce: --{OPTIONS[name]} is missing ({name} is needed)")
-        if not study.data[name].is_dir():
-            sys.exit(f"reproduce: {study.data[name]}: no such folder, {name} is needed")
-    at_a_time = 2 if options.corpus == "mini" else 1
-    if options.corpus == "mini":  # two trainings share two cores
+    max_jobs = 1
+    if args.corpus == "mini":
+        if not (args.audioset or args.esc50 or args.speech_commands):
+            make_mini_corpora(ROOT / "tools" / "bank", MINI_CORPORA)
+        max_jobs = 2  # one thread each
         os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+    check_data(jobs, args)
     try:
-        run_all(jobs, Runner(at_a_time), at_a_time)
+        run_all(jobs, Runner(), max_jobs)
     except JobError as error:
         sys.exit(f"reproduce: {error}")
     except KeyboardInterrupt:
-        sys.exit("reproduce: interrupted; the same command goes on where it stopped")
-    print("All done. The tables: python tools/tabulate_results.py")
+        sys.exit("reproduce: interrupted; re-run the same command to resume")
+    print("All runs have finished. Next: python tools/tabulate_results.py")
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""How good a model is, and whether its training is sound: metrics, probes, signs."""
+"""Model quality and training health: metrics, probes, collapse monitor."""

@@ -1,13 +1,13 @@
-"""What tells a healthy pre-training from a collapsed one.
+"""Signals that distinguish a healthy pre-training from a collapsed one.
 
-Three numbers about a batch of targets or predictions:
+All are computed from a batch of targets or predictions:
 
-* `feature_std`: the spread over tokens, the guard of data2vec 2.0 and EAT. Near zero,
-  everything is one vector.
-* `between_clip_variance`: the share of that variance which lies between clips. Targets
-  that depend on the position alone keep a standard deviation of 1 and a share of 0: the
-  network then learns a map of positions, while the loss looks fine.
-* `effective_rank`: how many directions the spread has.
+* `feature_std`: standard deviation over tokens, monitored by data2vec 2.0 and EAT. Near
+  zero, all tokens have the same features.
+* `between_clip_variance`: the share of that variance that lies between clips. Targets
+  that depend only on the position have a standard deviation of 1 and a share of 0: the
+  network learns a map of positions, and the loss looks healthy.
+* `effective_rank`: the number of directions in which the features vary.
 """
 
 from __future__ import annotations
@@ -22,61 +22,60 @@ from eat.errors import CollapseError
 
 POSITIONAL = (
     "positional collapse: between_clip_variance {value:.3g} < {limit:g}, the targets "
-    "tell where a patch is but not which clip; try a smaller position_scale, "
-    "center_momentum > 0, smaller mask blocks, a smaller batch or a larger "
-    "utterance_weight"
+    "depend on the position of a patch but not on the clip (try a smaller "
+    "position_scale, center_momentum > 0, smaller mask blocks, a smaller batch or a "
+    "larger utterance_weight)"
 )
 TARGETS = (
-    "collapse: target_std {value:.3g} < {limit:g}, the teacher gives all patches "
-    "nearly the same target; try a lower lr, a longer warm-up or a higher EMA decay, "
-    "and look for silent clips in the input"
+    "collapse: target_std {value:.3g} < {limit:g}, the teacher's targets are nearly "
+    "the same for all patches (try a lower lr, a longer warm-up or a higher EMA decay, "
+    "and look for silent clips in the input)"
 )
 PREDICTIONS = (
-    "collapse: prediction_std {value:.3g} < {limit:g}, the decoder predicts "
-    "nearly the same vector for all patches; try a lower lr, a longer warm-up or a "
-    "higher EMA decay, and look for silent clips in the input"
+    "collapse: prediction_std {value:.3g} < {limit:g}, the decoder's predictions are "
+    "nearly the same for all patches (try a lower lr, a longer warm-up or a higher EMA "
+    "decay, and look for silent clips in the input)"
 )
 
 
 def feature_std(x: Tensor) -> Tensor:
-    """Standard deviation over tokens, averaged over the channels.
+    """Return the standard deviation over tokens, averaged over channels.
 
-    ``mean_d sqrt(var_m x[m, d] + 1e-6)``, the ``target_var`` and ``pred_var`` of EAT's
-    official code (which are deviations, not variances).
+    ``mean_d sqrt(var_m x[m, d] + 1e-6)``, the ``target_var`` and ``pred_var`` of the
+    official code (which are standard deviations, not variances).
 
     Parameters
     ----------
-    x : Tensor
-        ``[M, D]``, at least two rows; the official logs take those of removed patches.
+    x
+        `[M, D]`, at least two tokens; the official logs use those of masked patches.
 
     Returns
     -------
     Tensor
-        Scalar: about 1 for healthy layer-normed targets, 0.001 for constant ones.
+        Scalar: about 1 for healthy layer-normalized targets, 0.001 for constant ones.
     """
     return (x.float().var(dim=0) + 1e-6).sqrt().mean()
 
 
 def between_clip_variance(x: Tensor) -> Tensor:
-    """Share of the variance that lies between clips, position by position.
+    """Return the share of the variance that lies between clips.
 
-    With ``W`` the variance over clips at a fixed position and ``P`` the variance of
-    the positions' own means, both without bias, the share is ``W / (W + P)``. ``P`` is
-    the two-way variance component ``var_n(mean_b x) - R / B``: the spread of the
-    positions' means over a batch, less the part ``R / B`` that they owe to averaging
-    only B clips (``R``: mean square of what clip means and position means leave
-    unexplained). So the expected value does not move with the batch size.
+    With ``W`` the variance over clips at a fixed position and ``P`` the variance of the
+    position means, both unbiased, the share is ``W / (W + P)``. ``P`` is the two-way
+    variance component ``var_n(mean_b x) - R / B``: averages over only B clips vary by
+    ``R / B`` on their own, with ``R`` the mean square of the residual after subtracting
+    clip means and position means. The expected value is independent of the batch size.
 
     Parameters
     ----------
-    x : Tensor
-        ``[B, N, D]``: B clips, N >= 2 positions.
+    x
+        `[B, N, D]`: B clips, N >= 2 positions.
 
     Returns
     -------
     Tensor
         Scalar in [0, 1]: 1 if all differences are between clips, 0 if x is a function
-        of the position only, NaN for one clip or for constant x.
+        of the position only, NaN for a single clip or constant x.
     """
     x = x.float()
     num_clips, num_positions, _ = x.shape
@@ -84,51 +83,49 @@ def between_clip_variance(x: Tensor) -> Tensor:
         return x.new_tensor(math.nan)
     position_means, clip_means = x.mean(dim=0), x.mean(dim=1, keepdim=True)
     between_clips = x.var(dim=0).mean()
-    rest = x - clip_means - (position_means - position_means.mean(dim=0))
+    residual = x - clip_means - (position_means - position_means.mean(dim=0))
     freedom = (num_clips - 1) * (num_positions - 1)
-    unexplained = rest.square().sum(dim=(0, 1)).mean() / freedom
+    unexplained = residual.square().sum(dim=(0, 1)).mean() / freedom
     between_positions = position_means.var(dim=0).mean() - unexplained / num_clips
     return between_clips / (between_clips + between_positions.clamp_min(0))
 
 
 def effective_rank(x: Tensor) -> Tensor:
-    """Number of directions in which the tokens differ, a real number from 1 to D.
+    """Return the number of directions in which tokens vary, a real number up to D.
 
-    ``exp(-sum_i p_i ln p_i)`` with p the eigenvalues of the covariance divided by
-    their sum. (Roy & Vetterli 2007 take singular values; their squares, used here,
-    are less moved by a floor of small noise.)
+    ``exp(-sum_i p_i ln p_i)`` with p the eigenvalues of the covariance divided by their
+    sum. (Roy and Vetterli 2007 use singular values; their squares, used here, are less
+    sensitive to a floor of small noise.)
 
     Parameters
     ----------
-    x : Tensor
-        ``[M, D]``.
+    x
+        `[M, D]`.
 
     Returns
     -------
     Tensor
         Scalar: r for data spread evenly over r directions, NaN for constant data.
     """
-    x = x.double() - x.double().mean(dim=0)  # autocast leaves float64 alone
+    x = x.double() - x.double().mean(dim=0)  # not affected by autocast
     gram = x.T @ x if len(x) >= x.shape[1] else x @ x.T
     spectrum = torch.linalg.eigvalsh(gram).clamp_min(0)
     return torch.special.entr(spectrum / spectrum.sum()).sum().exp()
 
 
 class CollapseMonitor:
-    """Says in words when the training signals leave the healthy range.
+    """Warns, or stops the run, when the training signals leave the healthy range.
 
     Parameters
     ----------
-    warn_std : float
-        Warn when the target or prediction standard deviation is below this.
-    warn_between_clip_variance : float
-        Warn when the targets' between-clip variance is below this.
-    stop_std : float, optional
-        Stop the run when either of them is below this.
-    stop_between_clip_variance : float, optional
-        Stop the run when the between-clip variance is below this.
-    grace_steps : int
-        Say nothing before this step: an untrained network is no sign of anything.
+    warn_std
+        Warn if the standard deviation of targets or predictions is below this.
+    warn_between_clip_variance
+        Warn if the between-clip variance of the targets is below this.
+    stop_std, stop_between_clip_variance
+        Stop the run if a signal is below this.
+    grace_steps
+        Steps at the beginning without warnings: an untrained network is not collapsed.
     """
 
     def __init__(
@@ -153,21 +150,21 @@ class CollapseMonitor:
         self.warned: set[str] = set()
 
     def check(self, step: int, record: Mapping[str, float]) -> list[str]:
-        """Compare one step's signals with the limits.
+        """Compare the signals of a step with the limits.
 
         Parameters
         ----------
-        step : int
+        step
             The optimizer step.
-        record : Mapping[str, float]
-            Has ``target_std``, ``prediction_std`` and ``between_clip_variance``; NaN
-            means unknown.
+        record
+            Contains ``target_std``, ``prediction_std`` and ``between_clip_variance``;
+            NaN if unknown.
 
         Returns
         -------
         list of str
-            New warnings, one line each. A warning is given once, and again only
-            after its signal has recovered in between.
+            New warnings, one line each. A warning is repeated only after its signal has
+            recovered.
 
         Raises
         ------

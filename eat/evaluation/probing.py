@@ -1,7 +1,7 @@
-"""What frozen features know: two probes, a baseline, and a fair comparison.
+"""Probes of frozen features, a baseline without a network, and a paired comparison.
 
-Features are computed once, `[M, D]`, and the probes run on them where they lie.
-Nothing is ever chosen on the test clips.
+Features are computed once, `[M, D]`; probes run on the device they are on. Nothing is
+selected on the test clips.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from torch.nn import functional as F
 from eat.evaluation.metrics import average_precision, mean_average_precision
 
 STRENGTHS = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
-ITERATIONS = 100  # 300 move the mAP by less than 0.001, from strength 0.003 up
+ITERATIONS = 100  # 300 change the mAP by less than 0.001 from strength 0.003 up
 HELD_OUT = 0.2
 
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """Scores of a probe on the test clips, and how good they are.
+    """Scores of a probe on the test clips.
 
     Attributes
     ----------
-    scores : Tensor
-        ``[M, C]``, one per test clip and label.
-    per_class : Tensor
-        ``[C]`` average precisions; NaN for a label without positives.
-    mAP : float
-        Their mean over the labels that have positives.
-    strength : float
-        The regularization that the logistic probe chose.
+    scores
+        `[M, C]`.
+    per_class
+        `[C]` average precisions; NaN for a label without positives.
+    mAP
+        Their mean over the labels with positives.
+    strength
+        Selected regularization strength.
     """
 
     scores: Tensor
@@ -45,26 +45,26 @@ class ProbeResult:
 def _logistic_path(
     x: Tensor, y: Tensor, strengths: tuple[float, ...]
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Fit all labels at each strength, from the strongest on.
+    """Fit all labels at each regularization strength, from the strongest on.
 
     Minimizes ``mean_m BCE + strength / 2 |w|^2`` per label by Nesterov's accelerated
     gradient. The curvature of the logistic loss is at most a quarter of the features'
-    covariance (Boehning 1992), so in the axes of that covariance every coordinate has
-    a safe step of its own and no line search is needed.
+    covariance (Boehning 1992), so along the principal axes each coordinate has its own
+    safe step size and no line search is needed.
 
     Parameters
     ----------
-    x : Tensor
-        ``[M, D]``, every column of mean 0.
-    y : Tensor
-        ``[M, C]``, 0 or 1.
-    strengths : tuple of float
-        Falling; each solution starts the next.
+    x
+        `[M, D]`, zero mean per column.
+    y
+        `[M, C]`, 0 or 1.
+    strengths
+        In descending order; each solution initializes the next.
 
     Yields
     ------
     tuple[Tensor, Tensor]
-        Weights ``[D, C]`` and offsets ``[C]``.
+        Weights `[D, C]` and biases `[C]`.
     """
     left, singular, axes = torch.linalg.svd(x, full_matrices=False)
     z, curvature = left * singular, singular.square()[:, None] / (4 * len(x))
@@ -85,7 +85,7 @@ def _logistic_path(
 def _logistic_scores(
     train_x: Tensor, train_y: Tensor, test_x: Tensor, strengths: tuple[float, ...]
 ) -> Iterator[Tensor]:
-    """Standardize by the training clips, fit, and give test logits per strength."""
+    """Standardize by the training clips, fit, and yield test logits per strength."""
     mean, std = train_x.mean(dim=0), train_x.std(dim=0) + 1e-6
     test_x = (test_x - mean) / std
     for weight, offset in _logistic_path((train_x - mean) / std, train_y, strengths):
@@ -93,15 +93,15 @@ def _logistic_scores(
 
 
 def _choose_strength(x: Tensor, y: Tensor, seed: int) -> int:
-    """Index of the strongest regularization that held-out clips cannot tell from best.
+    """Return the index of the strongest regularization that is as good as the best.
 
     The one-standard-error rule on the cross-entropy of a random fifth of the clips
     (Hastie, Tibshirani and Friedman 2009, section 7.10). Held-out clips tend to share
-    sources with the fitted ones and so ask for too little regularization; the rule
-    leans the other way.
+    sources with the training clips, which favors too weak a regularization; the rule
+    counteracts this.
     """
-    draw = torch.Generator().manual_seed(seed)
-    shuffled = torch.randperm(len(x), generator=draw).to(x.device)
+    generator = torch.Generator().manual_seed(seed)
+    shuffled = torch.randperm(len(x), generator=generator).to(x.device)
     held_out, fitted = shuffled.tensor_split([round(HELD_OUT * len(x))])
     losses = torch.stack(
         [
@@ -118,24 +118,24 @@ def _choose_strength(x: Tensor, y: Tensor, seed: int) -> int:
 def logistic_probe(
     train_x: Tensor, train_y: Tensor, test_x: Tensor, test_y: Tensor, seed: int = 0
 ) -> ProbeResult:
-    """Multi-label logistic regression, one against the rest, on frozen features.
+    """Fit a one-vs-rest logistic regression on frozen features and evaluate it.
 
     Features are standardized by the training clips. A fifth of the training clips
-    chooses the strength of the regularization, then all of them are fitted.
+    selects the regularization strength, then all of them are fitted.
 
     Parameters
     ----------
-    train_x, test_x : Tensor
-        ``[M, D]`` features.
-    train_y, test_y : Tensor
-        ``[M, C]`` labels, 0 or 1.
-    seed : int
-        Of the held-out draw.
+    train_x, test_x
+        `[M, D]` features.
+    train_y, test_y
+        `[M, C]` labels, 0 or 1.
+    seed
+        Seed of the held-out split.
 
     Returns
     -------
     ProbeResult
-        With the chosen strength, in scikit-learn's terms ``1 / (C * M)``.
+        Its strength is ``1 / (C * M)`` in scikit-learn's terms.
     """
     train_x, test_x, train_y = train_x.float(), test_x.float(), train_y.float()
     chosen = _choose_strength(train_x, train_y, seed)
@@ -151,24 +151,19 @@ def knn_probe(
     test_y: Tensor,
     neighbors: int = 40,
 ) -> float:
-    """MAP of the nearest neighbors' labels: cheap enough for every epoch.
+    """Return the mAP of a kNN classifier, cheap enough for every epoch.
 
-    The score of a label is the share of the neighbors that have it, each neighbor
-    weighted by its cosine similarity (a negative one counts as zero).
+    The score of a label is the share of the neighbors that have it, weighted by cosine
+    similarity (negative ones count as zero).
 
     Parameters
     ----------
-    train_x, test_x : Tensor
-        ``[M, D]`` features.
-    train_y, test_y : Tensor
-        ``[M, C]`` labels, 0 or 1.
-    neighbors : int
-        How many of the training clips vote, or all if there are fewer.
-
-    Returns
-    -------
-    float
-        Mean average precision on the test clips.
+    train_x, test_x
+        `[M, D]` features of gallery and query clips.
+    train_y, test_y
+        `[M, C]` labels, 0 or 1.
+    neighbors
+        Number of neighbors, at most the number of training clips.
     """
     train_x = F.normalize(train_x.float(), dim=1)
     scores = []
@@ -183,25 +178,25 @@ def knn_probe(
 def paired_bootstrap(
     scores_a: Tensor, scores_b: Tensor, targets: Tensor, seed: int, draws: int = 1000
 ) -> tuple[float, float, float]:
-    """Difference in mAP of two models on the same clips, with its 95% interval.
+    """Return the difference in mAP of two models, with its 95% interval.
 
-    Both models are judged on the same resamples of the test clips, so that what is
-    hard for both cancels. The interval covers the choice of test clips, not the
-    spread over training seeds.
+    Both models are evaluated on the same resamples of the test clips, so that the
+    difficulty of clips cancels. The interval covers the choice of test clips, not the
+    variation over training seeds.
 
     Parameters
     ----------
-    scores_a, scores_b, targets : Tensor
-        ``[M, C]``.
-    seed : int
-        Of the resampling.
-    draws : int
+    scores_a, scores_b, targets
+        `[M, C]`.
+    seed
+        Seed of the resampling.
+    draws
         Number of resamples.
 
     Returns
     -------
     tuple[float, float, float]
-        mAP of a minus mAP of b, and the 2.5% and 97.5% points of that difference.
+        mAP of a minus mAP of b, and the 2.5% and 97.5% quantiles of that difference.
     """
     num_clips, num_classes = targets.shape
     generator = torch.Generator().manual_seed(seed)
@@ -210,7 +205,7 @@ def paired_bootstrap(
         1, chosen, torch.ones(draws, num_clips)
     )
     differences = []
-    # In chunks of some 32 MB for each of the few tensors [draws, M, C].
+    # In chunks, so that each tensor [draws, M, C] takes about 32 MB.
     for weights in counts.split(max(1, 4_000_000 // (num_clips * num_classes))):
         weights = weights.to(targets.device)
         a = average_precision(scores_a, targets, weights).nanmean(dim=1)
@@ -223,19 +218,19 @@ def paired_bootstrap(
 
 
 def log_mel_statistics(spec: Tensor, frames: Tensor) -> Tensor:
-    """Mean and standard deviation of each mel bin: the baseline without a network.
+    """Return mean and standard deviation of each mel bin, a baseline for features.
 
     Parameters
     ----------
-    spec : Tensor
-        ``[B, T, F]`` log-mel spectrograms.
-    frames : Tensor
-        ``[B]``, the number of frames that are audio; those after it are padding.
+    spec
+        `[B, T, F]` log-mel spectrograms.
+    frames
+        `[B]`, number of frames without padding.
 
     Returns
     -------
     Tensor
-        ``[B, 2F]``: the means, then the deviations.
+        `[B, 2F]`: means, then standard deviations.
     """
     count = frames.to(spec.device)[:, None]
     real = (torch.arange(spec.shape[1], device=spec.device) < count)[..., None]

@@ -1,1 +1,1 @@
-"""From logs to curves, pictures and tables."""
+"""Training curves, pictures and tables from logs and results."""

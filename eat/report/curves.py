@@ -1,4 +1,4 @@
-"""The training curves of a pre-training run."""
+"""Training curves of a pre-training run."""
 
 from __future__ import annotations
 
@@ -16,35 +16,44 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def read_metrics(path: str | Path) -> pd.DataFrame:
-    """Read a run's ``metrics.jsonl``.
+# Names of metrics in logs of version 0.1.
+OLD_NAMES = {
+    "target_deviation": "target_std",
+    "prediction_deviation": "prediction_std",
+    "content": "between_clip_variance",
+}
 
-    A line cut short by a killed run is left out. Where a resumed run repeats a step,
-    its last record counts.
+
+def read_metrics(path: str | Path) -> pd.DataFrame:
+    """Read a run's ``metrics.jsonl``, also one written by version 0.1.
+
+    Incomplete lines of a killed run are skipped. If a resumed run repeats a step, its
+    last record counts.
 
     Parameters
     ----------
-    path : str or Path
-        One JSON object a line, each with ``kind`` ("step" or "epoch") and ``step``.
+    path
+        One JSON object per line, each with ``kind`` ("step" or "epoch") and ``step``.
 
     Returns
     -------
     pandas.DataFrame
-        One row a record, ordered by step; NaN where a record lacks a key.
+        One row per record, sorted by step; NaN where a record lacks a key.
 
     Raises
     ------
     ValueError
-        If the file holds no record.
+        If the file contains no record.
     """
     records = []
     for line in Path(path).read_text(encoding="utf-8").splitlines():
         try:
-            records.append(json.loads(line))
+            record = json.loads(line)
         except json.JSONDecodeError:
             continue
+        records.append({OLD_NAMES.get(key, key): v for key, v in record.items()})
     if not records:
-        raise ValueError(f"{path}: no records; has the run made its first log step?")
+        raise ValueError(f"{path}: no records (wait for the first logged step)")
     table = pd.DataFrame(records).drop_duplicates(["kind", "step"], keep="last")
     return table.sort_values("step", kind="stable", ignore_index=True)
 
@@ -52,11 +61,11 @@ def read_metrics(path: str | Path) -> pd.DataFrame:
 def _trace(
     axes: Axes, steps: pd.DataFrame, key: str, color: str, style: str = "-"
 ) -> None:
-    """Draw a noisy signal faintly and its running median on top."""
+    """Draw a noisy signal in a light color, with its running median on top."""
     window = max(1, len(steps) // 40)
     smooth = steps[key].rolling(window, center=True, min_periods=1).median()
     axes.plot(steps["step"], steps[key], color=color, alpha=0.25, linewidth=0.8)
-    label = key.replace("_", " ")
+    label = key.replace("between_clip", "between-clip").replace("_", " ")
     axes.plot(steps["step"], smooth, style, color=color, linewidth=2, label=label)
 
 
@@ -69,11 +78,11 @@ def _draw_losses(axes: Axes, steps: pd.DataFrame) -> None:
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter("")
-    tidy(axes, "Losses", "step", "squared error / √width (log)")
+    tidy(axes, "Pre-training losses", "step", "squared error / √width (log scale)")
 
 
 def _draw_signals(axes: Axes, steps: pd.DataFrame) -> None:
-    # Dashes, since content and target_std lie on each other when all is well.
+    # Dashed, because healthy values of the first two coincide.
     signals = {
         "between_clip_variance": (GREEN, "-"),
         "target_std": (BLUE, "--"),
@@ -82,17 +91,23 @@ def _draw_signals(axes: Axes, steps: pd.DataFrame) -> None:
     for key, (color, style) in signals.items():
         _trace(axes, steps, key, color, style)
     axes.set_ylim(0, max(1.2, 1.05 * steps[list(signals)].max(axis=None)))
-    tidy(axes, "Collapse signals (healthy near 1)", "step", "share, standard deviation")
+    tidy(axes, "Collapse monitor (healthy: near 1)", "step", "value")
 
 
 def _draw_probe(
     axes: Axes, epochs: pd.DataFrame, references: Mapping[str, float]
 ) -> None:
-    axes.plot(epochs["step"], epochs["knn_mAP"], "o-", color=PURPLE, label="features")
+    axes.plot(
+        epochs["step"],
+        epochs["knn_mAP"],
+        "o-",
+        color=PURPLE,
+        label="pre-trained features",
+    )
     for (name, level), style in zip(references.items(), cycle(("--", ":", "-."))):
         axes.axhline(level, color=GRAY, linestyle=style, label=name)
     axes.margins(y=0.15)
-    tidy(axes, "Frozen features after each epoch", "step", "kNN mAP")
+    tidy(axes, "kNN probe of frozen features", "step", "mAP")
 
 
 def plot_curves(
@@ -100,17 +115,16 @@ def plot_curves(
     path: str | Path,
     references: Mapping[str, float] | None = None,
 ) -> None:
-    """Draw a pre-training run: its losses, its collapse signals, its kNN probe.
+    """Draw a pre-training run: losses, collapse monitor, and kNN probe.
 
     Parameters
     ----------
-    metrics : pandas.DataFrame
-        From `read_metrics`. A run without labels has no ``knn_mAP`` and gets no
-        panel for it.
-    path : str or Path
-        The picture to write.
-    references : Mapping[str, float], optional
-        Name and kNN mAP of levels to compare the probe with.
+    metrics
+        From `read_metrics`. Without ``knn_mAP`` (no labels), the probe is left out.
+    path
+        Picture to write.
+    references
+        kNN mAP of other features by name, drawn as horizontal lines.
     """
     steps = metrics[metrics["kind"] == "step"]
     probed = "knn_mAP" in metrics

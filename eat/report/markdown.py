@@ -7,7 +7,7 @@ from typing import Any
 
 
 def _cell(value: Any) -> str:
-    """Write a table cell: three decimals for a float, a dash for nothing."""
+    """Format a value: three decimals for a float, a dash if missing."""
     if value is None or value != value:  # NaN differs from itself
         return "–"
     if isinstance(value, float):
@@ -16,20 +16,14 @@ def _cell(value: Any) -> str:
 
 
 def markdown_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
-    """Write rows as a Markdown table, numbers to the right.
+    """Return rows as a Markdown table, numbers right-aligned.
 
     Parameters
     ----------
-    rows : sequence of mappings
-        From column name to value; floats are written with three decimals, what is
-        missing or NaN as a dash.
-    columns : sequence of str
+    rows
+        Values by column name; floats get three decimals, missing values and NaN a dash.
+    columns
         The columns to show, in order.
-
-    Returns
-    -------
-    str
-        The table, without a final newline.
     """
     numeric = [
         all(isinstance(row.get(c, 0.0), int | float | None) for row in rows)

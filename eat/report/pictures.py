@@ -19,22 +19,22 @@ if TYPE_CHECKING:
 SHOWN_COPIES = 4
 
 
-def plot_masks(spec: Tensor, removed: Tensor, path: str | Path, seconds: float) -> None:
-    """Draw a clip and what the student sees of it in some of its masked copies.
+def plot_masks(spec: Tensor, mask: Tensor, path: str | Path, seconds: float) -> None:
+    """Draw a clip and what the student sees of it in some masked copies.
 
     Parameters
     ----------
-    spec : Tensor
-        ``[T, F]`` log-mel spectrogram.
-    removed : Tensor
-        ``[K, T // 16, F // 16]``, true where a patch is taken away.
-    path : str or Path
-        The picture to write.
-    seconds : float
+    spec
+        `[T, F]` log-mel spectrogram.
+    mask
+        `[K, T // 16, F // 16]`, true where a patch is masked.
+    path
+        Picture to write.
+    seconds
         Duration of the T frames.
     """
-    shown, bins = min(len(removed), SHOWN_COPIES), spec.shape[1]
-    side = bins // removed.shape[2]
+    shown, bins = min(len(mask), SHOWN_COPIES), spec.shape[1]
+    side = bins // mask.shape[2]
     figure = new_figure(9, 1.9 + 1.35 * shown)
     panels = figure.subplots(shown + 1, 1, sharex=True, sharey=True)
     panels[0].set_yticks([0, bins // 2, bins])
@@ -42,21 +42,21 @@ def plot_masks(spec: Tensor, removed: Tensor, path: str | Path, seconds: float) 
     style = {"cmap": "magma", "vmin": low, "vmax": high, "interpolation": "nearest"}
     style |= {"origin": "lower", "aspect": "auto", "extent": (0, seconds, 0, bins)}
     for k, axes in enumerate(panels):
-        visible, title = spec, "the teacher hears the whole clip"
+        visible, title = spec, "teacher input: the full clip"
         if k > 0:
-            hidden = removed[k - 1].bool().to(spec.device)
-            hidden = hidden.repeat_interleave(side, 0).repeat_interleave(side, 1)
-            visible = spec.masked_fill(hidden, float("nan"))
-            title = f"copy {k} of {len(removed)} for the student"
+            masked = mask[k - 1].bool().to(spec.device)
+            masked = masked.repeat_interleave(side, 0).repeat_interleave(side, 1)
+            visible = spec.masked_fill(masked, float("nan"))
+            title = f"student input: masked copy {k} of {len(mask)}"
         image = axes.imshow(visible.T.cpu().numpy(), **style)
-        axes.set_facecolor("#c9c9c9")  # shows where the picture has NaN
+        axes.set_facecolor("#c9c9c9")  # visible where the picture is NaN
         axes.set_title(title, loc="left", fontsize=11)
     panels[-1].set_xlabel("time (s)", fontsize=11)
-    figure.supylabel("mel bin (low at the bottom)", fontsize=11)
+    figure.supylabel("mel bin", fontsize=11)
     figure.colorbar(image, ax=panels, label="log-mel energy", aspect=40, pad=0.01)
-    share = removed.float().mean().item()
+    share = mask.float().mean().item()
     figure.suptitle(
-        f"Masked copies of a clip: {share:.0%} of the patches removed (gray)",
+        f"Masked copies of a clip: {share:.0%} of the patches masked (gray)",
         fontsize=13,
         fontweight="bold",
     )
@@ -64,18 +64,19 @@ def plot_masks(spec: Tensor, removed: Tensor, path: str | Path, seconds: float) 
 
 
 def _bar(axes: Axes, at: float, runs: Sequence[float], color: str) -> None:
-    """Draw the mean of some runs, their standard deviation, and each of them."""
+    """Draw the mean of runs, their standard deviation, and each run."""
     values = pd.Series(runs, dtype=float)
-    mean, spread = values.mean(), values.std() if len(values) > 1 else 0.0
+    mean, std = values.mean(), values.std() if len(values) > 1 else 0.0
     axes.barh(at, mean, height=0.7, color=color, alpha=0.45)
-    # One dot below the other, so that equal runs stay countable.
-    heights = [at + 0.05 + 0.1 * i for i in range(len(values))]
+    # Dots are offset so that equal runs stay visible.
+    step = 0.2 / max(2, len(values) - 1)
+    heights = [at + 0.05 + step * i for i in range(len(values))]
     axes.plot(values, heights, "o", color=color, mec="white", mew=0.7, ms=6)
-    if spread:
-        axes.errorbar(mean, at - 0.17, xerr=spread, color="black", capsize=4)
+    if std:
+        axes.errorbar(mean, at - 0.17, xerr=std, color="black", capsize=4)
     axes.annotate(
         f"{mean:.3f}",
-        (max(values.max(), mean + spread), at),
+        (max(values.max(), mean + std), at),
         xytext=(9, 0),
         textcoords="offset points",
         va="center",
@@ -86,24 +87,24 @@ def _bar(axes: Axes, at: float, runs: Sequence[float], color: str) -> None:
 def plot_comparison(
     rows: Sequence[Mapping[str, Any]], path: str | Path, chance: float
 ) -> None:
-    """Draw a table of mAP as bars, with the spread over seeds and every run.
+    """Draw mAP as bars, with the standard deviation over seeds and every run.
 
     Parameters
     ----------
-    rows : sequence of mappings
-        ``name``, ``runs`` (the mAP of each seed) and ``group`` (the heading under
-        which the row stands; rows of one group follow each other).
-    path : str or Path
-        The picture to write.
-    chance : float
-        The mAP of guessing.
+    rows
+        ``name``, ``runs`` (the mAP of each seed) and ``group`` (a heading; rows of one
+        group follow each other).
+    path
+        Picture to write.
+    chance
+        The mAP of random scores.
     """
     groups = list(dict.fromkeys(row["group"] for row in rows))
     figure = new_figure(9, 1.1 + 0.42 * (len(rows) + len(groups)))
     axes = figure.subplots()
     places, labels, at = [], [], 0
     heading = {"weight": "bold", "fontsize": 11, "va": "center"}
-    heading["bbox"] = {"color": "white", "pad": 1}  # over the line of chance
+    heading["bbox"] = {"color": "white", "pad": 1}  # over the chance line
     for group, color in zip(groups, cycle(COLORS)):
         axes.text(0.004, at + 0.1, group, **heading)
         for row in (row for row in rows if row["group"] == group):
@@ -116,8 +117,8 @@ def plot_comparison(
     note = {"color": GRAY, "fontsize": 10, "ha": "center"}
     axes.text(chance, -0.6, f"chance {chance:.3f}", **note)
     axes.set_yticks(places, labels, fontsize=11)
-    axes.set_ylim(at - 0.4, -0.5)  # rows go down the page
+    axes.set_ylim(at - 0.4, -0.5)  # first row at the top
     axes.set_xlim(right=1.12 * max(max(row["runs"]) for row in rows))
-    tidy(axes, "", "mAP (bar: mean, line: ± standard deviation, dot: one seed)", "")
+    tidy(axes, "", "mAP (bar: mean, line: ± standard deviation, dot: one run)", "")
     axes.grid(visible=False, axis="y")
     figure.savefig(path)

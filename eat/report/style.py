@@ -1,6 +1,6 @@
-"""The look of all pictures: matplotlib, imported only when a picture is drawn.
+"""The style of all pictures; matplotlib is imported only when one is drawn.
 
-The colors are those of Okabe and Ito (2008), distinct for color-blind readers.
+The colors are from the color-blind safe palette of Okabe and Ito (2008).
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ COLORS = (BLUE, VERMILION, GREEN, PURPLE)
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Make a figure, its sizes in inches; needs no display, leaves no global state."""
+    """Return a figure, sizes in inches, without a display or global state."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), dpi=150, layout="constrained")
 
 
 def tidy(axes: Axes, title: str, x: str, y: str) -> None:
-    """Name the panel and its axes, take away what is not data."""
+    """Set the titles of axes and remove needless lines."""
     axes.set_title(title, loc="left", fontsize=12, fontweight="bold", pad=10)
     axes.set_xlabel(x, fontsize=11)
     axes.set_ylabel(y, fontsize=11)

@@ -27,7 +27,7 @@ source "$here/../../tools/recipe_options.sh"
 case ${1-} in
     --table | --figure)
         [ $# -ge 2 ] || refuse "$1 needs a number"
-        exec "$python" "$here/../../tools/reproduce.py" "${1#--}$2" "${@:3}"
+        exec "$python" "$here/../../tools/reproduce.py" "$@"
         ;;
 esac
 

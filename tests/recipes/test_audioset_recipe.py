@@ -149,7 +149,7 @@ def test_run_sh_reproduces(run_sh, kind, number):
     said = run_sh("AudioSet", f"--{kind}", str(number), "--seeds", "2", "--list")
     script, *options = said.stdout.split()
     assert Path(script).resolve() == ROOT / "tools" / "reproduce.py"
-    assert options == [f"{kind}{number}", "--seeds", "2", "--list"]
+    assert options == [f"--{kind}", str(number), "--seeds", "2", "--list"]
 
 
 @pytest.mark.parametrize(

@@ -1,25 +1,28 @@
-"""The quick start's jobs: what is compared, done only once, resumed, reported."""
+"""The quick start: equal settings for both initializations, and its report."""
 
 import json
-import sys
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-FOLDER = Path(__file__).resolve().parents[2] / "tools" / "quickstart"
-sys.path.insert(0, str(FOLDER))
+from paper_tables.jobs import Job
+from quickstart.report import report_text
+from quickstart.run import JobFactory, TrainingLengths, best_learning_rate
+from quickstart.scores import SYSTEMS, draw_scores, pool, table_rows
 
-from report import SYSTEMS, _rows  # noqa: E402
-from run import Plan, Study, best_rate  # noqa: E402
-
-from paper_tables.jobs import Job  # noqa: E402
+ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_both_starts_get_the_same_steps_and_seeds():
-    study = Study(Plan(), Path("DATA"), Path("OUT"), seed=1)
+def make_factory(seed):
+    return JobFactory(TrainingLengths(), Path("DATA"), Path("OUT"), seed)
+
+
+def test_both_initializations_get_the_same_steps_and_seeds():
+    factory = make_factory(seed=1)
     scratch, tuned = (
-        study.finetunings(start, 0.001) for start in ("scratch", "pre-trained")
+        factory.finetunings(start, 0.001) for start in ("scratch", "pre-trained")
     )
     assert len(scratch) == len(tuned) == 3
     for one, other in zip(scratch, tuned, strict=True):
@@ -27,33 +30,84 @@ def test_both_starts_get_the_same_steps_and_seeds():
         assert differing == {"pretrained"}
         assert one.settings["pretrained"] == "none" and one.steps == other.steps
         assert one.settings["held_out"] == 0
-    # Another pre-training seed brings other fine-tuning seeds.
-    other = Study(Plan(), Path("DATA"), Path("OUT"), seed=2).finetunings("scratch", 0.1)
+    # Another pre-training seed has other fine-tuning seeds.
+    other = make_factory(seed=2).finetunings("scratch", 0.1)
     seeds = {job.settings["seed"] for job in scratch}
     assert not seeds & {job.settings["seed"] for job in other}
-    # Rates are chosen on training clips, with every run in a folder of its own.
-    choices = study.choices("scratch") + study.choices("pre-trained")
-    assert all(job.settings["held_out"] == 0.2 for job in choices)
-    assert len({job.folder for job in choices + scratch + tuned}) == len(choices) + 6
+    # Learning rates are selected on training clips; each run has its own folder.
+    search = factory.search("scratch") + factory.search("pre-trained")
+    assert all(job.settings["held_out"] == 0.2 for job in search)
+    assert len({job.folder for job in search + scratch + tuned}) == len(search) + 6
 
 
-def test_best_rate(tmp_path):
+def test_settings_of_the_published_numbers():
+    factory = make_factory(seed=0)
+    published = json.loads(
+        (ROOT / "results/published/quickstart_seed0.json").read_text()
+    )
+    starts = ("scratch", "pre-trained")
+    jobs = [factory.pretraining()]
+    jobs += [job for start in starts for job in factory.finetunings(start, 0.0005)]
+    jobs += [job for start in starts for job in factory.search(start)]
+    assert {job.name for job in jobs} == published["seconds"].keys()
+    assert jobs[0].steps == published["pretraining_steps"]
+    assert jobs[1].steps == published["finetune_steps"]
+
+
+def test_best_learning_rate(tmp_path):
     jobs = []
-    for rate, score in [(0.1, 0.3), (0.2, 0.5), (0.3, 0.4)]:
-        folder = tmp_path / str(rate)
+    for lr, score in [(0.1, 0.3), (0.2, 0.5), (0.3, 0.4)]:
+        folder = tmp_path / str(lr)
         folder.mkdir()
         (folder / "results.json").write_text(json.dumps({"last": {"mAP": score}}))
-        jobs.append(Job("x", folder, Path(), "x.yaml", {"lr": rate}, 1))
+        jobs.append(Job("x", folder, Path(), "x.yaml", {"lr": lr}, 1))
     with ThreadPoolExecutor() as pool:
-        assert best_rate([pool.submit(lambda job=job: job) for job in jobs]) == 0.2
+        futures = [pool.submit(lambda job=job: job) for job in jobs]
+        assert best_learning_rate(futures) == 0.2
 
 
 def test_table_shows_every_run():
     results = {key: [0.1, 0.3] for _, _, key in SYSTEMS} | {"chance": 0.05}
     results["pretrained_frozen"] = 0.4
-    rows = _rows(results)
+    rows = table_rows(results)
     means = [row["mAP"] for row in rows]
     assert means == pytest.approx([0.05, 0.2, 0.2, 0.4, 0.2, 0.2])
     assert rows[1]["runs"] == "0.100, 0.300"
-    assert rows[1]["spread"] == pytest.approx(0.02**0.5)
+    assert rows[1]["std"] == pytest.approx(0.02**0.5)
     assert "runs" not in rows[3]
+
+
+def test_scores_of_several_seeds_are_pooled(tmp_path):
+    paths = []
+    for seed, score in ((0, 0.1), (1, 0.3)):
+        results = dict.fromkeys((key for _, _, key in SYSTEMS), 0.2)
+        results |= {"untrained_frozen": [0.3, 0.4], "pretrained_frozen": score}
+        paths.append(tmp_path / f"quickstart_seed{seed}.json")
+        paths[-1].write_text(json.dumps({"chance": 0.05, **results}))
+    pooled = pool(paths)
+    assert pooled["untrained_frozen"] == [0.3, 0.4]  # the same runs in both files
+    assert pooled["pretrained_frozen"] == [0.1, 0.3]
+    assert [row.get("n") for row in table_rows(pooled)] == [
+        None,
+        None,
+        2,
+        2,
+        None,
+        None,
+    ]
+    draw_scores(pooled, tmp_path / "scores.png")
+    assert 0 < (tmp_path / "scores.png").stat().st_size < 1e5
+
+
+def test_report_of_published_results():
+    path = ROOT / "results/published/quickstart_seed0.json"
+    results = json.loads(path.read_text())
+    jobs = {"pretraining": [make_factory(0).pretraining()]}
+    text = report_text(results, jobs)
+    assert "$" not in text and "+0.112 [+0.097, +0.126]" in text
+    assert "| pre-trained, frozen | 0.338 |" in text
+    assert "\npython train.py hparams/pretrain_mini.yaml " in text
+    pictures = re.findall(r"\((\w+\.png)\)", text)
+    assert pictures == ["curves.png", "masks.png", "comparison.png"]
+    short = report_text({**results, "pretraining_steps": 40}, jobs)
+    assert len(short.splitlines()) > len(text.splitlines())

@@ -1,4 +1,4 @@
-"""tools/tabulate_results.py: gathers, merges, writes."""
+"""tools/tabulate_results.py: gathers runs, merges records, writes pages."""
 
 import importlib.util
 import json
@@ -6,28 +6,38 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "tools" / "tabulate_results.py"
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "tools" / "tabulate_results.py"
 spec = importlib.util.spec_from_file_location("tabulate_results", SCRIPT)
 tabulate_results = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(tabulate_results)
+QUICKSTART = ROOT / "results" / "published" / "quickstart_seed0.json"
 
 
 def write_run(runs, name, score):
-    figures = {"mAP": score, "epoch": 1}
+    metrics = {"mAP": score, "epoch": 1}
     cost = {"device": "CPU", "device_hours": 1.0, "devices": 1, "clips_per_second": 1.0}
-    results = {"seed": 1, "steps": 4, "clips_seen": 8, "last": figures, "best": figures}
-    results |= {"cost": cost, "data": None, "versions": {"eat": "0.1.0"}}
+    results = {"seed": 1, "steps": 4, "clips_seen": 8, "last": metrics, "best": metrics}
+    results |= {"cost": cost, "data": None, "versions": {"eat": "0.2.0"}}
     folder = runs / name
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "results.json").write_text(json.dumps(results))
-    return folder
 
 
-def run(tmp_path, *options):
-    places = ["--published", str(tmp_path / "published")]
-    places += ["--output", str(tmp_path / "RESULTS.md")]
-    tabulate_results.main([*options, *places])
-    return (tmp_path / "RESULTS.md").read_text()
+@pytest.fixture
+def run(tmp_path):
+    """Run the script; returns the page of Table 3."""
+    published = tmp_path / "published"
+    published.mkdir()
+    (published / QUICKSTART.name).write_text(QUICKSTART.read_text())
+    places = ["--published", str(published), "--output", str(tmp_path / "RESULTS.md")]
+
+    def run(*options):
+        tabulate_results.main([*map(str, options), *places])
+        assert (tmp_path / "RESULTS.md").is_file()
+        return (published / "table3.md").read_text()
+
+    return run
 
 
 @pytest.fixture
@@ -38,37 +48,38 @@ def runs(tmp_path):
     return folder
 
 
-def test_runs_are_merged_with_those_gathered_before(tmp_path, runs, capsys):
-    options = ("--corpus", "mini", "--runs", str(runs))
-    assert "| 3x3 | 39.9 | 15.00 ± 7.07 |" in run(tmp_path, *options)
-    assert "mini: 2 runs in" in capsys.readouterr().out
-    # One is gone, one refreshed, one new.
+def test_records_are_merged_with_earlier_ones(tmp_path, run, runs):
+    options = ("--corpus", "mini", "--runs", runs)
+    assert "| 3x3 | 39.9 | 15.00 ± 7.07 |" in run(*options)
+    # One is gone, one updated, one new.
     (runs / "AS-20K-blocks_3x3-seed1").rename(tmp_path / "gone")
     write_run(runs, "AS-20K-blocks_3x3-seed2", 0.3)
     write_run(runs, "AS-20K-blocks_4x4-seed1", 0.4)
-    text = run(tmp_path, *options)
-    assert "| 3x3 | 39.9 | 20.00 ± 14.14 |" in text and "| 4x4 | 40.0 | 40.00 |" in text
-    assert "3 in all" in capsys.readouterr().out
+    page = run(*options)
+    assert "| 3x3 | 39.9 | 20.00 ± 14.14 |" in page and "| 4x4 | 40.0 | 40.00 |" in page
     path = tmp_path / "published" / "mini_tables.json"
-    assert len(json.loads(path.read_text())) == 3
-    # Runs of the other size leave it alone.
     before = path.read_text()
+    assert len(json.loads(before)) == 3
+    # Runs of the other scale do not change it.
     empty = tmp_path / "empty"
     empty.mkdir()
-    assert run(tmp_path, "--corpus", "full", "--runs", str(empty)) == text
+    assert run("--corpus", "full", "--runs", empty) == page
     assert path.read_text() == before
 
 
-def test_errors_are_one_line(tmp_path, runs, capsys):
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [(["--runs", "."], "--corpus"), (["--corpus", "mini", "--runs", "none"], "none")],
+)
+def test_wrong_options_are_named(run, capsys, options, named):
     with pytest.raises(SystemExit):
-        run(tmp_path, "--runs", str(runs))
-    assert "--runs needs --corpus" in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        run(tmp_path, "--corpus", "mini", "--runs", str(tmp_path / "none"))
-    assert "none: no such folder" in capsys.readouterr().err
-    (runs / "AS-20K-blocks_3x3-seed1" / "results.json").write_text("{")
-    with pytest.raises(
-        SystemExit, match="^tabulate_results: .*3x3-seed1/results.json: "
-    ):
-        run(tmp_path, "--corpus", "mini", "--runs", str(runs))
+        run(*options)
+    assert named in capsys.readouterr().err
+
+
+def test_a_corrupt_file_is_named_and_nothing_written(tmp_path, run, runs):
+    path = runs / "AS-20K-blocks_3x3-seed1" / "results.json"
+    path.write_text("{")
+    with pytest.raises(SystemExit, match=str(path)):
+        run("--corpus", "mini", "--runs", runs)
     assert not (tmp_path / "RESULTS.md").exists()

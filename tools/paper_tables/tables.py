@@ -1,235 +1,286 @@
-"""The tables of RESULTS.md: the paper's numbers, others', ours."""
+"""The tables and figures of the paper, one class each: which runs, how shown."""
 
 from __future__ import annotations
 
 import statistics
-from collections import defaultdict
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar
 
 from eat.report.markdown import markdown_table
-from paper_tables.advice import ROW_NAMES
-from paper_tables.outcome import Comparison, Outcome, compare
-from paper_tables.plan import POOLINGS
-from paper_tables.published import COSTS, PRINTED, RERUNS, SYSTEMS, PretrainingCost
-from paper_tables.scale import CORPORA
+from eat.report.style import BLUE, VERMILION
+from paper_tables.experiments import RECIPES, Cell, JobFactory, Scale
+from paper_tables.figures import Curve, Panel, plot_panels
+from paper_tables.jobs import Job, in_order
+from paper_tables.records import CellStatistics, mean_std
+from paper_tables.reference import DASH, read_data, reported, reported_curve
 
-DASH = "–"
-COMPARED = ("table3", "figure3", "figure4")
-
-
-def _score(scores: list[float]) -> str:
-    """Mean and standard deviation."""
-    if not scores:
-        return DASH
-    mean = f"{statistics.mean(scores):.2f}"
-    return f"{mean} ± {statistics.stdev(scores):.2f}" if len(scores) > 1 else mean
+FOLDS = (1, 2, 3, 4, 5)
+Place = tuple[str, str]  # row and column of a cell
+# By scale, the job factory and the records of its finished runs.
+Results = Mapping[str, tuple[JobFactory, Mapping[str, dict]]]
 
 
-def _hours(hours: float) -> str:
-    return f"{hours:,.0f}" if hours >= 10 else f"{hours:.2g}"
+class PaperTable(ABC):
+    """A table or figure of the paper, at one or more scales."""
+
+    kind: ClassVar[str] = "table"  # or figure
+    number: ClassVar[int]  # in the paper
+    rows: ClassVar[tuple[str, ...]] = ("EAT",)
+    columns: ClassVar[tuple[str, ...]] = ("AS-20K",)
+    headers: ClassVar[tuple[str, str]]  # names of rows and columns, "" if not shown
+    highlights: ClassVar[dict[Place, str]]  # cells in RESULTS.md and their names there
+
+    @property
+    def name(self) -> str:
+        """Short name, such as ``table1``."""
+        return f"{self.kind}{self.number}"
+
+    @abstractmethod
+    def run(self, factory: JobFactory, place: Place, seed: int) -> tuple[Job, ...]:
+        """Return the jobs of a cell for one seed."""
+
+    def places(self, scale: Scale) -> list[Place]:
+        """Return row and column of each cell at a scale."""
+        return [(row, column) for row in self.rows for column in self.columns]
+
+    def cells(self, factory: JobFactory) -> list[Cell]:
+        """Return the cells at the factory's scale."""
+        return [
+            Cell(*place, tuple(self.run(factory, place, s) for s in factory.seeds))
+            for place in self.places(factory.scale)
+        ]
+
+    def jobs(self, factory: JobFactory) -> list[Job]:
+        """Return all runs of the table, each once, after those that it needs."""
+        return in_order(job for cell in self.cells(factory) for job in cell.jobs)
+
+    def measured(self, results: Results) -> dict[str, dict[Place, CellStatistics]]:
+        """Return the statistics of each cell with finished runs, by scale."""
+        found: dict[str, dict[Place, CellStatistics]] = {}
+        for scale, (factory, records) in results.items():
+            found[scale] = {}
+            for cell in self.cells(factory):
+                if (scores := CellStatistics.of(cell, records)).n:
+                    found[scale][cell.row, cell.column] = scores
+        return found
+
+    def fields(self, results: Results, folder: Path) -> dict[str, str]:
+        """Return the fields of the page's template; pictures are put in `folder`."""
+        return {"scores": self.scores(results)}
+
+    def scores(self, results: Results) -> str:
+        """Return the numbers of the paper and ours as a Markdown table."""
+        paper, measured = reported(self.name), self.measured(results)
+        rows = []
+        for place in self.places(results["full"][0].scale):
+            labels = zip(self.headers, place, strict=True)
+            row = {header: label for header, label in labels if header}
+            row["paper"] = paper.get(place, DASH)
+            for scale, cells in measured.items():
+                if place in cells:
+                    row[f"{scale}, best epoch"] = mean_std(cells[place].best)
+                    row[f"{scale}, last epoch"] = mean_std(cells[place].last)
+                    row[f"n ({scale})"] = str(cells[place].n)
+            rows.append(row)
+        columns = dict.fromkeys(column for row in rows for column in row)
+        return markdown_table(rows, list(columns))
+
+    def status(self, results: Results, place: Place) -> str:
+        """Return a cell's score at full scale, or what it takes to get it."""
+        factory, records = results["full"]
+        cells = self.measured({"full": results["full"]})["full"]
+        if place in cells:
+            return f"{mean_std(cells[place].best)} (n = {cells[place].n})"
+        jobs = self.jobs(factory)
+        missing = [job for job in jobs if job.name not in records]
+        hours = sum(job.gpu_hours for job in missing)
+        done = len(jobs) - len(missing)
+        return f"{done} of {len(jobs)} runs, ≈ {hours:,.0f} GPU hours to go"
 
 
-def _counts(outcome: Outcome, key: str) -> str:
-    """Steps or clips of pre-training + fine-tuning."""
-    if not outcome.n:
-        return DASH
-    parts = []
-    for jobs in (outcome.pretrainings, outcome.finetunings):
-        values = sorted({record[key] for record in outcome.of(jobs)})
-        parts.append("/".join(f"{value:,}" for value in values) or DASH)
-    return " + ".join(parts)
+class Table1(PaperTable):
+    """All four tasks, fine-tuned from one pre-training."""
 
-
-def _minutes(outcome: Outcome) -> str:
-    """Minutes that a seed took: pre-training + fine-tuning."""
-    return _spent(outcome, lambda record: record.get("seconds", 0) / 60, "{:.1f}")
-
-
-def _gpu_hours(outcome: Outcome) -> str:
-    """GPU hours that a seed took, or an estimate."""
-    if outcome.n:
-        return _spent(outcome, lambda r: r["cost"]["device_hours"], "{:.1f}")
-    parts = (outcome.pretrainings, outcome.finetunings)
-    return "≈ " + " + ".join(_hours(sum(j.gpu_hours or 0 for j in p)) for p in parts)
-
-
-def _spent(outcome: Outcome, of: Callable[[dict], float], form: str) -> str:
-    if not outcome.n:
-        return DASH
-    parts = []
-    for jobs in (outcome.pretrainings, outcome.finetunings):
-        spent = [of(record) for record in outcome.of(jobs)]
-        # Some pre-trainings may be missing, as those made elsewhere.
-        total = sum(spent) and statistics.mean(spent) * len(jobs) / outcome.n
-        parts.append(form.format(total) if total else DASH)
-    return " + ".join(parts)
-
-
-def _reruns(task: str) -> list[str]:
-    """Numbers that others got from EAT."""
-    found = (r.score for r in RERUNS if (r.system, r.task) == ("EAT", task))
-    return [str(score) for score in found if isinstance(score, float)]
-
-
-def score_table(table: str, outcomes: list[Outcome], full: bool) -> str:
-    """Every cell a row: the paper's number, ours, and what it took.
-
-    Parameters
-    ----------
-    table
-        Any but ``table2``.
-    outcomes
-        Its cells.
-    full
-        Whether these are the paper's sizes.
-    """
-    rows = []
-    for outcome in outcomes:
-        cell = outcome.cell
-        names = [cell.row, cell.column]
-        names = names[1:] if table == "table1" else names[: len(ROW_NAMES[table])]
-        printed = PRINTED[table].get((cell.row, cell.column), DASH)
-        row = dict(zip(ROW_NAMES[table], names, strict=True))
-        row |= {"paper" if full else "paper, full size": str(printed)}
-        if table == "table1" and full:
-            row["others' re-runs"] = "; ".join(_reruns(cell.column)) or DASH
-        row |= {
-            "best epoch": _score(outcome.scores("best")),
-            "last epoch": _score(outcome.scores("last")),
-            "n": str(outcome.n),
-            "steps": _counts(outcome, "steps"),
-            "clips seen": _counts(outcome, "clips_seen"),
-        }
-        row |= (
-            {"GPU hours": _gpu_hours(outcome)}
-            if full
-            else {"minutes": _minutes(outcome)}
-        )
-        rows.append(row)
-    return markdown_table(rows, list(rows[0]))
-
-
-def cost_table(outcome: Outcome, full: bool) -> str:
-    """Table 2: what pre-training cost, the paper's rows first at full size."""
-    rows = [_printed_cost(cost) for cost in COSTS] if full else []
-    runs = outcome.of(outcome.pretrainings)
-    here = {"model": "EAT, here", "AS-20K": _score(outcome.scores("best"))}
-    if outcome.n and runs:
-        costs = [run["cost"] for run in runs]
-        here |= {
-            "epochs": "/".join(
-                str(e) for e in sorted({r["last"]["epoch"] for r in runs})
-            ),
-            "device hours": _hours(statistics.mean(c["device_hours"] for c in costs)),
-            "devices": ", ".join(
-                sorted({f"{c['devices']} {c['device']}" for c in costs})
-            ),
-            "clips/s": f"{statistics.mean(c['clips_per_second'] for c in costs):.0f}",
-            "GFLOP a clip": f"{costs[0]['gflop_per_clip']:.4g}",
-        }
-    elif full:
-        hours = sum(job.gpu_hours or 0 for job in outcome.pretrainings)
-        here["device hours"] = f"≈ {_hours(hours)}"
-    columns = ["model", "epochs", "device hours", "devices", "clips/s"]
-    return markdown_table([*rows, here], [*columns, "GFLOP a clip", "AS-20K"])
-
-
-def _printed_cost(cost: PretrainingCost) -> dict[str, str]:
-    paper_rate = f"≈ {400_000 * 48 / (58 * 3600):.0f}"
-    return {
-        "model": f"{cost.model}, paper",
-        "epochs": str(cost.epochs),
-        "device hours": str(cost.gpu_hours),
-        "devices": cost.hardware,
-        "clips/s": paper_rate if cost.model == "EAT" else DASH,
-        "GFLOP a clip": DASH
-        if cost.gflop_per_clip is None
-        else str(cost.gflop_per_clip),
-        "AS-20K": str(cost.score),
+    number = 1
+    columns = tuple(RECIPES)
+    headers = ("", "task")
+    highlights = {
+        ("EAT", "AS-2M"): "AS-2M mAP",
+        ("EAT", "AS-20K"): "AS-20K mAP",
+        ("EAT", "ESC-50"): "ESC-50 accuracy",
+        ("EAT", "SPC-2"): "SPC-2 accuracy",
     }
 
+    def run(self, factory: JobFactory, place: Place, seed: int) -> tuple[Job, ...]:
+        """Fine-tune on a task, on each fold of ESC-50."""
+        task, start = place[1], factory.pretraining(seed)
+        if task != "ESC-50":
+            return (factory.finetuning(task, start, seed),)
+        return tuple(factory.finetuning(task, start, seed, fold=f) for f in FOLDS)
 
-def systems_table() -> str:
-    """Other systems' scores on the tasks of Table 1."""
-    keys = dict(zip(CORPORA, ("as2m", "as20k", "esc50", "spc2"), strict=True))
-    rows = [
-        {"system": s.name}
-        | {task: str(getattr(s, key) or DASH) for task, key in keys.items()}
-        | {"source": s.source}
-        for s in SYSTEMS
-    ]
-    return markdown_table(rows, list(rows[0]))
-
-
-def reruns_table() -> str:
-    """What others got."""
-    rows = [
-        {
-            "system": r.system,
-            "task": r.task,
-            "how": r.how,
-            "printed": str(r.printed),
-            "re-run": str(r.score),
-            "source": r.source,
+    def fields(self, results: Results, folder: Path) -> dict[str, str]:
+        """Add the scores of other systems and independent reproductions."""
+        reruns = read_data("reproductions")
+        return {
+            **super().fields(results, folder),
+            "systems": self._systems(),
+            "reproductions": markdown_table(reruns, list(reruns[0])),
         }
-        for r in RERUNS
-    ]
-    return markdown_table(rows, list(rows[0]))
+
+    def _systems(self) -> str:
+        rows: dict[str, dict[str, str]] = {}
+        for found in read_data("reported"):
+            if found["table"] == self.name and found["row"] != "EAT":
+                row = rows.setdefault(found["row"], {"system": found["row"]})
+                row[found["column"]] = found["value"]
+                row["source"] = found["source"]
+        return markdown_table(list(rows.values()), ["system", *RECIPES, "source"])
 
 
-def comparisons(table: str, outcomes: list[Outcome]) -> list[str]:
-    """Say whether the rows differ by more than seeds do, a line for each column."""
-    if table not in COMPARED:
-        return []
-    columns: dict[str, dict[str, list[float]]] = defaultdict(dict)
-    for outcome in outcomes:
-        scores = outcome.scores("last")
-        columns[outcome.cell.column][outcome.cell.row] = scores
-    lines = []
-    for column, scores in columns.items():
-        found = compare(scores)
-        of_column = f"{column} pooling: " if len(columns) > 1 else ""
-        if found is not None:
-            lines.append(of_column + _in_words(found))
-    if table == "figure4":
-        lines += _poolings(outcomes)
-    return lines
+class Table2(PaperTable):
+    """AS-20K and the cost of pre-training."""
 
+    number = 2
+    headers = ("", "task")
+    highlights = {("EAT", "GPU hours"): "GPU hours of pre-training"}
 
-def _in_words(found: Comparison) -> str:
-    below: dict[str, list[str]] = defaultdict(list)
-    for high, low in found.pairs:
-        below[low].append(high)
-    pairs = [f"{low} below {', '.join(highs)}" for low, highs in below.items()]
-    (low, low_mean), (high, high_mean) = found.low, found.high
-    p_value = "< 0.001" if found.p_value < 0.001 else f"= {found.p_value:.3f}"
-    return (
-        f"{found.rows} rows with two seeds or more, last epoch. Highest {high} "
-        f"({high_mean:.2f}), lowest {low} ({low_mean:.2f}): {high_mean - low_mean:.2f} "
-        f"apart; standard deviation of a single run, pooled over rows: "
-        f"{found.spread:.2f}. Analysis of variance: p {p_value}. "
-        f"By Tukey's test at the 5% level, two rows are told apart from "
-        f"some {found.resolution:.2f} on: {'; '.join(pairs) or 'none'}."
-    )
+    def run(self, factory: JobFactory, place: Place, seed: int) -> tuple[Job, ...]:
+        """Pre-train and fine-tune with the default settings."""
+        return (factory.finetuning("AS-20K", factory.pretraining(seed), seed),)
 
+    def scores(self, results: Results) -> str:
+        """Return the cost of each system's pre-training, and of ours."""
+        rows: dict[str, dict[str, str]] = {}
+        for (model, column), value in reported(self.name).items():
+            rows.setdefault(model, {"model": f"{model}, paper"})[column] = value
+        ours = [self._cost(scale, results) for scale in results]
+        columns = ["model", "epochs", "GPU hours", "hardware", "clips/s"]
+        columns += ["GFLOP per clip", "AS-20K"]
+        return markdown_table([*rows.values(), *filter(None, ours)], columns)
 
-def _poolings(outcomes: list[Outcome]) -> list[str]:
-    by_cell = {(o.cell.row, o.cell.column): o.by_seed("last") for o in outcomes}
-    cls, mean = (
-        {
-            (row, seed): score
-            for (row, at), scores in by_cell.items()
-            if at == pooling
-            for seed, score in scores.items()
+    def _cost(self, scale: str, results: Results) -> dict[str, str] | None:
+        factory, records = results[scale]
+        names = [factory.pretraining(seed).name for seed in factory.seeds]
+        runs = [records[name] for name in names if name in records]
+        scores = self.measured(results)[scale].get(("EAT", "AS-20K"))
+        if not runs or not scores:
+            return None
+        costs = [run["cost"] for run in runs]
+        hours = statistics.mean(cost["device_hours"] for cost in costs)
+        speed = statistics.mean(cost["clips_per_second"] for cost in costs)
+        devices = sorted({f"{cost['devices']} {cost['device']}" for cost in costs})
+        return {
+            "model": f"EAT, ours ({scale} scale)",
+            "epochs": str(factory.scale.epochs),
+            "GPU hours": f"{hours:,.0f}" if hours >= 10 else f"{hours:.2g}",
+            "hardware": ", ".join(devices),
+            "clips/s": f"{speed:.0f}",
+            "GFLOP per clip": f"{costs[0]['gflop_per_clip']:.4g}",
+            "AS-20K": mean_std(scores.best),
         }
-        for pooling in POOLINGS
-    )
-    gains = [mean[pair] - cls[pair] for pair in cls if pair in mean]
-    if len(gains) < 2:
-        return []
-    wins = sum(gain > 0 for gain in gains)
-    return [
-        "Mean over CLS pooling, on the same pre-training: "
-        f"{statistics.mean(gains):+.2f} ± {statistics.stdev(gains):.2f}, "
-        f"higher in {wins} of {len(gains)} pairs."
-    ]
+
+    def status(self, results: Results, place: Place) -> str:
+        """Return the measured cost at full scale, or what it takes to get it."""
+        ours = self._cost("full", results)
+        return ours[place[1]] if ours else super().status(results, place)
+
+
+class Table3(PaperTable):
+    """Block sizes of the masks, and a mix of three."""
+
+    number = 3
+    rows = (*(f"{size}x{size}" for size in range(1, 9)), "6x4,5x5,8x3")
+    headers = ("blocks", "")
+    highlights = {
+        ("1x1", "AS-20K"): "random masks, AS-20K",
+        ("5x5", "AS-20K"): "5x5 blocks, AS-20K",
+    }
+
+    def run(self, factory: JobFactory, place: Place, seed: int) -> tuple[Job, ...]:
+        """Pre-train with other blocks and fine-tune on AS-20K."""
+        blocks = place[0]
+        changed = {} if blocks == factory.scale.blocks else {"blocks": blocks}
+        start = factory.pretraining(seed, **changed)
+        return (factory.finetuning("AS-20K", start, seed),)
+
+
+class Figure(PaperTable):
+    """A table that is also drawn, with a curve for each column."""
+
+    kind = "figure"
+    x_label: ClassVar[str]
+    colors: ClassVar[tuple[str, ...]] = (BLUE, VERMILION)
+    levels: ClassVar[dict[str, float]] = {}
+
+    def fields(self, results: Results, folder: Path) -> dict[str, str]:
+        """Add the picture."""
+        path = folder / f"{self.name}.png"
+        plot_panels(self.panels(results), path, self.x_label, "mAP, best epoch (%)")
+        picture = f"![Figure {self.number}]({path.name})"
+        return {**super().fields(results, folder), "picture": picture}
+
+    def panels(self, results: Results) -> list[Panel]:
+        """Return a panel for each scale; the paper's curves are at full scale."""
+        panels = []
+        for scale, cells in self.measured(results).items():
+            curves = []
+            for column, color in zip(self.columns, self.colors, strict=False):
+                suffix = f", {column} pooling" if len(self.columns) > 1 else ""
+                paper = reported_curve(self.name, column)
+                ours = {r: cell.best for (r, c), cell in cells.items() if c == column}
+                if scale == "full" and paper:
+                    curves.append(Curve(f"paper{suffix}", paper, color, "D--"))
+                if ours:
+                    curves.append(Curve(f"ours{suffix}", ours, color, "o-"))
+            ticks = dict.fromkeys(r for r, _ in self.places(results[scale][0].scale))
+            if scale == "full":
+                panels.append(Panel("Full scale", curves, list(ticks), self.levels))
+            else:
+                panels.append(Panel("Mini corpora", curves, list(ticks)))
+        return panels
+
+
+class Figure3(Figure):
+    """AS-20K after each epoch of one pre-training."""
+
+    number = 3
+    rows = tuple(str(epoch) for epoch in range(1, 11))
+    headers = ("epoch", "")
+    highlights = {("1", "AS-20K"): "1 epoch", ("10", "AS-20K"): "10 epochs"}
+    x_label = "pre-training epochs"
+    levels = {"Audio-MAE, 32 epochs": 37.1, "BEATs iter3, 342 epochs": 38.3}
+
+    def places(self, scale: Scale) -> list[Place]:
+        """Return the epochs of pre-training."""
+        return super().places(scale)[: scale.epochs]
+
+    def run(self, factory: JobFactory, place: Place, seed: int) -> tuple[Job, ...]:
+        """Fine-tune the model that was saved after an epoch."""
+        model = f"models/epoch{place[0]}"
+        return (factory.finetuning("AS-20K", factory.pretraining(seed), seed, model),)
+
+
+class Figure4(Figure):
+    """Weights of the utterance loss, with either pooling."""
+
+    number = 4
+    rows = ("0", "0.01", "0.1", "1", "5", "10")
+    columns = ("cls", "mean")
+    headers = ("lambda", "pooling")
+    highlights = {("0", "cls"): "weight 0", ("1", "cls"): "weight 1"}
+    x_label = "weight of the utterance loss"
+
+    def run(self, factory: JobFactory, place: Place, seed: int) -> tuple[Job, ...]:
+        """Pre-train with another weight, fine-tune with either pooling."""
+        weight, pooling = place
+        weighted = {} if weight == "1" else {"lambda": float(weight)}
+        pooled = {} if pooling == factory.scale.pooling else {"pooling": pooling}
+        start = factory.pretraining(seed, **weighted)
+        return (factory.finetuning("AS-20K", start, seed, **pooled),)
+
+
+TABLES: dict[str, PaperTable] = {
+    table.name: table for table in (Table1(), Table2(), Table3(), Figure3(), Figure4())
+}

@@ -1,10 +1,11 @@
-"""The tables: means, spreads, dashes; the paper's numbers as printed."""
+"""Tables and figures: their cells, shared runs, and Markdown."""
+
+from pathlib import Path
 
 import pytest
 
-from paper_tables.outcome import Outcome
-from paper_tables.published import COSTS, PRINTED
-from paper_tables.tables import comparisons, cost_table, score_table
+from paper_tables.reference import read_data, reported, reported_curve
+from paper_tables.tables import TABLES
 
 
 def rows(markdown):
@@ -13,105 +14,123 @@ def rows(markdown):
     return [dict(zip(cells[0], line, strict=True)) for line in cells[1:]]
 
 
-def outcomes(plan, table, records):
-    return [Outcome(cell, records) for cell in plan.cells(table)]
+@pytest.fixture
+def results(make_factory):
+    def make(full=None, mini=None, seeds=(1,)):
+        return {
+            "full": (make_factory("full", seeds), full or {}),
+            "mini": (make_factory("mini", seeds), mini or {}),
+        }
+
+    return make
 
 
-def test_printed_numbers_show_both_versions():
-    as20k = PRINTED["table1"]["EAT", "AS-20K"]
-    assert str(as20k) == "40.3 ± 0.04 (preprint 40.2)"
-    assert str(PRINTED["table1"]["EAT", "ESC-50"]) == "96.0 ± 0.03 (preprint 95.9)"
-    assert str(PRINTED["figure4"]["0", "cls"]) == "≈ 38.9"
+def test_cells_are_those_of_the_paper(make_factory):
+    found = {
+        name: [(cell.row, cell.column) for cell in table.cells(make_factory())]
+        for name, table in TABLES.items()
+    }
+    tasks = ["AS-2M", "AS-20K", "ESC-50", "SPC-2"]
+    assert found["table1"] == [("EAT", task) for task in tasks]
+    assert len(found["table3"]) == 9 and found["table3"][-1][0] == "6x4,5x5,8x3"
+    assert [row for row, _ in found["figure3"]] == [str(n) for n in range(1, 11)]
+    assert len(found["figure4"]) == len(set(found["figure4"])) == 12
+    for name in ("table3", "figure3", "figure4"):
+        assert reported(name).keys() <= set(found[name])
+    for name, table in TABLES.items():
+        assert table.highlights.keys() <= reported(name).keys()
+        mini = {(cell.row, cell.column) for cell in table.cells(make_factory("mini"))}
+        assert mini <= set(found[name])
 
 
-def test_empty_full_table_shows_estimates_only(study):
-    found = rows(score_table("table1", outcomes(study(), "table1", {}), full=True))
-    assert [row["GPU hours"] for row in found] == [
-        "≈ 230 + 92",
-        "≈ 230 + 6",
-        "≈ 230 + 1.5",
-        "≈ 230 + 4",
-    ]
-    assert found[1]["paper"] == "40.3 ± 0.04 (preprint 40.2)"
-    assert "35.8" in found[1]["others' re-runs"]
-    assert {row["best epoch"] for row in found} == {"–"}
-    assert {row["n"] for row in found} == {"0"}
+def test_tables_share_runs(make_factory):
+    factory = make_factory(seeds=(1, 2))
+    cells = {
+        (name, cell.row, cell.column): cell
+        for name, table in TABLES.items()
+        for cell in table.cells(factory)
+    }
+    common = cells["table1", "EAT", "AS-20K"].runs
+    assert common == cells["table2", "EAT", "AS-20K"].runs
+    assert common == cells["table3", "5x5", "AS-20K"].runs
+    assert common == cells["figure4", "1", "cls"].runs
+    for name in ("table1", "figure3"):
+        starts = {
+            run[0].needs for cell in TABLES[name].cells(factory) for run in cell.runs
+        }
+        assert len(starts) == 2  # one pre-training per seed
+    (first,), (second,) = cells["figure3", "7", "AS-20K"].runs
+    assert first.settings["pretrained"] == Path("OUT/pretrain-seed1/models/epoch7")
+    assert second.settings["seed"] == 2
+    # 14 pre-trainings, each counted once.
+    jobs = {job for table in TABLES.values() for job in table.jobs(factory)}
+    assert sum(job.name.startswith("pretrain") for job in jobs) == 2 * 14
+    hours = sum(job.gpu_hours for job in TABLES["table1"].jobs(make_factory()))
+    assert hours == pytest.approx(230 + 92 + 6 + 5 * 0.3 + 4)
 
 
-def test_partial_table_shows_what_there_is(study, record):
-    plan = study("mini", seeds=(1, 2, 3))
+def test_reported_numbers():
+    assert reported("table1")["EAT", "AS-20K"] == "40.3 ± 0.04 (preprint 40.2)"
+    assert reported("table1")["EAT", "AS-2M"] == "48.6 ± 0.05"
+    assert reported("figure4")["0", "cls"] == "≈ 38.9"
+    assert reported_curve("figure3", "AS-20K")["10"] == [40.2]
+    assert all(row["source"] for row in read_data("reproductions"))
+
+
+def test_scores_show_each_scale_that_has_runs(results, record):
     fine = {"mAP": 0.25, "epoch": 1}
-    records = {
+    mini = {
         "AS-20K-seed1": record(0.20),
-        "AS-20K-seed3": record(0.24, best=fine, seconds=30.0),
-        "pretrain-seed1": record(0, steps=900, clips_seen=5400, seconds=120.0),
+        "AS-20K-seed3": record(0.24, best=fine),
         "AS-20K-blocks_1x1-seed2": record(0.3),
     }
-    random, default, *others = rows(
-        score_table("table3", outcomes(plan, "table3", records), full=False)
-    )
-    # (20 + 25) / 2 and 5 / sqrt(2) by hand; the second pre-training is missing.
+    table = TABLES["table3"]
+    random, default, *others = rows(table.scores(results(mini=mini, seeds=(1, 2, 3))))
     assert default == {
         "blocks": "2x2",
-        "paper, full size": "39.5",
-        "best epoch": "22.50 ± 3.54",
-        "last epoch": "22.00 ± 2.83",
-        "n": "2",
-        "steps": "900 + 400",
-        "clips seen": "5,400 + 6,400",
-        "minutes": "2.0 + 1.0",
+        "paper": "39.5",
+        "mini, best epoch": "22.50 ± 3.54",
+        "mini, last epoch": "22.00 ± 2.83",
+        "n (mini)": "2",
     }
-    assert random["best epoch"] == "30.00" and random["n"] == "1"
-    assert random["steps"] == "– + 400" and random["minutes"] == "– + 1.5"
-    assert {row["best epoch"] for row in others} == {"–"}
+    assert random["mini, best epoch"] == "30.00" and random["n (mini)"] == "1"
+    assert {row["mini, best epoch"] for row in others} == {"–"}
+    full = {"AS-20K-blocks_1x1-seed1": record(0.4)}
+    random, *_ = rows(table.scores(results(full, mini)))
+    assert random["full, best epoch"] == "40.00"
+    assert rows(table.scores(results()))[0] == {"blocks": "1x1", "paper": "37.8"}
 
 
-def test_folds_are_added_up_in_time(study, record):
-    cell = study("mini").cells("table1")[2]
-    records = {job.name: record(0.9, steps=10) for job in cell.jobs}
-    row = rows(score_table("table1", [Outcome(cell, records)], full=False))[0]
-    assert row["minutes"] == "– + 7.5" and row["steps"] == "– + 10"
-
-
-def test_costs_beside_the_papers(study, record):
-    cell = study().cells("table2")[0]
+def test_cost_of_pretraining(results, record):
     records = {"pretrain-seed1": record(0.1), "AS-20K-seed1": record(0.4)}
-    *paper, here = rows(cost_table(Outcome(cell, records), full=True))
-    assert [row["device hours"] for row in paper] == ["3600", "2304", "230"]
-    assert here == {
-        "model": "EAT, here",
-        "epochs": "3",
-        "device hours": "2",
-        "devices": "2 CPU x",
+    table, place = TABLES["table2"], ("EAT", "GPU hours")
+    *paper, ours = rows(table.scores(results(full=records)))
+    assert [row["GPU hours"] for row in paper] == ["3600", "2304", "230"]
+    numbers = {key: ours[key] for key in ours if key != "model"}
+    assert numbers == {
+        "epochs": "10",
+        "GPU hours": "2",
+        "hardware": "2 CPU x",
         "clips/s": "50",
-        "GFLOP a clip": "4.5",
+        "GFLOP per clip": "4.5",
         "AS-20K": "40.00",
     }
-    empty = rows(cost_table(Outcome(cell, {}), full=True))[-1]
-    assert empty["device hours"] == "≈ 230" and empty["AS-20K"] == "–"
-    # What the caution beside the table says.
-    eat, mae = COSTS[2], COSTS[1]
-    ratio = eat.gflop_per_clip * eat.epochs / (mae.gflop_per_clip * mae.epochs)
-    assert ratio == pytest.approx(1.6, abs=0.05)
-    assert eat.gpu_hours / mae.gpu_hours == pytest.approx(0.1, abs=0.001)
+    assert table.status(results(full=records), place) == "2"
+    assert "236" in table.status(results(), place)
+    assert len(rows(table.scores(results()))) == 3
 
 
-def test_comparisons_in_words(study, record):
-    plan = study("mini", seeds=(1, 2))
-    names = {"0": "-lambda_0.0", "1": ""}
-    records = {
-        f"AS-20K{names[row]}{pooling}-seed{seed}": record(base + gain + noise)
-        for row, base in (("0", 0.1), ("1", 0.5))
-        for pooling, gain in (("", 0.02), ("-pooling_cls", 0.0))
-        for seed, noise in ((1, 0.0), (2, 0.01))
-    }
-    cls, mean, poolings = comparisons("figure4", outcomes(plan, "figure4", records))
-    assert cls.startswith("cls pooling: 2 rows") and mean.startswith("mean pooling: 2")
-    assert "Highest 1 (50.50), lowest 0 (10.50): 40.00 apart" in cls
-    assert "p < 0.001" in cls and cls.endswith("on: 0 below 1.")
-    assert poolings.endswith("+2.00 ± 0.00, higher in 4 of 4 pairs.")
-    del records["AS-20K-seed1"]  # pairs are of one seed
-    *_, poolings = comparisons("figure4", outcomes(plan, "figure4", records))
-    assert poolings.endswith("+2.00 ± 0.00, higher in 3 of 3 pairs.")
-    assert comparisons("table1", outcomes(plan, "table1", records)) == []
-    assert comparisons("table3", outcomes(plan, "table3", {})) == []
+def test_status(results, record):
+    table, place = TABLES["table1"], ("EAT", "AS-20K")
+    records = {f"AS-20K-seed{s}": record(0.1 * s) for s in (1, 3)}
+    status = table.status(results(records, seeds=(1, 2, 3)), place)
+    assert status.startswith("20.00 ± 14.14") and "n = 2" in status
+
+
+def test_panels_of_each_scale(results, record):
+    mini = {f"AS-20K-epoch2-seed{s}": record(0.1 * s) for s in (1, 2)}
+    paper, ours = TABLES["figure3"].panels(results(mini=mini, seeds=(1, 2)))
+    assert paper.ticks == [str(n) for n in range(1, 11)]
+    assert ours.ticks == ["1", "2", "3"]
+    assert paper.curves[0].points["4"] == [38.1] and paper.levels
+    assert ours.curves[0].points == {"2": pytest.approx([10, 20])}

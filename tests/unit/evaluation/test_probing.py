@@ -1,4 +1,4 @@
-"""Probes against scikit-learn, and the fairness of what they choose."""
+"""Probes against scikit-learn; nothing is selected on test clips."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_logistic_path_handles_more_features_than_clips():
     np.testing.assert_allclose(weight[:, 0], reference.coef_[0], atol=2e-4)
 
 
-def test_logistic_probe_learns_and_reports_its_own_scores():
+def test_logistic_probe_learns_and_returns_its_scores():
     train, test = linear_task(0, clips=600), linear_task(1, clips=400)
     result = logistic_probe(*train, *test)
     prior = test[1].mean().item()
@@ -61,7 +61,7 @@ def test_logistic_probe_learns_and_reports_its_own_scores():
     )
 
 
-def test_logistic_probe_never_chooses_on_the_test_labels():
+def test_logistic_probe_does_not_use_the_test_labels():
     train, (test_x, test_y) = linear_task(0), linear_task(1)
     one = logistic_probe(*train, test_x, test_y)
     other = logistic_probe(*train, test_x, 1 - test_y)
@@ -69,7 +69,7 @@ def test_logistic_probe_never_chooses_on_the_test_labels():
     torch.testing.assert_close(one.scores, other.scores)
 
 
-def test_pure_noise_asks_for_strong_regularization():
+def test_noise_selects_a_strong_regularization():
     (x, _), (_, unrelated) = linear_task(0), linear_task(5)
     noisy = logistic_probe(x, unrelated, *linear_task(1))
     clean = logistic_probe(*linear_task(0, noise=0.01), *linear_task(1))
@@ -85,7 +85,7 @@ def test_knn_equals_sklearn():
         [p[:, 1] for p in reference.predict_proba(test_x.numpy())], axis=1
     )
     want = mean_average_precision(torch.from_numpy(scores), test_y)
-    # Sums in another order break a few exact ties.
+    # Another summation order breaks a few exact ties.
     assert knn_probe(x, y, test_x, test_y, neighbors=15) == pytest.approx(
         want, abs=1e-3
     )
@@ -94,10 +94,10 @@ def test_knn_equals_sklearn():
 def test_knn_with_one_neighbor_finds_the_clip_itself():
     x, y = linear_task()
     assert knn_probe(x, y, x, y, neighbors=1) == 1
-    assert knn_probe(x, y, 7 * x, y, neighbors=1) == 1  # the length says nothing
+    assert knn_probe(x, y, 7 * x, y, neighbors=1) == 1  # the norm has no effect
 
 
-def test_knn_takes_all_clips_if_there_are_fewer():
+def test_knn_with_fewer_clips_than_neighbors():
     x, y = linear_task(clips=10)
     assert 0 < knn_probe(x, y, *linear_task(1), neighbors=40) < 1
 
@@ -143,7 +143,7 @@ def test_paired_bootstrap_in_chunks_covers_every_draw(monkeypatch):
     assert sum(counted) == 2 * 6000 and len(counted) > 2
 
 
-def test_log_mel_statistics_leave_out_the_padding():
+def test_log_mel_statistics_ignore_padding():
     spec = torch.randn(3, 20, 4, generator=torch.Generator().manual_seed(0))
     frames = torch.tensor([20, 7, 1])
     padded = spec.clone()

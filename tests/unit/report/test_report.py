@@ -1,9 +1,10 @@
-"""Logs read back, tables written, pictures drawn."""
+"""Reports: logs, tables and pictures."""
 
 from __future__ import annotations
 
 import json
 import math
+import re
 
 import pytest
 import torch
@@ -56,7 +57,17 @@ def test_read_metrics_keeps_the_last_record_of_a_repeated_step(tmp_path):
     assert table.loc[table["kind"] == "epoch", "knn_mAP"].tolist() == [0.3]
 
 
-def test_read_metrics_leaves_out_a_torn_line(tmp_path):
+def test_read_metrics_of_version_0_1(tmp_path):
+    old = {"kind": "step", "step": 10, "target_deviation": 0.9}
+    old |= {"prediction_deviation": 0.5, "content": 0.7, "frame_loss": 5.0}
+    table = read_metrics(write(tmp_path / "metrics.jsonl", [old, step(20)]))
+    assert table["target_std"].tolist() == [0.9, 0.99]
+    assert table["prediction_std"].tolist() == [0.5, 0.7]
+    assert table["between_clip_variance"].tolist() == [0.7, 0.9]
+    assert set(table) == set(step(20))
+
+
+def test_read_metrics_skips_an_incomplete_line(tmp_path):
     records = [step(10), step(20, between_clip_variance=math.nan)]
     path = write(tmp_path / "metrics.jsonl", records, tail='{"kind": "step", "st')
     table = read_metrics(path)
@@ -64,12 +75,13 @@ def test_read_metrics_leaves_out_a_torn_line(tmp_path):
     assert math.isnan(table["between_clip_variance"].iloc[1])
 
 
-def test_read_metrics_of_an_empty_log_says_so(tmp_path):
-    with pytest.raises(ValueError, match=r"metrics\.jsonl: no records"):
-        read_metrics(write(tmp_path / "metrics.jsonl", []))
+def test_read_metrics_of_an_empty_log_names_it(tmp_path):
+    path = write(tmp_path / "metrics.jsonl", [])
+    with pytest.raises(ValueError, match=re.escape(str(path))):
+        read_metrics(path)
 
 
-def test_curves_show_every_signal_with_and_without_a_probe(tmp_path):
+def test_curves_with_and_without_a_probe(tmp_path):
     records = [step(i, between_clip_variance=0.5 + i / 1000) for i in range(0, 300, 10)]
     plain = read_metrics(write(tmp_path / "a.jsonl", records))
     plot_curves(plain, tmp_path / "plain.png")
@@ -88,17 +100,17 @@ def gray_share(path):
     return (colors(path) == 0xC9).all(dim=1).float().mean().item()
 
 
-def test_masks_gray_out_exactly_the_removed_share(tmp_path):
+def test_masked_share_is_gray(tmp_path):
     spec = torch.randn(256, 128, generator=torch.Generator().manual_seed(0))
-    removed = torch.zeros(2, 16, 8, dtype=torch.uint8)
-    plot_masks(spec, torch.ones_like(removed), tmp_path / "all.png", seconds=2.56)
-    removed[:, :4] = 1
-    plot_masks(spec, removed, tmp_path / "quarter.png", seconds=2.56)
+    mask = torch.zeros(2, 16, 8, dtype=torch.uint8)
+    plot_masks(spec, torch.ones_like(mask), tmp_path / "all.png", seconds=2.56)
+    mask[:, :4] = 1
+    plot_masks(spec, mask, tmp_path / "quarter.png", seconds=2.56)
     every, quarter = (gray_share(tmp_path / f"{n}.png") for n in ("all", "quarter"))
     assert quarter / every == pytest.approx(0.25, abs=0.02)
 
 
-def test_comparison_draws_groups_and_single_runs(tmp_path):
+def test_comparison_of_groups_and_single_runs(tmp_path):
     rows = [
         {"group": "Frozen", "name": "untrained", "runs": [0.230, 0.226]},
         {"group": "Frozen", "name": "log-mel", "runs": [0.264]},

@@ -1,0 +1,140 @@
+"""Records of finished runs: gathered into one committed file, free of machine paths."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from eat.utils.files import write_text
+from paper_tables.experiments import RECIPES, Cell
+from paper_tables.jobs import JOB_FILE
+
+NEEDED = ("seed", "steps", "clips_seen", "last", "cost", "data", "versions")
+KEPT = (*NEEDED, "skipped_batches", "best", "test")
+# Folders in the commands of records, the same for every machine.
+OUTPUT = "$OUT"
+CORPUS_FOLDERS = {
+    "AudioSet": "$AUDIOSET",
+    "ESC50": "$ESC50",
+    "SpeechCommands": "$SPEECH_COMMANDS",
+}
+
+
+class RecordError(ValueError):
+    """A file of results cannot be read."""
+
+
+def gather(runs: Path) -> dict[str, dict]:
+    """Read the finished runs in a folder.
+
+    Parameters
+    ----------
+    runs
+        Contains a folder for each run.
+
+    Returns
+    -------
+    dict
+        From a run's name to its record: the keys in `KEPT` of ``results.json``, and
+        ``seconds``, ``peak_mb`` and ``command`` of ``job.json``, which is missing if
+        train.py was run by hand.
+
+    Raises
+    ------
+    RecordError
+        If a file is corrupt or not the result of a training run.
+    """
+    return {
+        path.parent.name: _record(path.parent)
+        for path in sorted(runs.glob("*/results.json"))
+    }
+
+
+def _record(folder: Path) -> dict:
+    results = _read(folder / "results.json")
+    if missing := [key for key in NEEDED if key not in results]:
+        raise RecordError(
+            f"{folder / 'results.json'}: '{missing[0]}' is missing, so these are not "
+            "the results of a training run (run it again or move the folder)"
+        )
+    record = {key: results[key] for key in KEPT if key in results}
+    if (folder / JOB_FILE).exists():
+        record |= _read(folder / JOB_FILE)
+        record["command"] = _portable(record["command"], folder.name)
+    return record
+
+
+def _portable(command: list[str], name: str) -> list[str]:
+    """Replace this machine's folders by names."""
+    tasks = [task for task in RECIPES if name.startswith(f"{task}-")]
+    recipe = RECIPES[tasks[0]] if tasks else "AudioSet"
+    runs = os.path.dirname(command[command.index("--output_folder") + 1])
+    data = command[command.index("--data_folder") + 1]
+    words = []
+    for word in command:
+        for folder, shown in ((data, CORPUS_FOLDERS[recipe]), (runs, OUTPUT)):
+            if word == folder or word.startswith(f"{folder}/"):
+                word = shown + word.removeprefix(folder)
+        words.append(os.path.basename(word) if os.path.isabs(word) else word)
+    return words
+
+
+def _read(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise RecordError(f"{path}: {error} (run it again)") from None
+
+
+def read_records(path: Path) -> dict[str, dict]:
+    """Read the committed records; empty without a file."""
+    return _read(path) if path.exists() else {}
+
+
+def write_records(path: Path, records: dict[str, dict]) -> None:
+    """Write records sorted by name, one per line, so that diffs stay small."""
+    lines = [f"{json.dumps(k)}: {json.dumps(v)}" for k, v in sorted(records.items())]
+    write_text(path, "{\n" + ",\n".join(lines) + "\n}\n")
+
+
+@dataclass(frozen=True)
+class CellStatistics:
+    """Scores of a cell's finished seeds, in percent.
+
+    Attributes
+    ----------
+    best, last
+        Of the best and of the last epoch, one score per seed; folds are averaged.
+    """
+
+    best: list[float]
+    last: list[float]
+
+    @classmethod
+    def of(cls, cell: Cell, records: Mapping[str, dict]) -> CellStatistics:
+        """Collect the seeds whose runs have all finished."""
+        best, last = [], []
+        for run in cell.runs:
+            if all(job.name in records for job in run):
+                found = [records[job.name] for job in run]
+                # With a separate test set, the best epoch is evaluated on it.
+                tested = [record.get("test", record["best"]) for record in found]
+                best.append(100 * statistics.mean(r[cell.metric] for r in tested))
+                final = [record["last"][cell.metric] for record in found]
+                last.append(100 * statistics.mean(final))
+        return cls(best, last)
+
+    @property
+    def n(self) -> int:
+        """The number of seeds."""
+        return len(self.best)
+
+
+def mean_std(scores: Sequence[float]) -> str:
+    """Return "mean ± standard deviation", the mean alone for a single score."""
+    std = f" ± {statistics.stdev(scores):.2f}" if len(scores) > 1 else ""
+    return f"{statistics.mean(scores):.2f}{std}"

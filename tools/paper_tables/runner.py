@@ -1,0 +1,154 @@
+"""Runs jobs, several at a time: each only once, each with a progress bar."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from pathlib import Path
+
+from tqdm import tqdm
+
+from eat.utils.files import write_json
+from paper_tables.jobs import JOB_FILE, Job, JobError, in_order
+
+POLL_SECONDS = 0.5
+
+
+class Runner:
+    """Runs single jobs; several threads may use it at the same time."""
+
+    def __init__(self) -> None:
+        self.children: list[subprocess.Popen] = []
+
+    def run(self, job: Job) -> Job:
+        """Run a job unless it has finished before, and wait for it.
+
+        Raises
+        ------
+        JobError
+            With the last line of the run's output.
+        """
+        earlier = job.finished()
+        # With another command the run is not this one: train.py compares the settings.
+        if earlier is not None and earlier["command"] == job.command:
+            tqdm.write(f"  {job.name}: already finished")
+            return job
+        job.folder.mkdir(parents=True, exist_ok=True)
+        results = job.folder / "results.json"
+        before, started = _read_bytes(results), time.perf_counter()
+        peak_mb = self._train(job)
+        scores = main_metrics(job)  # fails if the run has written no results
+        if earlier is not None and before == _read_bytes(results):
+            # The command differs but the run does not, so its record is kept.
+            tqdm.write(f"  {job.name}: already finished, with another command")
+            return job
+        seconds = round(time.perf_counter() - started, 1)
+        record = {"seconds": seconds, "peak_mb": peak_mb, "command": job.command}
+        write_json(job.folder / JOB_FILE, record)
+        tqdm.write(f"  {job.name}: {seconds:.0f} s  {scores}")
+        return job
+
+    def _train(self, job: Job) -> int:
+        """Run the job's process with a progress bar; returns its peak memory in MB."""
+        output = job.folder / "output.txt"
+        bar = tqdm(
+            total=job.steps,
+            desc=f"{job.name:36}",
+            unit="step",
+            leave=False,
+            mininterval=0.5 if sys.stderr.isatty() else 30,
+            dynamic_ncols=True,
+        )
+        with open(output, "a", encoding="utf-8") as log, bar:
+            child = subprocess.Popen(
+                [sys.executable, *job.command],
+                cwd=job.recipe,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+            self.children.append(child)
+            while not (ended := os.wait4(child.pid, os.WNOHANG))[0]:
+                time.sleep(POLL_SECONDS)
+                bar.update(steps_done(job.folder) - bar.n)
+        _, status, usage = ended
+        child.returncode = os.waitstatus_to_exitcode(status)
+        if child.returncode:
+            last = output.read_text(encoding="utf-8").strip().splitlines()[-1:]
+            raise JobError(f"{job.name} failed: {' '.join(last)} (log: {output})")
+        return usage.ru_maxrss // 1024
+
+    def stop(self) -> None:
+        """Terminate all running processes; they resume when run again."""
+        for child in self.children:
+            if child.returncode is None:
+                child.terminate()
+
+
+def run_all(jobs: Iterable[Job], runner: Runner, max_jobs: int) -> None:
+    """Run jobs and what they need; a failed one stops only those that need it.
+
+    Parameters
+    ----------
+    jobs
+        What to run; finished ones are skipped.
+    runner
+        Runs one job.
+    max_jobs
+        Maximum number of jobs at a time.
+
+    Raises
+    ------
+    JobError
+        At the end, if any job failed, with a line for each.
+    """
+    waiting, done, failures = in_order(jobs), set(), {}
+    running: dict[Future, Job] = {}
+    with ThreadPoolExecutor(max_jobs) as pool:
+        try:
+            while waiting or running:
+                for job in waiting:
+                    if any(needed in failures for needed in job.needs):
+                        failures[job] = f"{job.name}: not run, a job it needs failed"
+                waiting = [job for job in waiting if job not in failures]
+                ready = [job for job in waiting if done.issuperset(job.needs)]
+                for job in ready[: max_jobs - len(running)]:
+                    waiting.remove(job)
+                    running[pool.submit(runner.run, job)] = job
+                finished, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    job = running.pop(future)
+                    if error := future.exception():
+                        failures[job] = str(error)
+                        tqdm.write(f"  {error}")
+                    else:
+                        done.add(job)
+        except BaseException:
+            runner.stop()
+            raise
+    if failures:
+        raise JobError("\n".join(failures.values()))
+
+
+def steps_done(folder: Path) -> int:
+    """Return the last optimizer step in a run's log, 0 before the first."""
+    try:
+        last = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1]
+        return json.loads(last)["step"]
+    except (OSError, IndexError, json.JSONDecodeError):
+        return 0
+
+
+def main_metrics(job: Job) -> str:
+    """Return a finished run's main metrics as text."""
+    last = job.results()["last"]
+    keys = ("mAP", "accuracy", "knn_mAP")
+    return "  ".join(f"{key} {last[key]:.3f}" for key in keys if key in last)
+
+
+def _read_bytes(path: Path) -> bytes | None:
+    return path.read_bytes() if path.exists() else None

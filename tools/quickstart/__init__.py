@@ -1,0 +1,1 @@
+"""The quick start: pre-train, fine-tune and probe a tiny EAT."""
