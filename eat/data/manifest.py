@@ -1,9 +1,9 @@
-"""Manifests and label lists: CSV files that SpeechBrain and a spreadsheet both read.
+"""Manifests and label lists: CSV files that SpeechBrain and a spreadsheet can read.
 
-A manifest has the columns ``ID, duration, wav, labels``. ``wav`` begins with
-``$data_root/``, which SpeechBrain replaces when it loads the file, so a manifest does
-not depend on where the corpus lies; a file outside the corpus folder stands there with
-its absolute path. ``labels`` holds label ids joined by ``;``.
+A manifest has the columns ``ID, duration, wav, labels``. ``wav`` starts with
+``$data_root/``, which SpeechBrain replaces at load time, so that a manifest does not
+depend on where the corpus is stored; a file outside the corpus folder is given by its
+absolute path. ``labels`` holds label ids joined by ``;``.
 """
 
 from __future__ import annotations
@@ -30,13 +30,14 @@ class ManifestRow(NamedTuple):
 
     Attributes
     ----------
-    id : str
+    id
         Unique name of the clip.
-    seconds : float
+    seconds
         Duration in seconds.
-    wav : str
-        Path of the file below the corpus folder, with forward slashes, or absolute.
-    labels : tuple of str
+    wav
+        Path of the file, relative to the corpus folder (with forward slashes) or
+        absolute.
+    labels
         Label ids; may be empty.
     """
 
@@ -47,15 +48,7 @@ class ManifestRow(NamedTuple):
 
 
 def write_manifest(path: str | os.PathLike[str], rows: Iterable[ManifestRow]) -> None:
-    """Write a manifest atomically.
-
-    Parameters
-    ----------
-    path : str or PathLike
-        CSV file to write.
-    rows : iterable of ManifestRow
-        The clips.
-    """
+    """Write a manifest atomically."""
     with atomic_open(path) as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
@@ -70,10 +63,10 @@ class LabelSet:
 
     Attributes
     ----------
-    ids : tuple of str
-        Label ids as manifests use them, e.g. ``/m/09x0r``.
-    names : tuple of str
-        Names for people, e.g. ``Speech``.
+    ids
+        Label ids as used in manifests, e.g. ``/m/09x0r``.
+    names
+        Display names, e.g. ``Speech``.
     """
 
     ids: tuple[str, ...]
@@ -94,15 +87,10 @@ class LabelSet:
 
         Parameters
         ----------
-        label : str
+        label
             A label id.
-        source : str
-            The clip or file the label comes from, for the error.
-
-        Returns
-        -------
-        int
-            Index in [0, C).
+        source
+            The clip or file that has the label, for the error message.
 
         Raises
         ------
@@ -113,19 +101,19 @@ class LabelSet:
             return self._positions[label]
         except KeyError:
             raise ManifestError(
-                f"{source}: label '{label}' is not among the {len(self)} labels of the "
-                "list (use the label list of this corpus, or remove the clip)"
+                f"{source}: label '{label}' is not in the list of {len(self)} labels "
+                "(use the label list that was written with the manifest)"
             ) from None
 
     def encode(self, labels: str, source: str = "labels") -> Tensor:
-        """Turn the ``labels`` field of a manifest into a multi-hot vector.
+        """Convert the ``labels`` field of a manifest to a multi-hot vector.
 
         Parameters
         ----------
-        labels : str
-            Label ids joined by ``;``; empty means no label.
-        source : str
-            The clip or file the labels come from, for the error.
+        labels
+            Label ids joined by ``;``; an empty string means no label.
+        source
+            The clip or file that has the labels, for the error message.
 
         Returns
         -------
@@ -143,44 +131,46 @@ class LabelSet:
         return target
 
 
+def write_labels(path: str | os.PathLike[str], labels: LabelSet) -> None:
+    """Write a label list in AudioSet's format, atomically."""
+    classes = zip(range(len(labels)), labels.ids, labels.names, strict=True)
+    with atomic_open(path) as file:
+        csv.writer(file).writerows([LABEL_COLUMNS, *classes])
+
+
 def read_labels(path: str | os.PathLike[str]) -> LabelSet:
-    """Read a label list in AudioSet's form, with columns index, mid, display_name.
+    """Read a label list in AudioSet's format: columns index, mid, display_name.
 
     Parameters
     ----------
-    path : str or PathLike
-        CSV file such as ``class_labels_indices.csv``, with or without the line of
-        column names (the official EAT code has none).
-
-    Returns
-    -------
-    LabelSet
-        The classes, in the order of their index.
+    path
+        CSV file such as ``class_labels_indices.csv``; the header is optional (the
+        official EAT code has none).
 
     Raises
     ------
     ManifestError
-        If the file is missing or not such a list, or an index or id is doubled.
+        If the file is missing or malformed, or an index or id occurs twice.
     """
     try:
         with open(path, encoding="utf-8", newline="") as file:
             rows = list(csv.reader(file, skipinitialspace=True))
     except (OSError, UnicodeDecodeError) as error:
         raise ManifestError(f"{path}: cannot be read as CSV ({error})") from None
-    named = rows[:1] == [LABEL_COLUMNS]
-    rows = rows[named:]
-    if not rows or not (named or rows[0][:1] == ["0"]):
+    has_header = rows[:1] == [LABEL_COLUMNS]
+    rows = rows[has_header:]
+    if not rows or not (has_header or rows[0][:1] == ["0"]):
         raise ManifestError(
             f"{path}: not a label list (the first line must be "
-            f"'{','.join(LABEL_COLUMNS)}', then one class a line)"
+            f"'{','.join(LABEL_COLUMNS)}', followed by one class per line)"
         )
     for number, row in enumerate(rows):
         if len(row) != 3 or row[0] != str(number):
             raise ManifestError(
-                f"{path}: line {number + 1 + named} is {row} "
+                f"{path}: line {number + 1 + has_header} is {row} "
                 f"(expected index {number}, id, name)"
             )
     labels = LabelSet(tuple(row[1] for row in rows), tuple(row[2] for row in rows))
     if len(set(labels.ids)) < len(labels):
-        raise ManifestError(f"{path}: a label id stands twice (keep one line each)")
+        raise ManifestError(f"{path}: a label id occurs twice (keep one line for each)")
     return labels

@@ -1,49 +1,72 @@
-"""What every prepare script does: check all audio once, say what was left out.
+"""What all prepare scripts share: from a corpus on disk to checked manifests.
 
-Checking resumes: each verdict is appended to a cache beside the manifests, and a file
-whose size and time of change are as they were is not opened again.
+A prepare script finds its corpus (`find_corpus`), returns early if nothing has changed
+(`up_to_date`), checks every audio file once (`check_audio`), separates usable from
+unusable clips (`select_clips`) and writes the results (`write_results`).
 """
 
 from __future__ import annotations
 
+import argparse
 import csv
+import hashlib
 import json
 import logging
+import math
 import os
 import shlex
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
+from eat.audio.frontend import SAMPLE_RATE, WINDOW
 from eat.audio.io import AudioInfo, inspect_many
-from eat.data.manifest import LABEL_COLUMNS, ManifestRow, write_manifest
-from eat.errors import AudioError, AudioNotFoundError, ManifestError
-from eat.utils.files import atomic_open
+from eat.data.manifest import LabelSet, ManifestRow, write_labels, write_manifest
+from eat.errors import AudioError, AudioNotFoundError, ManifestError, exit_on_error
+from eat.utils.files import atomic_open, write_json, write_text
 
-CACHE_COLUMNS = "file size mtime sample_rate frames channels error".split()
+logger = logging.getLogger(__name__)
+
 MISSING = "missing"
-_FILES_AT_ONCE = 8192
+CACHE = "checked.csv"
+CACHE_COLUMNS = "file size mtime sample_rate frames channels error".split()
+_UNPACK = {".zip": "unzip -q {} -d {}", ".tar.gz": "tar -xzf {} -C {}"}
+_BATCH = 8192  # files
 _FILES_PER_TASK = 64
-_THREADS = 32  # they wait for the disk, so more of them than cores
+_THREADS = 32  # more than cores: they mostly wait for the disk
+_CACHE_FORMAT = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
 
-# How the cache is opened; file names need not be UTF-8.
-_TEXT = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
-
-Stamp = tuple[int, int]  # size in bytes, time of change in ns
+Stamp = tuple[int, int]  # size in bytes, modification time in ns
 Known = tuple[Stamp, AudioInfo]
+Verdict = AudioInfo | str  # what is in a file, or why it cannot be used
 
-# Millions of clips share a few lengths; so do their records in memory.
+# Millions of clips have few distinct lengths, so that equal records share memory.
 _shared_info = lru_cache(maxsize=65536)(AudioInfo)
 
 
+class Clip(NamedTuple):
+    """A clip that a corpus lists.
+
+    `file` is relative to the corpus folder or absolute, empty if unknown; `fault` says
+    why the clip cannot be used, whatever is in the file.
+    """
+
+    id: str
+    file: str
+    labels: tuple[str, ...] = ()
+    fault: str | None = None
+
+
 class Skipped(NamedTuple):
-    """A clip that no manifest holds, as a line of ``skipped.csv``."""
+    """A clip that is in no manifest: a row of ``skipped.csv``."""
 
     id: str
     file: str
@@ -51,33 +74,85 @@ class Skipped(NamedTuple):
     reason: str
 
 
-def write_skipped(path: str | os.PathLike[str], skipped: Iterable[Skipped]) -> None:
-    """Write the clips left out and why as CSV, atomically.
+@dataclass(frozen=True)
+class Selection:
+    """The usable and unusable clips of a subset, and their counts for the summary."""
 
-    Parameters
-    ----------
-    path : str or PathLike
-        CSV file to write.
-    skipped : iterable of Skipped
-        The clips.
+    rows: list[ManifestRow]
+    skipped: list[Skipped]
+    counts: dict[str, object]
+
+
+def find_corpus(data_folder: Path, name: str, landmark: str) -> str:
+    """Return the path prefix of a corpus in a folder: ``""`` or ``"<name>/"``.
+
+    The corpus is recognized by the file `landmark` in it.
     """
-    with atomic_open(path) as file:
-        csv.writer(file).writerows([Skipped._fields, *skipped])
+    require_folder(data_folder)
+    for prefix in ("", f"{name}/"):
+        if (data_folder / prefix / landmark).is_file():
+            return prefix
+    for suffix, command in _UNPACK.items():
+        for archive in sorted(data_folder.glob(f"*{suffix}")):
+            paths = (shlex.quote(str(path)) for path in (archive, data_folder))
+            remedy = command.format(*paths)
+            raise ManifestError(f"{archive}: not unpacked (run: {remedy})")
+    raise ManifestError(
+        f"{data_folder}: no {landmark} in it or in {name}/ "
+        f"(data_folder must be the unpacked {name})"
+    )
+
+
+def require_folder(data_folder: Path) -> None:
+    """Raise `ManifestError` if there is no such folder."""
+    if not data_folder.is_dir():
+        raise ManifestError(f"{data_folder}: no such folder (check data_folder)")
+
+
+def list_files(root: Path, folders: Iterable[str]) -> list[str]:
+    """Return the files directly in some subfolders of `root`, sorted.
+
+    Hidden files are left out; a subfolder that does not exist has no files.
+    """
+    files = []
+    for folder in folders:
+        if (root / folder).is_dir():
+            with os.scandir(root / folder) as entries:
+                names = [e.name for e in entries if e.name[0] != "." and e.is_file()]
+            files += [f"{folder}/{name}" for name in names]
+    return sorted(files)
+
+
+def fingerprint(root: Path, files: Sequence[str]) -> str:
+    """Return a checksum that changes when a file is added, removed or replaced."""
+    digest = hashlib.sha256()
+    paths = [os.path.join(root, file) for file in files]
+    for file, stamp in zip(files, _stamps(paths), strict=True):
+        digest.update(os.fsencode(file) + b"/%d/%d/" % stamp)
+    return digest.hexdigest()
+
+
+def up_to_date(
+    save_folder: Path, inputs: Mapping[str, object], outputs: Iterable[str] = ()
+) -> bool:
+    """Return whether there are complete results from the same inputs.
+
+    The files listed in ``summary.json`` must exist, and `outputs`.
+    """
+    try:
+        summary = json.loads((save_folder / "summary.json").read_text("utf-8"))
+        files = [*summary["files"], *outputs]
+    except (OSError, ValueError, KeyError):
+        return False
+    unchanged = summary["inputs"] == json.loads(json.dumps(inputs))
+    if unchanged and all((save_folder / name).is_file() for name in files):
+        logger.info("%s: the manifests are up to date", save_folder)
+        return True
+    return False
 
 
 def make_save_folder(folder: Path) -> None:
-    """Make the folder for the results, and find out now whether it can be written.
-
-    Parameters
-    ----------
-    folder : Path
-        Where manifests go.
-
-    Raises
-    ------
-    ManifestError
-        If it cannot be made or written.
-    """
+    """Create the folder for the results, which must be writable."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
@@ -88,97 +163,113 @@ def make_save_folder(folder: Path) -> None:
         ) from None
 
 
-def up_to_date(
-    save_folder: Path, inputs: Mapping[str, object], outputs: Sequence[str]
-) -> bool:
-    """Return whether the results of an earlier run on the same inputs are there.
+def check_audio(
+    root: Path, files: Iterable[str], save_folder: Path
+) -> dict[str, Verdict]:
+    """Read the headers of many files in parallel, with a progress bar.
+
+    The results are appended to ``checked.csv``: an interrupted check resumes, and a
+    good file is not opened again unless its size or modification time changes.
 
     Parameters
     ----------
-    save_folder : Path
-        Where manifests go; its ``summary.json`` holds what it was made from.
-    inputs : mapping of str to object
-        What decides the results, e.g. options, sizes and times of lists.
-    outputs : sequence of str
-        File names in `save_folder` that must exist.
+    root, files
+        Folder of the corpus; audio files, relative to it or absolute.
+    save_folder
+        Folder of ``checked.csv``.
 
     Returns
     -------
-    bool
-        True if there is nothing to do.
+    dict
+        For each file its header, or the reason to skip it: ``missing`` or
+        ``unreadable: ...``.
     """
-    try:
-        summary = json.loads((save_folder / "summary.json").read_text("utf-8"))
-    except (OSError, ValueError):
-        return False
-    same = summary.get("inputs") == json.loads(json.dumps(inputs))
-    return same and all((save_folder / name).is_file() for name in outputs)
+    verdicts: dict[str, Verdict] = dict.fromkeys(files, "")
+    cache = save_folder / CACHE
+    known = _read_cache(cache, verdicts)
+    with (
+        open(cache, "a", **_CACHE_FORMAT) as log,
+        ThreadPoolExecutor(_THREADS) as pool,
+        tqdm(total=len(verdicts), unit="file", desc="checking", disable=None) as bar,
+    ):
+        writer = csv.writer(log, lineterminator="\n")
+        if log.tell() == 0:
+            writer.writerow(CACHE_COLUMNS)
+        for batch in _slices(list(verdicts), _BATCH):
+            paths = {file: os.path.join(root, file) for file in batch}
+            for file, verdict in _check_batch(paths, known, pool, writer):
+                verdicts[file] = verdict
+                bar.update()
+    return verdicts
 
 
-def reason_to_skip(
-    verdict: AudioInfo | AudioError, file: str, min_samples: int = 1
-) -> str | None:
-    """Say why a checked file cannot be used.
+def _check_batch(
+    paths: dict[str, str], known: dict[str, Known], pool: ThreadPoolExecutor, log: Any
+) -> Iterator[tuple[str, Verdict]]:
+    """Yield files and their verdicts; log those that are new."""
+    tasks = _slices(list(paths.values()), _FILES_PER_TASK)
+    stamps = chain.from_iterable(pool.map(_stamps, tasks))
+    changed = {}
+    for file, stamp in zip(paths, stamps, strict=True):
+        known_stamp, info = known.pop(file, (None, None))
+        if stamp == known_stamp:
+            yield file, info
+        else:
+            changed[file] = stamp
+    results = inspect_many([paths[file] for file in changed])
+    for (file, stamp), result in zip(changed.items(), results, strict=True):
+        if isinstance(result, AudioError):
+            reason = skip_reason(result, paths[file])
+            log.writerow((file, *stamp, "", "", "", reason))
+            yield file, reason
+        else:
+            header = result.sample_rate, result.num_frames, result.channels
+            log.writerow((file, *stamp, *header, ""))
+            yield file, result
 
-    Parameters
-    ----------
-    verdict : AudioInfo or AudioError
-        What `check_audio` found.
-    file : str
-        The file, as given to `check_audio`.
-    min_samples : int
-        The shortest length, in samples at the rate of the file.
 
-    Returns
-    -------
-    str or None
-        ``missing``, ``unreadable: ...`` or ``too short: ...``; None if it can be used.
-    """
-    if isinstance(verdict, AudioNotFoundError):
+def skip_reason(error: AudioError, path: str) -> str:
+    """Return the reason to skip a clip from the error that reading its file raised."""
+    if isinstance(error, AudioNotFoundError):
         return MISSING
-    if isinstance(verdict, AudioError):
-        return f"unreadable: {str(verdict).rpartition(f'{file}: ')[2]}"
-    if verdict.num_frames < min_samples:
-        return f"too short: {verdict.num_frames} samples, {min_samples} needed"
-    return None
+    return f"unreadable: {str(error).removeprefix(f'{Path(path)}: ')}"
 
 
-def _read_cache(cache: Path, files: Iterable[str]) -> dict[str, Known | None]:
-    """Return stamp and info by file, None where the cache has no good verdict.
-
-    Errors are not taken from the cache: a file that could not be read for want of
-    permission has the same size and time when it can.
-    """
-    known: dict[str, Known | None] = dict.fromkeys(files)
+def _read_cache(cache: Path, files: Container[str]) -> dict[str, Known]:
+    """Return the stamp and header of the files whose last check succeeded."""
+    known: dict[str, Known] = {}
     if not cache.exists():
         return known
+    _drop_partial_line(cache)
     try:
-        with open(cache, **_TEXT) as lines:
+        with open(cache, **_CACHE_FORMAT) as lines:
             reader = csv.reader(lines)
             next(reader, None)
             for file, size, mtime, *header, error in reader:
-                if file in known:
-                    stamp = int(size), int(mtime)
-                    info = None if error else _shared_info(*map(int, header))
-                    known[file] = info and (stamp, info)
+                if file not in files:
+                    continue
+                stamp = int(size), int(mtime)
+                if error:
+                    known.pop(file, None)
+                else:
+                    known[file] = stamp, _shared_info(*map(int, header))
     except (ValueError, csv.Error):
         raise ManifestError(
-            f"{cache}: damaged (delete it; all audio is then checked again)"
+            f"{cache}: corrupt (delete it to check all audio again)"
         ) from None
     return known
 
 
-def _drop_torn_line(cache: Path) -> None:
-    """Cut off the last line of a cache where a kill left half of it."""
-    if cache.exists():
-        with open(cache, "rb+") as file:
-            start = max(0, file.seek(0, os.SEEK_END) - 65536)
-            file.seek(start)
-            file.truncate(start + file.read().rfind(b"\n") + 1)
+def _drop_partial_line(cache: Path) -> None:
+    """Remove the last line of a cache if a killed process wrote only part of it."""
+    with open(cache, "rb+") as file:
+        start = max(0, file.seek(0, os.SEEK_END) - 65536)
+        file.seek(start)
+        file.truncate(start + file.read().rfind(b"\n") + 1)
 
 
 def _stamps(paths: Sequence[str]) -> list[Stamp]:
-    """Return size and time of change of each file, zeros where there is none."""
+    """Return the stamp of each file, zeros if it does not exist."""
     stamps = []
     for path in paths:
         try:
@@ -194,261 +285,168 @@ def _slices(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:
         yield items[start : start + size]
 
 
-def _unchanged(known: Known | None, stamp: Stamp) -> AudioInfo | None:
-    """Return the known verdict on a file that is still as it was."""
-    return known[1] if known is not None and known[0] == stamp else None
+def select_clips(
+    subset: str,
+    clips: Iterable[Clip],
+    verdicts: Mapping[str, Verdict],
+    in_paper: int | None = None,
+    min_samples: int | None = None,
+) -> Selection:
+    """Separate the usable clips of a subset from those to skip, and log the counts.
 
-
-def _row(
-    file: str, path: str, stamp: Stamp, verdict: AudioInfo | AudioError
-) -> tuple[object, ...]:
-    """Return a line of the cache."""
-    if isinstance(verdict, AudioError):
-        return (file, *stamp, "", "", "", str(verdict).removeprefix(f"{path}: "))
-    header = (verdict.sample_rate, verdict.num_frames, verdict.channels)
-    return (file, *stamp, *header, "")
-
-
-def check_audio(
-    root: Path, files: Sequence[str], cache: Path
-) -> dict[str, AudioInfo | AudioError]:
-    """Inspect the headers of many files in parallel, with a progress bar; resumable.
-
-    Parameters
-    ----------
-    root : Path
-        Folder that relative files lie in.
-    files : sequence of str
-        Audio files, relative to `root` or absolute.
-    cache : Path
-        CSV file with the verdicts so far (``checked.csv`` beside the manifests). It is
-        made if need be and appended to.
-
-    Returns
-    -------
-    dict of str to AudioInfo or AudioError
-        What `eat.audio.io.inspect_audio` returns or raises, by file, in order.
-
-    Raises
-    ------
-    ManifestError
-        If the cache is damaged.
+    A file without a verdict is missing. `in_paper` is how many clips the paper used;
+    for `min_samples` see `unusable`.
     """
-    _drop_torn_line(cache)
-    known = _read_cache(cache, files)
-    files = list(known)  # each once
-    verdicts: dict[str, AudioInfo | AudioError] = {}
-    with (
-        open(cache, "a", **_TEXT) as log,
-        ThreadPoolExecutor(_THREADS) as pool,
-        tqdm(total=len(files), unit="file", desc="checking", disable=None) as bar,
-    ):
-        writer = csv.writer(log, lineterminator="\n")
-        if log.tell() == 0:
-            writer.writerow(CACHE_COLUMNS)
-        for batch in _slices(files, _FILES_AT_ONCE):
-            paths = [os.path.join(root, file) for file in batch]
-            stamps = chain.from_iterable(
-                pool.map(_stamps, _slices(paths, _FILES_PER_TASK))
-            )
-            tasks = [
-                (file, path, stamp, _unchanged(known.pop(file), stamp))
-                for file, path, stamp in zip(batch, paths, stamps, strict=True)
-            ]
-            new = inspect_many([path for _, path, _, info in tasks if info is None])
-            for file, path, stamp, info in tasks:
-                if info is None:
-                    info = next(new)
-                    writer.writerow(_row(file, path, stamp, info))
-                verdicts[file] = info
-                bar.update()
-    return verdicts
+    rows, skipped = [], []
+    headers: list[AudioInfo] = []
+    for clip in clips:
+        verdict = verdicts.get(clip.file, MISSING)
+        reason = clip.fault if clip.file else MISSING
+        if reason := reason or unusable(verdict, min_samples):
+            skipped.append(Skipped(clip.id, clip.file, subset, reason))
+        else:
+            rows.append(ManifestRow(clip.id, verdict.seconds, clip.file, clip.labels))
+            headers.append(verdict)
+    missing = sum(clip.reason == MISSING for clip in skipped)
+    counts = {
+        "listed": len(rows) + len(skipped),
+        "found": len(rows) + len(skipped) - missing,
+        "missing": missing,
+        "skipped": len(skipped) - missing,
+        "used": len(rows),
+        "used_in_paper": in_paper,
+        "hours": round(sum(header.seconds for header in headers) / 3600, 3),
+        "sample_rates": Counter(header.sample_rate for header in headers),
+        "channels": Counter(header.channels for header in headers),
+    }
+    line = "{listed} clips listed, {missing} missing, {skipped} skipped, {used} used"
+    logger.info("%s: %s (%s h)", subset, line.format(**counts), counts["hours"])
+    return Selection(rows, skipped, counts)
 
 
-logger = logging.getLogger(__name__)
+def unusable(verdict: Verdict, min_samples: int | None = None) -> str | None:
+    """Return why a file cannot be used, or None.
 
-UNPACKERS = {".zip": "unzip -q {} -d {}", ".tar.gz": "tar -xzf {} -C {}"}
-
-
-def find_corpus(data_folder: Path, name: str, landmark: str) -> str:
-    """Find a corpus that is a folder or lies in it.
-
-    Parameters
-    ----------
-    data_folder : Path
-        The corpus or its parent.
-    name : str
-        The folder name of the corpus.
-    landmark : str
-        A file that the corpus must hold.
-
-    Returns
-    -------
-    str
-        What leads from `data_folder` to the corpus: ``""`` or ``"<name>/"``.
-
-    Raises
-    ------
-    ManifestError
-        If the corpus is not there; where it is there as an archive, with the command
-        that unpacks it.
+    The minimum length is in samples at the file's own rate, by default one window of
+    the front end.
     """
-    if not data_folder.is_dir():
-        raise ManifestError(f"{data_folder}: no such folder (check data_folder)")
-    for below in ("", f"{name}/"):
-        if (data_folder / below / landmark).is_file():
-            return below
-    for ending, unpacker in UNPACKERS.items():
-        for archive in sorted(data_folder.glob(f"*{ending}")):
-            places = (shlex.quote(str(path)) for path in (archive, data_folder))
-            command = unpacker.format(*places)
-            raise ManifestError(f"{archive}: not unpacked yet (unpack it: {command})")
+    if isinstance(verdict, str):
+        return verdict
+    if min_samples is None:
+        min_samples = math.ceil(WINDOW * verdict.sample_rate / SAMPLE_RATE)
+    if verdict.num_frames < min_samples:
+        return f"too short: {verdict.num_frames} samples, {min_samples} needed"
+    return None
+
+
+def require_usable(subsets: Mapping[str, Selection], source: Path, remedy: str) -> None:
+    """Raise `ManifestError` if no clip at all can be used."""
+    if any(selection.rows for selection in subsets.values()):
+        return
+    skipped = _all_skipped(subsets)
+    reasons = (f"{clip.file or clip.id}: {clip.reason}" for clip in skipped)
     raise ManifestError(
-        f"{data_folder}: no {landmark} in it or in {name}/ "
-        f"(data_folder must be the unpacked {name})"
+        f"{source}: none of the {len(skipped)} listed clips can be used "
+        f"({remedy}; {abbreviate(reasons, shown=1) or 'no clips found'})"
     )
 
 
-def list_files(root: Path, folders: Iterable[str]) -> tuple[list[str], dict[str, int]]:
-    """List the files directly in some folders, without hidden ones.
+def _all_skipped(subsets: Mapping[str, Selection]) -> list[Skipped]:
+    """Return the skipped clips of all subsets, each once."""
+    by_id: dict[str, Skipped] = {}
+    for selection in subsets.values():
+        for clip in selection.skipped:
+            by_id.setdefault(clip.id, clip)
+    return list(by_id.values())
+
+
+def write_results(
+    save_folder: Path,
+    inputs: Mapping[str, object],
+    subsets: Mapping[str, Selection],
+    labels: LabelSet | None,
+    *,
+    manifests: Mapping[str, Sequence[ManifestRow]] | None = None,
+    unlisted: Iterable[Skipped] = (),
+    counts: Mapping[str, object] | None = None,
+    texts: Mapping[str, str] | None = None,
+    stale: Iterable[str] = (),
+) -> None:
+    """Write all results, each file atomically, and warn about skipped clips.
 
     Parameters
     ----------
-    root : Path
-        Where the folders lie.
-    folders : iterable of str
-        Paths below `root`; one that does not exist has no files.
-
-    Returns
-    -------
-    tuple
-        The files below `root`, sorted, and facts that change when a file comes, goes or
-        is replaced: ``files``, ``bytes`` and ``newest``, a time of change in ns.
+    inputs
+        As given to `up_to_date`.
+    manifests
+        Rows by the name of the manifest; by default one manifest per subset.
+    unlisted
+        Skipped files that the corpus does not list.
+    counts
+        Further counts for ``summary.json``.
+    texts
+        Content of further files by name.
+    stale
+        Files to remove: an earlier run may have written them, this one may not.
     """
-    files, total, newest = [], 0, 0
-    for folder in folders:
-        if not (root / folder).is_dir():
-            continue
-        newest = max(newest, os.stat(root / folder).st_mtime_ns)
-        with os.scandir(root / folder) as entries:
-            for entry in entries:
-                if entry.name[0] != "." and entry.is_file():
-                    status = entry.stat()
-                    files.append(f"{folder}/{entry.name}")
-                    total += status.st_size
-                    newest = max(newest, status.st_mtime_ns)
-    return sorted(files), {"files": len(files), "bytes": total, "newest": newest}
+    if manifests is None:
+        manifests = {name: selection.rows for name, selection in subsets.items()}
+    skipped = [*_all_skipped(subsets), *unlisted]
+    # The summary is written last, so that its presence means complete results.
+    for name in ("summary.json", *stale):
+        (save_folder / name).unlink(missing_ok=True)
+    for name, rows in manifests.items():
+        write_manifest(save_folder / f"{name}.csv", rows)
+    write_skipped(save_folder / "skipped.csv", skipped)
+    files = [f"{name}.csv" for name in (*manifests, "skipped")]
+    if labels:
+        write_labels(save_folder / "labels.csv", labels)
+        files.append("labels.csv")
+    for name, text in (texts or {}).items():
+        write_text(save_folder / name, text)
+        files.append(name)
+    _warn_about_skipped(skipped, save_folder / "skipped.csv")
+    summary = {"subsets": {name: s.counts for name, s in subsets.items()}}
+    summary |= {**(counts or {}), "inputs": inputs, "files": files}
+    write_json(save_folder / "summary.json", summary)
 
 
-def check_listed(
-    root: Path,
-    listed: Mapping[str, tuple[str, str]],
-    found: Iterable[str],
-    cache: Path,
-    min_samples: int,
-) -> tuple[dict[str, AudioInfo], list[Skipped]]:
-    """Divide the files that a corpus lists into usable ones and skipped ones.
-
-    Parameters
-    ----------
-    root : Path
-        Folder that the files lie in.
-    listed : mapping of str to tuple
-        Id and subset of each file that should be there.
-    found : iterable of str
-        The files that are there.
-    cache : Path
-        Where `eat.data.prepare.check_audio` keeps its verdicts.
-    min_samples : int
-        The shortest length, in samples at the rate of the file.
-
-    Returns
-    -------
-    tuple
-        The headers of the usable files, and the others with the reason; both in the
-        order of `listed`.
-    """
-    present = set(found)
-    headers = check_audio(root, [file for file in listed if file in present], cache)
-    usable, skipped = {}, []
-    for file, (id_, subset) in listed.items():
-        reason = "missing"
-        if file in headers:
-            reason = reason_to_skip(headers[file], file, min_samples)
-        if reason:
-            skipped.append(Skipped(id_, file, subset, reason))
-        else:
-            usable[file] = headers[file]
-    return usable, skipped
+def write_skipped(path: str | os.PathLike[str], skipped: Iterable[Skipped]) -> None:
+    """Write the skipped clips with their reasons as CSV, atomically."""
+    with atomic_open(path) as file:
+        csv.writer(file).writerows([Skipped._fields, *skipped])
 
 
 def abbreviate(names: Iterable[object], shown: int = 5) -> str:
-    """Join the first names and count the others: ``a, b and 7 more``.
-
-    Parameters
-    ----------
-    names : iterable
-        What to name.
-    shown : int
-        How many at most.
-
-    Returns
-    -------
-    str
-        One line.
-    """
-    texts = [str(name) for name in names]
-    rest = f" and {len(texts) - shown} more" if len(texts) > shown else ""
-    return ", ".join(texts[:shown]) + rest
+    """Join the first names and count the rest: ``a, b and 7 more``."""
+    names = list(names)
+    rest = f" and {len(names) - shown} more" if len(names) > shown else ""
+    text = ", ".join(map(str, names[:shown])) + rest
+    return text.encode(
+        errors="backslashreplace"
+    ).decode()  # file names may be any bytes
 
 
-def _warn_of_skipped(skipped: Sequence[Skipped], where: Path) -> None:
-    """Log a line per kind of reason, with the first files that it befell."""
+def _warn_about_skipped(skipped: Sequence[Skipped], path: Path) -> None:
+    """Log one line per kind of reason, with the first clips."""
     kinds: dict[str, list[str]] = {}
     for clip in skipped:
-        kinds.setdefault(clip.reason.partition(":")[0], []).append(clip.file)
-    for kind, files in kinds.items():
-        logger.warning(
-            "%d files left out, %s: %s (see %s)",
-            len(files),
-            kind,
-            abbreviate(files),
-            where,
-        )
+        kinds.setdefault(clip.reason.partition(":")[0], []).append(clip.file or clip.id)
+    for kind, names in kinds.items():
+        line = "%d clips skipped, %s: %s (see %s)"
+        logger.warning(line, len(names), kind, abbreviate(names), path)
 
 
-def write_prepared(
-    save_folder: Path,
-    manifests: Mapping[str, Sequence[ManifestRow]],
-    labels: Sequence[str],
-    skipped: Sequence[Skipped],
-    summary: Mapping[str, object],
+def run_command_line(
+    prepare: Callable[[str, str], None], description: str, data_help: str
 ) -> None:
-    """Write all results, each atomically, and warn of the files left out.
-
-    Parameters
-    ----------
-    save_folder : Path
-        Receives ``<name>.csv`` per manifest, ``labels.csv``, ``skipped.csv`` and, last,
-        so that it stands for a complete set, ``summary.json``.
-    manifests : mapping of str to sequence of ManifestRow
-        The manifests by name.
-    labels : sequence of str
-        Ids of the classes, in order; their names for people have spaces for ``_``.
-    skipped : sequence of Skipped
-        The files left out.
-    summary : mapping
-        The counts, and what `eat.data.prepare.up_to_date` compares.
-    """
-    (save_folder / "summary.json").unlink(missing_ok=True)
-    for name, rows in manifests.items():
-        write_manifest(save_folder / f"{name}.csv", rows)
-    with atomic_open(save_folder / "labels.csv") as file:
-        writer = csv.writer(file)
-        writer.writerow(LABEL_COLUMNS)
-        for index, label in enumerate(labels):
-            writer.writerow((index, label, label.replace("_", " ")))
-    write_skipped(save_folder / "skipped.csv", skipped)
-    _warn_of_skipped(skipped, save_folder / "skipped.csv")
-    with atomic_open(save_folder / "summary.json") as file:
-        json.dump(summary, file, indent=2)
+    """Call a prepare function with the two folders given on the command line."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data_folder", help=data_help)
+    parser.add_argument("save_folder", help="output folder for the manifests")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    with exit_on_error():
+        prepare(arguments.data_folder, arguments.save_folder)

@@ -1,175 +1,120 @@
-"""How much of AudioSet is there: counts by subset and class, beside the paper's."""
+"""How much of AudioSet there is, by subset and class, compared with the paper."""
 
 from __future__ import annotations
 
 import csv
+import io
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
-from pathlib import Path
 from textwrap import wrap
+from typing import NamedTuple
 
 from audioset_layouts import Clips, Listing
 
-from eat.audio.io import AudioInfo
-from eat.data.manifest import LabelSet, ManifestRow
-from eat.data.prepare import MISSING, Skipped
-from eat.utils.files import atomic_open
+from eat.data.manifest import LabelSet
+from eat.data.prepare import MISSING, Selection
 
 # How many of the clips that were once online the paper had.
 PAPER_CLIPS = {"pretrain": 1_912_134, "balanced_train": 20_550, "eval": 18_884}
 COLUMNS = "mid name subset listed used share".split()
 WORST = 10
 
-Counts = dict[str, object]  # of one subset, as in summary.json
+
+class ClassCount(NamedTuple):
+    """How many clips of a class are listed and used in a subset."""
+
+    mid: str
+    name: str
+    subset: str
+    listed: int
+    used: int
 
 
-def count_clips(
-    subset: str,
-    rows: Sequence[ManifestRow],
-    skipped: Sequence[Skipped],
-    headers: Mapping[str, AudioInfo],
-) -> Counts:
-    """Sum up a subset for the summary.
+def count_classes(
+    classes: LabelSet, listed: Mapping[str, Clips], subsets: Mapping[str, Selection]
+) -> list[ClassCount]:
+    """Count the clips of each class in each subset."""
+    counts = []
+    for subset, clips in listed.items():
+        in_list = Counter(chain.from_iterable(clips.values()))
+        in_use = Counter(
+            chain.from_iterable(row.labels for row in subsets[subset].rows)
+        )
+        counts += [
+            ClassCount(mid, name, subset, in_list[mid], in_use[mid])
+            for mid, name in zip(classes.ids, classes.names, strict=True)
+        ]
+    return counts
 
-    Parameters
-    ----------
-    subset : str
-        Its name.
-    rows : sequence of ManifestRow
-        The clips used.
-    skipped : sequence of Skipped
-        The clips left out.
-    headers : mapping of str to AudioInfo
-        The checked files.
 
-    Returns
-    -------
-    dict of str to object
-        Counts of clips, hours, sample rates and channels.
+def coverage_csv(counts: Iterable[ClassCount]) -> str:
+    """Return the content of ``coverage.csv``: one row per class and subset."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(COLUMNS)
+    for count in counts:
+        share = f"{count.used / count.listed:.4f}" if count.listed else ""
+        writer.writerow((*count, share))
+    return text.getvalue()
+
+
+def worst_classes(counts: Sequence[ClassCount]) -> list[tuple[str, int, int]]:
+    """Return name, listed and used clips of the classes with the lowest coverage.
+
+    The joined subset counts only if it is the only one; complete classes are left out.
     """
-    infos = [headers[row.wav] for row in rows]
-    missing = sum(clip.reason == MISSING for clip in skipped)
-    return {
-        "listed": len(rows) + len(skipped),
-        "found": len(rows) + len(skipped) - missing,
-        "missing": missing,
-        "skipped": len(skipped) - missing,
-        "used": len(rows),
-        "used_in_paper": PAPER_CLIPS.get(subset),
-        "hours": round(sum(info.seconds for info in infos) / 3600, 3),
-        "sample_rates": Counter(info.sample_rate for info in infos),
-        "channels": Counter(info.channels for info in infos),
-    }
+    joined_only = all(count.subset == "pretrain" for count in counts)
+    listed, used, names = Counter(), Counter(), {}
+    for count in counts:
+        if joined_only or count.subset != "pretrain":
+            listed[count.mid] += count.listed
+            used[count.mid] += count.used
+            names[count.mid] = count.name
+    lost = [(names[mid], listed[mid], used[mid]) for mid in names]
+    lost = [row for row in lost if row[2] < row[1]]
+    return sorted(lost, key=lambda row: (row[2] / row[1], row[2] - row[1]))[:WORST]
 
 
-class Coverage:
-    """How many clips of each class are listed and used, by subset.
-
-    Parameters
-    ----------
-    known : LabelSet
-        The classes.
-    """
-
-    def __init__(self, known: LabelSet) -> None:
-        self.known = known
-        self.listed: dict[str, Counter[str]] = {}
-        self.used: dict[str, Counter[str]] = {}
-
-    def add(self, subset: str, clips: Clips, rows: Sequence[ManifestRow]) -> None:
-        """Count the classes of a subset.
-
-        Parameters
-        ----------
-        subset : str
-            Its name.
-        clips : Clips
-            The listed clips.
-        rows : sequence of ManifestRow
-            The used ones.
-        """
-        self.listed[subset] = Counter(chain.from_iterable(clips.values()))
-        self.used[subset] = Counter(chain.from_iterable(row.labels for row in rows))
-
-    def write(self, path: Path) -> None:
-        """Write one row a class and subset.
-
-        Parameters
-        ----------
-        path : Path
-            CSV file to write.
-        """
-        with atomic_open(path) as file:
-            writer = csv.writer(file)
-            writer.writerow(COLUMNS)
-            for subset in self.listed:
-                for mid, name in zip(self.known.ids, self.known.names, strict=True):
-                    listed, used = self.listed[subset][mid], self.used[subset][mid]
-                    share = f"{used / listed:.4f}" if listed else ""
-                    writer.writerow((mid, name, subset, listed, used, share))
-
-    def worst(self) -> list[tuple[str, int, int]]:
-        """Return name, listed and used of the classes that lost most of their clips.
-
-        Returns
-        -------
-        list of tuple of str, int and int
-            Over all subsets but the joined one; classes that lost nothing are left out.
-        """
-        parts = [name for name in self.listed if name != "pretrain"] or ["pretrain"]
-        lost = []
-        for mid, name in zip(self.known.ids, self.known.names, strict=True):
-            listed = sum(self.listed[subset][mid] for subset in parts)
-            used = sum(self.used[subset][mid] for subset in parts)
-            if used < listed:
-                lost.append((name, listed, used))
-        return sorted(lost, key=lambda row: (row[2] / row[1], row[2] - row[1]))[:WORST]
-
-
-def _meaning(counts: Mapping[str, Counts]) -> list[str]:
-    """Say what the counts mean for a comparison of scores with the paper's."""
+def compare_with_paper(used: Mapping[str, int]) -> list[str]:
+    """Return what the counts of used clips mean for a comparison of scores."""
     lines = []
     for subset, paper in PAPER_CLIPS.items():
-        if subset not in counts:
+        if subset not in used:
             continue
-        used = counts[subset]["used"]
-        if used >= paper:
-            line = (
-                "no fewer clips than the paper used. Equal numbers do not show that "
-                "they are the same clips."
-            )
+        share = f"{used[subset] / paper:.1%} of the paper's number of clips"
+        if used[subset] >= paper:
+            line = f"{share}, though not necessarily the same clips."
         elif subset == "eval":
             line = (
-                f"{used / paper:.1%} of the paper's number of clips. Scores are taken "
-                "on another set of clips than the paper's, so they may differ from its "
-                "scores for that reason alone."
+                f"{share}. Scores are computed on a different set of clips than the "
+                "paper's, so they may differ for that reason alone."
             )
         else:
             line = (
-                f"{used / paper:.1%} of the paper's number of clips. Scores after "
-                "training on fewer clips may be lower for that reason alone."
+                f"{share}. Scores after training on fewer clips may be lower for that "
+                "reason alone."
             )
         lines += wrap(f"{subset}: {line}", 100)
     return lines
 
 
-def _table(counts: Mapping[str, Counts]) -> list[str]:
-    """Lay out the counts of all subsets."""
+def _table(subsets: Mapping[str, Selection]) -> list[str]:
+    """Format the counts of all subsets as a table."""
     names = ("listed", "found", "missing", "skipped", "used")
     heads = (*names, "paper used", "share", "hours")
     lines = [f"  {'':<18}" + "".join(f"{head:>12}" for head in heads)]
-    for subset, count in counts.items():
-        paper = count["used_in_paper"]
-        cells = [f"{count[name]:,}" for name in names]
-        cells += [f"{paper:,}", f"{count['used'] / paper:.1%}"] if paper else ["", ""]
-        cells.append(f"{count['hours']:,.1f}")
+    for subset, selection in subsets.items():
+        counts, paper = selection.counts, selection.counts["used_in_paper"]
+        cells = [f"{counts[name]:,}" for name in names]
+        cells += [f"{paper:,}", f"{counts['used'] / paper:.1%}"] if paper else ["", ""]
+        cells.append(f"{counts['hours']:,.1f}")
         lines.append(f"  {subset:<18}" + "".join(f"{cell:>12}" for cell in cells))
     return lines
 
 
 def _by_subset(counts: Mapping[str, Counter]) -> list[str]:
-    """Lay out a few counts of each subset in a line, the largest first."""
+    """Format a few counts of each subset in one line, the largest first."""
     lines = []
     for subset, count in counts.items():
         each = (f"{name}: {number:,}" for name, number in count.most_common())
@@ -177,52 +122,48 @@ def _by_subset(counts: Mapping[str, Counter]) -> list[str]:
     return lines
 
 
-def summary_text(
+def summary_page(
     title: str,
-    counts: Mapping[str, Counts],
-    skipped: Sequence[Skipped],
-    coverage: Coverage,
+    subsets: Mapping[str, Selection],
+    classes: Sequence[ClassCount],
     listing: Listing,
 ) -> str:
-    """Say on a page what is there and what is not.
+    """Return the content of ``summary.txt``: what is there and what is not.
 
     Parameters
     ----------
-    title : str
+    title
         The first line.
-    counts : mapping of str to Counts
-        From `count_clips`, by subset.
-    skipped : sequence of Skipped
-        The clips left out.
-    coverage : Coverage
-        Counts by class.
-    listing : Listing
+    subsets
+        The selected clips by subset.
+    classes
+        From `count_classes`.
+    listing
         The corpus as it was found.
-
-    Returns
-    -------
-    str
-        The page.
     """
-    reasons: dict[str, Counter[str]] = {clips: Counter() for clips in listing.subsets}
-    for clip in skipped:
-        if clip.reason != MISSING:
-            reasons[clip.subset][clip.reason.partition(":")[0]] += 1
-    rates = {subset: count["sample_rates"] for subset, count in counts.items()}
+    reasons = {}
+    for subset in listing.subsets:
+        skipped = subsets[subset].skipped
+        kinds = (clip.reason.partition(":")[0] for clip in skipped)
+        reasons[subset] = Counter(kind for kind in kinds if kind != MISSING)
+    rates = {
+        name: selection.counts["sample_rates"] for name, selection in subsets.items()
+    }
+    used = {name: selection.counts["used"] for name, selection in subsets.items()}
     worst = [
         f"  {name:<44}{used:>9,} of {listed:>9,}{used / listed:>8.1%}"
-        for name, listed, used in coverage.worst()
+        for name, listed, used in worst_classes(classes)
     ]
     sections = {
-        "Clips": _table(counts),
-        "Skipped clips by reason (each is in skipped.csv)": _by_subset(reasons),
+        "Clips": _table(subsets),
+        "Skipped clips by reason (details in skipped.csv)": _by_subset(reasons),
         "Used clips by sample rate in Hz": _by_subset(rates),
-        "Audio files left aside": [
-            f"  {listing.duplicates:,} of clips that have another file",
-            f"  {listing.unlisted:,} of no listed clip",
+        "Unused audio files": [
+            f"  {listing.duplicates:,} whose clip has another file",
+            f"  {listing.unlisted:,} of unlisted clips",
         ],
-        "Classes that lost most (all are in coverage.csv)": worst or ["  none"],
-        "Beside the paper": [f"  {line}" for line in _meaning(counts)],
+        "Classes with the lowest coverage (all in coverage.csv)": worst or ["  none"],
+        "Compared with the paper": [f"  {line}" for line in compare_with_paper(used)],
     }
     lines = [title]
     for head, section in sections.items():

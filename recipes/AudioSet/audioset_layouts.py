@@ -1,4 +1,4 @@
-"""The forms in which people have AudioSet: what each must tell, and how audio is found.
+"""The layouts in which AudioSet is distributed: what each provides, how audio is found.
 
 A layout lists the clips of each subset with their labels and files. There are three:
 `audioset_lists`, `audioset_tsv` and `audioset_parquet`.
@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 import re
+from abc import ABC, abstractmethod
 from collections import ChainMap
 from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Protocol
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 _TIME = re.compile(r"_\d+(\.\d+)?$")
@@ -27,99 +27,82 @@ class Listing:
 
     Attributes
     ----------
-    subsets : dict of str to Clips
+    subsets
         Label ids by clip id, by subset.
-    files : dict of str to str
-        File by clip id, below the data folder or absolute; clips without one are
-        missing.
-    faults : dict of str to str
-        Why a clip cannot be used, whatever its file is.
-    others : dict of str to list of str
-        Further files of clips that have several, by clip id.
-    duplicates : int
-        Audio files left aside, as their clip has another.
-    unlisted : int
-        Audio files that belong to no listed clip.
+    files
+        Audio file by clip id, relative to the data folder or absolute; a clip without
+        one is missing.
+    others
+        Alternative files by clip id.
+    faults
+        Why a clip cannot be used, whatever is in its file.
+    duplicates
+        Number of audio files that are not used because their clip has another one.
+    unlisted
+        Number of audio files that belong to no listed clip.
     """
 
     subsets: dict[str, Clips]
     files: dict[str, str]
-    faults: dict[str, str] = field(default_factory=dict)
     others: dict[str, list[str]] = field(default_factory=dict)
+    faults: dict[str, str] = field(default_factory=dict)
     duplicates: int = 0
     unlisted: int = 0
 
 
-class Layout(Protocol):
-    """One of the forms in which people have AudioSet."""
+@dataclass(frozen=True)
+class Layout(ABC):
+    """A layout of AudioSet that was found; `labels` is the file that lists the classes.
 
-    labels: Path  # the list of classes
+    ``str(layout)`` describes it in the log.
+    """
 
-    def __str__(self) -> str:
-        """Say what was found, for the log."""
+    data_folder: Path
+    save_folder: Path
+    labels: Path
 
+    @classmethod
+    @abstractmethod
+    def find(cls, data_folder: Path, save_folder: Path) -> Layout | None:
+        """Return this layout if the data folder has it."""
+
+    @abstractmethod
     def inputs(self) -> dict[str, object]:
-        """Return facts that change when the corpus does; quick, as each start asks."""
+        """Return facts that change when the corpus does; every start of a run asks."""
 
     def outputs(self) -> list[str]:
-        """Return the files in the save folder that `read` makes."""
+        """Return the files in the save folder that `read` writes."""
+        return []
 
+    @abstractmethod
     def read(self) -> Listing:
-        """List the clips, after unpacking them where need be."""
-
-
-def stamps(*paths: Path) -> dict[str, list[float]]:
-    """Return size and time of change of files, by name.
-
-    Parameters
-    ----------
-    *paths : Path
-        Files that exist.
-
-    Returns
-    -------
-    dict of str to list of float
-        Size in bytes and time in seconds.
-    """
-    stats = {path.name: path.stat() for path in paths}
-    return {name: [stat.st_size, stat.st_mtime] for name, stat in stats.items()}
+        """List the clips, after unpacking them if necessary."""
 
 
 @cache
 def split_labels(text: str) -> tuple[str, ...]:
-    """Split label ids at commas; clips with equal labels share them in memory.
-
-    Parameters
-    ----------
-    text : str
-        E.g. ``/m/09x0r,/m/05zppz``.
-
-    Returns
-    -------
-    tuple of str
-        The label ids.
-    """
+    """Split label ids at commas; clips with equal labels share them in memory."""
     return tuple(filter(None, text.split(",")))
 
 
-def walk_audio(folder: Path, but: Path) -> Iterator[tuple[str, float, list[str]]]:
-    """Walk the folders that hold audio, each once even where links make circles.
+def walk_audio(folder: Path, excluded: Path) -> Iterator[tuple[str, float, list[str]]]:
+    """Walk the folders with audio files, each once even if links form a cycle.
 
     Parameters
     ----------
-    folder : Path
+    folder
         Where to start.
-    but : Path
-        Folder below it that is left out, the one with the results.
+    excluded
+        Subfolder to leave out: the one with the results.
 
     Yields
     ------
-    tuple of str, float and list of str
-        Path of a folder, time of its last change, and the audio files in it.
+    tuple
+        Path of a folder, its modification time, and its audio files.
     """
     seen = set()
-    if but != folder and but.is_dir():
-        seen.add((but.stat().st_dev, but.stat().st_ino))
+    if excluded != folder and excluded.is_dir():
+        seen.add((excluded.stat().st_dev, excluded.stat().st_ino))
     for path, subfolders, names in os.walk(folder, followlinks=True):
         status = os.stat(path)
         if (status.st_dev, status.st_ino) in seen:
@@ -131,42 +114,26 @@ def walk_audio(folder: Path, but: Path) -> Iterator[tuple[str, float, list[str]]
             yield path, status.st_mtime, audio
 
 
-def count_audio(folder: Path, but: Path) -> dict[str, float]:
-    """Count audio files; the answer changes when files come or go.
-
-    Parameters
-    ----------
-    folder, but : Path
-        As for `walk_audio`.
-
-    Returns
-    -------
-    dict of str to float
-        Number of files, and the last change of a folder that holds some.
-    """
+def count_audio(folder: Path, excluded: Path) -> dict[str, float]:
+    """Return the number of audio files, and when files were last added or removed."""
     files, newest = 0, 0.0
-    for _, changed, names in walk_audio(folder, but):
+    for _, changed, names in walk_audio(folder, excluded):
         files += len(names)
         newest = max(newest, changed)
     return {"files": files, "newest_folder": newest}
 
 
 def clip_of(stem: str, listed: Container[str]) -> str | None:
-    """Find the clip that a file belongs to.
+    """Return the id of the listed clip that a file belongs to, or None.
 
     Parameters
     ----------
-    stem : str
-        File name without suffix: the YouTube id, perhaps with a ``Y`` before it and
-        ``_<start>`` or ``_<start>_<end>`` after it. Ids may begin with ``Y`` and hold
-        ``_`` and digits themselves, so only `listed` tells where the id ends.
-    listed : container of str
-        The ids of the list.
-
-    Returns
-    -------
-    str or None
-        The id; None if no reading of the name is in the list.
+    stem
+        File name without suffix: the YouTube id, optionally with a leading ``Y`` and a
+        trailing ``_<start>`` or ``_<start>_<end>``. Ids themselves may start with ``Y``
+        and contain ``_`` and digits, so only `listed` tells where the id ends.
+    listed
+        The listed ids.
     """
     for _ in range(3):
         for name in (stem, stem.removeprefix("Y")):
@@ -176,41 +143,28 @@ def clip_of(stem: str, listed: Container[str]) -> str | None:
     return None
 
 
-def find_files(folder: Path, but: Path, subsets: dict[str, Clips]) -> Listing:
-    """Find the audio of listed clips at any depth.
+def find_files(folder: Path, excluded: Path, subsets: dict[str, Clips]) -> Listing:
+    """Find the audio files of listed clips at any depth.
 
-    Of several files of one clip, the one whose path comes first in the alphabet stands
-    first, and the others are named in that order.
-
-    Parameters
-    ----------
-    folder, but : Path
-        As for `walk_audio`.
-    subsets : dict of str to Clips
-        The listed clips.
-
-    Returns
-    -------
-    Listing
-        The clips with their files, named from `folder`.
+    If a clip has several files, the first path in alphabetical order is its file, and
+    the rest are alternatives.
     """
     listed = ChainMap(*subsets.values())
     files: dict[str, str] = {}
     others: dict[str, list[str]] = {}
     unlisted = 0
-    for path, _, names in walk_audio(folder, but):
-        below = Path(path).relative_to(folder).as_posix()
+    for path, _, names in walk_audio(folder, excluded):
+        prefix = Path(path).relative_to(folder)
         for name in names:
             clip = clip_of(os.path.splitext(name)[0], listed)
             if clip is None:
                 unlisted += 1
-                continue
-            file = name if below == "." else f"{below}/{name}"
-            if clip in files:
-                others.setdefault(clip, []).append(file)
+            elif clip in files:
+                others.setdefault(clip, []).append((prefix / name).as_posix())
             else:
-                files[clip] = file
-    for clip, further in others.items():
-        files[clip], *further[:] = sorted([files[clip], *further])
+                files[clip] = (prefix / name).as_posix()
+    for clip, alternatives in others.items():
+        first, *rest = sorted([files[clip], *alternatives])
+        files[clip], others[clip] = first, rest
     duplicates = sum(map(len, others.values()))
-    return Listing(subsets, files, {}, others, duplicates, unlisted)
+    return Listing(subsets, files, others, duplicates=duplicates, unlisted=unlisted)

@@ -9,13 +9,14 @@ from pathlib import Path
 from audioset_layouts import (
     SUFFIXES,
     Clips,
+    Layout,
     Listing,
     count_audio,
     find_files,
     split_labels,
-    stamps,
 )
 
+from eat.data.prepare import fingerprint
 from eat.errors import ManifestError
 
 LABELS = "class_labels_indices.csv"
@@ -28,7 +29,7 @@ LISTS = {
 
 
 def _official(data_folder: Path, name: str) -> Path | None:
-    """Return an official file, also from the folder where PANNs' downloads put it."""
+    """Return an official file; PANNs' downloader puts them into ``metadata``."""
     for path in (data_folder / name, data_folder / "metadata" / name):
         if path.is_file():
             return path
@@ -36,65 +37,31 @@ def _official(data_folder: Path, name: str) -> Path | None:
 
 
 def official_labels(data_folder: Path) -> Path:
-    """Return the official list of classes.
-
-    Parameters
-    ----------
-    data_folder : Path
-        Where it must lie.
-
-    Returns
-    -------
-    Path
-        The file.
-
-    Raises
-    ------
-    ManifestError
-        If it is not there.
-    """
+    """Return the official list of classes, which must be there."""
     if path := _official(data_folder, LABELS):
         return path
     raise ManifestError(
-        f"{data_folder / LABELS}: missing, it names the classes "
+        f"{data_folder / LABELS}: missing, it lists the classes "
         f"(download it from {LABELS_URL})"
     )
 
 
 def official_lists(data_folder: Path) -> dict[str, Path]:
-    """Return the official lists of clips that a folder holds.
-
-    Parameters
-    ----------
-    data_folder : Path
-        Where they lie.
-
-    Returns
-    -------
-    dict of str to Path
-        CSV file by subset.
-    """
+    """Return the official lists of clips in a folder, by subset."""
     lists = {subset: _official(data_folder, name) for subset, name in LISTS.items()}
     return {subset: path for subset, path in lists.items() if path}
 
 
+def stamp_lists(data_folder: Path, *paths: Path) -> str:
+    """Return a checksum that changes when one of the given lists does."""
+    names = [path.relative_to(data_folder).as_posix() for path in paths]
+    return fingerprint(data_folder, names)
+
+
 def read_list(path: Path) -> Clips:
-    """Read an official list: rows ``id, start, end, "mid,mid"`` below comments.
+    """Read an official list: rows ``id, start, end, "mid,mid"`` after comments.
 
-    Parameters
-    ----------
-    path : Path
-        CSV file.
-
-    Returns
-    -------
-    Clips
-        Label ids by clip id, in order.
-
-    Raises
-    ------
-    ManifestError
-        If it is not such a list.
+    Returns the label ids by clip id, in order.
     """
     clips = {}
     try:
@@ -104,8 +71,8 @@ def read_list(path: Path) -> Clips:
                     continue
                 if len(row) != 4:
                     raise ManifestError(
-                        f"{path}: line {number} has {len(row)} fields instead of id, "
-                        "start, end, labels (download the official list again)"
+                        f"{path}: line {number} has {len(row)} fields, not id, start, "
+                        "end, labels (download the official list again)"
                     )
                 clips[row[0]] = split_labels(row[3])
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -116,58 +83,31 @@ def read_list(path: Path) -> Clips:
 
 
 @dataclass(frozen=True)
-class OfficialLists:
-    """The official lists and a folder of audio.
+class OfficialLists(Layout):
+    """The official lists, by subset, and a folder of audio."""
 
-    Attributes
-    ----------
-    data_folder, save_folder : Path
-        Corpus and results.
-    lists : dict of str to Path
-        Official list by subset.
-    labels : Path
-        The list of classes.
-    """
-
-    data_folder: Path
-    save_folder: Path
     lists: dict[str, Path]
-    labels: Path
 
     @classmethod
     def find(cls, data_folder: Path, save_folder: Path) -> OfficialLists | None:
-        """Return this layout if the data folder has it.
-
-        Parameters
-        ----------
-        data_folder, save_folder : Path
-            Corpus and results.
-
-        Returns
-        -------
-        OfficialLists or None
-            None if no official list is there.
-        """
+        """Return this layout if there is an official list."""
         if lists := official_lists(data_folder):
-            return cls(data_folder, save_folder, lists, official_labels(data_folder))
+            return cls(data_folder, save_folder, official_labels(data_folder), lists)
         return None
 
     def __str__(self) -> str:
         return f"official lists ({', '.join(self.lists)}) and audio files"
 
     def inputs(self) -> dict[str, object]:
-        """Return sizes and times of the lists, and how much audio there is."""
+        """Return a checksum of the lists, and how much audio there is."""
         audio = count_audio(self.data_folder, self.save_folder)
         if not audio["files"]:
             raise ManifestError(
-                f"{self.data_folder}: no audio file ({' '.join(SUFFIXES)}) below it "
+                f"{self.data_folder}: no audio files ({' '.join(SUFFIXES)}) in it "
                 "(put the clips there as <YouTube id>.wav, at any depth)"
             )
-        return {"lists": stamps(self.labels, *self.lists.values()), "audio": audio}
-
-    def outputs(self) -> list[str]:
-        """Return none: the audio is used where it lies."""
-        return []
+        lists = stamp_lists(self.data_folder, self.labels, *self.lists.values())
+        return {"lists": lists, "audio": audio}
 
     def read(self) -> Listing:
         """Read the lists and find their clips."""

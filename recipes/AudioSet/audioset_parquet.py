@@ -2,9 +2,9 @@
 
 ``data/{bal_train,unbal_train,eval}/*.parquet`` with the columns ``video_id``, ``audio``
 (``bytes`` and ``path``), ``labels`` (label ids) and ``human_labels``. Each parquet file
-becomes a folder of audio files and, when all of it is written, a CSV file beside that
-folder with the clips and their labels: an interrupted unpacking goes on after the last
-complete one, and a parquet file may be deleted once its CSV file is there.
+is unpacked to a folder of audio files; a CSV file with the clips and their labels, next
+to that folder, marks it as complete. Interrupted unpacking resumes after the last
+complete folder, and a parquet file may be deleted once its CSV file exists.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from typing import TYPE_CHECKING
 from audioset_layouts import (
     SUFFIXES,
     Clips,
+    Layout,
     Listing,
     split_labels,
-    stamps,
 )
-from audioset_lists import official_labels, official_lists, read_list
+from audioset_lists import official_labels, official_lists, read_list, stamp_lists
 from tqdm import tqdm
 
 from eat.errors import ManifestError
-from eat.utils.files import atomic_open
+from eat.utils.files import atomic_open, atomic_path
 
 if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile
@@ -46,16 +46,9 @@ _ROWS_AT_ONCE = 16  # of 1 to 2 MB each
 
 @dataclass(frozen=True)
 class Part:
-    """A parquet file and where it is unpacked to.
+    """A parquet file of a subset, and the folder for its audio.
 
-    Attributes
-    ----------
-    subset : str
-        As manifests are called.
-    parquet : Path
-        The file, absolute; gone where it was deleted after unpacking.
-    folder : Path
-        Where its audio goes.
+    The file may have been deleted after unpacking.
     """
 
     subset: str
@@ -64,34 +57,34 @@ class Part:
 
     @property
     def index(self) -> Path:
-        """CSV file with the clips and their labels; its first line tells the source."""
+        """CSV file with the clips and their labels; its first line is the source."""
         return self.folder.with_name(f"{self.folder.name}.csv")
 
     def stamp(self) -> list[str]:
-        """Return size and time of the parquet file, from the index if it is gone."""
+        """Return size and time of the parquet file, from the index if it is deleted."""
         if self.parquet.is_file():
             status = self.parquet.stat()
             return [str(status.st_size), str(status.st_mtime_ns)]
         return _source(self.index)[1:]
 
     def is_unpacked(self) -> bool:
-        """Return whether all of it has been unpacked."""
+        """Return whether the file is completely unpacked."""
         return self.index.is_file() and _source(self.index)[1:] == self.stamp()
 
 
 def _source(index: Path) -> list[str]:
-    """Return path, size and time of the parquet file that an index was made from."""
+    """Return path, size and time of the parquet file that an index is from."""
     with open(index, encoding="utf-8", newline="") as file:
         return next(csv.reader(file), [])
 
 
 def _check_columns(file: ParquetFile, path: Path) -> None:
-    """Raise `ManifestError` where a parquet file does not hold AudioSet."""
+    """Raise `ManifestError` if a parquet file is not of AudioSet."""
     leaves = [file.schema.column(i).path for i in range(len(file.schema))]
     for column in COLUMNS:
         if not any(f"{leaf}.".startswith(f"{column}.") for leaf in leaves):
             raise ManifestError(
-                f"{path}: has no column '{column}' but {', '.join(leaves)} "
+                f"{path}: no column '{column}', only {', '.join(leaves)} "
                 "(download it from the data set agkphysics/AudioSet)"
             )
 
@@ -106,32 +99,31 @@ def _read_rows(path: Path) -> Iterator[dict]:
             f"{path}: reading parquet files needs pyarrow (pip install pyarrow)"
         ) from None
     try:
-        # With a buffer memory holds about one group of rows, 100 clips there; without
-        # it was five times as much.
+        # The buffer limits memory to about one row group, 100 clips; without it, five
+        # times as much is needed.
         with ParquetFile(path, buffer_size=1 << 20) as file:
             _check_columns(file, path)
             for batch in file.iter_batches(_ROWS_AT_ONCE, columns=list(COLUMNS)):
                 yield from batch.to_pylist()
     except (ArrowException, OSError) as error:
         raise ManifestError(
-            f"{path}: damaged, {str(error).splitlines()[0]} (download it again)"
+            f"{path}: corrupt, {str(error).splitlines()[0]} (download it again)"
         ) from None
 
 
 def _write_clip(folder: Path, row: dict, path: Path) -> tuple[str, str, int]:
-    """Write the audio of a row; return clip, file name and size."""
+    """Write the audio of a row; return clip id, file name and size."""
     clip, audio = row["video_id"] or "", row["audio"] or {}
     if not _ID.fullmatch(clip):
         raise ManifestError(
-            f"{path}: its video_id '{clip}' is no YouTube id (download it again)"
+            f"{path}: video_id '{clip}' is not a YouTube id (download it again)"
         )
     suffix = os.path.splitext(audio.get("path") or "")[1].lower()
     name = clip + (suffix if suffix in SUFFIXES else ".flac")
-    # A row without bytes leaves an empty file, which the check of all audio reports.
+    # A row without audio becomes an empty file, which the audio check reports.
     content = audio.get("bytes") or b""
-    temporary = folder / f"{name}.tmp"
-    temporary.write_bytes(content)
-    os.replace(temporary, folder / name)
+    with atomic_path(folder / name) as temporary:
+        temporary.write_bytes(content)
     return clip, name, len(content)
 
 
@@ -149,7 +141,7 @@ def _unpack(part: Part, bar: tqdm) -> None:
 
 
 def _find_parts(data_folder: Path, save_folder: Path) -> Iterator[Part]:
-    """Find parquet files, and what is left of those deleted after unpacking."""
+    """Yield the parquet files, including those deleted after unpacking."""
     for name, subset in SUBSETS.items():
         target = save_folder / "audio" / subset
         made = [Path(*_source(index)[:1]) for index in target.glob("*.csv")]
@@ -164,89 +156,42 @@ def _find_parts(data_folder: Path, save_folder: Path) -> Iterator[Part]:
 
 
 @dataclass(frozen=True)
-class ParquetCopy:
-    """The Hugging Face copy.
+class ParquetCopy(Layout):
+    """The Hugging Face copy."""
 
-    Attributes
-    ----------
-    data_folder, save_folder : Path
-        Corpus and results.
-    parts : tuple of Part
-        The parquet files.
-    labels : Path
-        The list of classes.
-    """
-
-    data_folder: Path
-    save_folder: Path
     parts: tuple[Part, ...]
-    labels: Path
 
     @classmethod
     def find(cls, data_folder: Path, save_folder: Path) -> ParquetCopy | None:
-        """Return this layout if the data folder has it.
-
-        Parameters
-        ----------
-        data_folder, save_folder : Path
-            Corpus and results.
-
-        Returns
-        -------
-        ParquetCopy or None
-            None if no parquet file is there.
-        """
+        """Return this layout if there is a parquet file."""
         if parts := tuple(_find_parts(data_folder, save_folder)):
-            return cls(data_folder, save_folder, parts, official_labels(data_folder))
+            return cls(data_folder, save_folder, official_labels(data_folder), parts)
         return None
 
     def __str__(self) -> str:
         return f"{len(self.parts)} parquet files of the Hugging Face copy"
 
     def inputs(self) -> dict[str, object]:
-        """Return sizes and times of the parquet files and lists."""
+        """Return a checksum of the lists, and the stamps of the parquet files."""
+        lists = official_lists(self.data_folder).values()
         parts = {
             f"{part.subset}/{part.folder.name}": part.stamp() for part in self.parts
         }
-        lists = official_lists(self.data_folder).values()
         return {
-            "lists": stamps(self.labels, *lists),
+            "lists": stamp_lists(self.data_folder, self.labels, *lists),
             "audio": parts,
             "folder": os.path.abspath(self.save_folder),
         }
 
     def outputs(self) -> list[str]:
-        """Return the indexes of what is unpacked."""
+        """Return the indexes of the unpacked files."""
         return [str(part.index.relative_to(self.save_folder)) for part in self.parts]
 
-    def _unpack_all(self) -> None:
-        """Unpack what is not unpacked yet."""
-        left = [part for part in self.parts if not part.is_unpacked()]
-        needed = sum(part.parquet.stat().st_size for part in left)
-        free = shutil.disk_usage(self.save_folder).free
-        if needed > free:
-            raise ManifestError(
-                f"{self.save_folder}: unpacking {len(left)} parquet files takes "
-                f"{needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free "
-                "(choose another save_folder)"
-            )
-        with tqdm(
-            total=needed, unit="B", unit_scale=True, desc="unpacking", disable=None
-        ) as bar:
-            for part in left:
-                try:
-                    _unpack(part, bar)
-                except OSError as error:
-                    raise ManifestError(
-                        f"{part.folder}: cannot be written, {error.strerror} "
-                        "(make room or choose another save_folder)"
-                    ) from None
-
     def read(self) -> Listing:
-        """Unpack the audio and read which clips there are.
+        """Unpack the audio and list its clips.
 
-        Where an official list lies beside the parquet files, its clips that they do
-        not hold count as missing.
+        Clips of an official list next to the parquet files that are not in them count
+        as missing.
         """
         self._unpack_all()
         lists = official_lists(self.data_folder)
@@ -265,3 +210,26 @@ class ParquetCopy:
                 files.setdefault(clip, os.path.join(folder, name))
                 subsets[part.subset][clip] = split_labels(labels)
         return Listing(subsets, files, duplicates=duplicates)
+
+    def _unpack_all(self) -> None:
+        """Unpack the files that are not unpacked yet."""
+        left = [part for part in self.parts if not part.is_unpacked()]
+        needed = sum(part.parquet.stat().st_size for part in left)
+        free = shutil.disk_usage(self.save_folder).free
+        if needed > free:
+            raise ManifestError(
+                f"{self.save_folder}: unpacking {len(left)} parquet files takes "
+                f"{needed / 1e9:.1f} GB, but only {free / 1e9:.1f} GB are free "
+                "(choose another save_folder)"
+            )
+        with tqdm(
+            total=needed, unit="B", unit_scale=True, desc="unpacking", disable=None
+        ) as bar:
+            for part in left:
+                try:
+                    _unpack(part, bar)
+                except OSError as error:
+                    raise ManifestError(
+                        f"{part.folder}: cannot be written, {error.strerror} "
+                        "(free some space or choose another save_folder)"
+                    ) from None

@@ -1,55 +1,56 @@
-"""Prepare ESC-50: its table and folder of wavs in, manifests for five folds out.
+"""Prepare ESC-50: write the manifests of its five folds.
 
-Usage: ``python esc50_prepare.py DATA_FOLDER SAVE_FOLDER``
+Usage: python esc50_prepare.py DATA_FOLDER SAVE_FOLDER
 
-DATA_FOLDER is ``ESC-50-master`` (https://github.com/karolpiczak/ESC-50) or its parent:
-``meta/esc50.csv`` and ``audio/<fold>-<clip id>-<take>-<target>.wav``. SAVE_FOLDER
-receives, for each fold k, ``test_k.csv`` (its clips) and ``train_k.csv`` (those of the
-other folds), ``all.csv``, ``labels.csv``, ``skipped.csv`` (each file that is not used,
-and why) and ``summary.json`` (the counts). The folds are the corpus's own: takes of one
-recording are in one fold, and scores are comparable on these folds only.
+DATA_FOLDER is ESC-50-master (https://github.com/karolpiczak/ESC-50) or its parent, with
+meta/esc50.csv and audio/<fold>-<clip id>-<take>-<target>.wav. SAVE_FOLDER receives, for
+each fold k, test_k.csv (its clips) and train_k.csv (the clips of the other folds);
+all.csv, labels.csv, skipped.csv (unused files and the reasons) and summary.json
+(counts). The folds are those of the corpus: all takes of a recording are in one fold,
+and published scores are comparable on these folds only.
 """
 
 from __future__ import annotations
 
-import argparse
 import csv
 import logging
 import os
 import re
-import sys
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from eat.audio.io import AudioInfo
-from eat.data.manifest import ManifestRow
+from eat.data.manifest import LabelSet, ManifestRow
 from eat.data.prepare import (
+    Clip,
+    Selection,
     Skipped,
+    Verdict,
     abbreviate,
-    check_listed,
+    check_audio,
     find_corpus,
+    fingerprint,
     list_files,
     make_save_folder,
+    require_usable,
+    run_command_line,
+    select_clips,
     up_to_date,
-    write_prepared,
+    write_results,
 )
 from eat.errors import ManifestError
 
 logger = logging.getLogger(__name__)
 
 FOLDS = range(1, 6)
-CLASSES = 50
-CLIPS = {"all": 2000, "fold": 400, "class": 40}
-MIN_SAMPLES = 1103  # one frame of 25 ms at 44.1 kHz
+CLASSES, CLIPS, CLIPS_PER_FOLD, CLIPS_PER_CLASS = 50, 2000, 400, 40
 TABLE = "meta/esc50.csv"
 COLUMNS = ("filename", "fold", "target", "category", "src_file")
 FILE_NAME = re.compile(r"([1-5])-[^/]+-(\d+)\.wav")
-MANIFESTS = ["all", *(f"{part}_{k}" for k in FOLDS for part in ("train", "test"))]
-OUTPUTS = [*MANIFESTS, "labels", "skipped"]
 
 
-class Clip(NamedTuple):
+class Row(NamedTuple):
     """A row of ``esc50.csv``."""
 
     name: str
@@ -59,20 +60,20 @@ class Clip(NamedTuple):
     recording: str
 
 
-def _read_row(row: dict[str, str]) -> Clip:
-    """Turn a row into a clip; ValueError if it is torn or contradicts itself."""
-    if None in row or None in row.values():
-        raise ValueError("a field too many or too few")
-    name, fold, target, category, recording = (row[column] for column in COLUMNS)
+def _parse_row(fields: dict[str, str]) -> Row:
+    """Parse a row; raise ValueError if it is incomplete or inconsistent."""
+    if None in fields or None in fields.values():
+        raise ValueError("wrong number of fields")
+    name, fold, target, category, recording = (fields[column] for column in COLUMNS)
     match = FILE_NAME.fullmatch(name)
     if not match or match.groups() != (fold, target):
-        raise ValueError(f"'{name}' is no clip of fold '{fold}', target '{target}'")
-    return Clip(name, int(fold), int(target), category, recording)
+        raise ValueError(f"'{name}' does not match fold '{fold}', target '{target}'")
+    return Row(name, int(fold), int(target), category, recording)
 
 
-def _read_table(path: Path) -> list[Clip]:
-    """Read ``esc50.csv``; each file stands there once, each target has one category."""
-    clips: dict[str, Clip] = {}
+def _read_table(path: Path) -> list[Row]:
+    """Read ``esc50.csv``: unique file names, one target per category."""
+    rows: dict[str, Row] = {}
     categories: dict[int, str] = {}
     targets: dict[str, int] = {}
     line = 1
@@ -81,128 +82,117 @@ def _read_table(path: Path) -> list[Clip]:
             reader = csv.DictReader(file)
             if missing := set(COLUMNS) - set(reader.fieldnames or ()):
                 raise ValueError(f"no column {', '.join(sorted(missing))}")
-            for row in reader:
+            for fields in reader:
                 line = reader.line_num
-                clip = _read_row(row)
-                if clips.setdefault(clip.name, clip) is not clip:
-                    raise ValueError(f"'{clip.name}' stands there twice")
-                target, name = clip.target, clip.category
+                row = _parse_row(fields)
+                if rows.setdefault(row.name, row) is not row:
+                    raise ValueError(f"'{row.name}' occurs twice")
+                target, name = row.target, row.category
                 known = categories.setdefault(target, name)
                 if known != name or targets.setdefault(name, target) != target:
-                    raise ValueError(f"target {target} and '{name}' do not go together")
+                    raise ValueError(f"target {target} and '{name}' are inconsistent")
     except (OSError, ValueError, csv.Error) as error:
-        raise ManifestError(f"{path}: line {line}: {error} (unpack it again)") from None
-    return list(clips.values())
+        raise ManifestError(
+            f"{path}: line {line}: {error} (unpack the corpus again)"
+        ) from None
+    return list(rows.values())
 
 
-def _warn_of_counts(clips: list[Clip]) -> None:
-    """Warn where the table is not the true one's, or its folds share recordings."""
-    if len(clips) != CLIPS["all"]:
-        logger.warning("%d clips listed; ESC-50 has %d", len(clips), CLIPS["all"])
-    folds = Counter(clip.fold for clip in clips)
-    if folds != dict.fromkeys(FOLDS, CLIPS["fold"]):
+def _warn_about_counts(rows: list[Row]) -> None:
+    """Warn if the table is not the original one, or if folds share recordings."""
+    if len(rows) != CLIPS:
+        logger.warning("%d clips listed; ESC-50 has %d", len(rows), CLIPS)
+    folds = Counter(row.fold for row in rows)
+    if folds != dict.fromkeys(FOLDS, CLIPS_PER_FOLD):
         line = "%s clips in the folds; ESC-50 has %d in each"
-        logger.warning(line, abbreviate(folds[fold] for fold in FOLDS), CLIPS["fold"])
-    sizes = sorted(Counter(clip.category for clip in clips).values())
-    if sizes != CLASSES * [CLIPS["class"]]:
+        logger.warning(line, abbreviate(folds[fold] for fold in FOLDS), CLIPS_PER_FOLD)
+    sizes = sorted(Counter(row.category for row in rows).values())
+    if sizes != CLASSES * [CLIPS_PER_CLASS]:
         found = f"{len(sizes)} classes of {sizes[0]} to {sizes[-1]} clips"
-        logger.warning("%s; ESC-50 has %d of %d", found, CLASSES, CLIPS["class"])
+        logger.warning("%s; ESC-50 has %d of %d", found, CLASSES, CLIPS_PER_CLASS)
     folds_of = defaultdict(set)
-    for clip in clips:
-        folds_of[clip.recording].add(clip.fold)
-    if shared := [recording for recording in folds_of if len(folds_of[recording]) > 1]:
-        line = "%d recordings are in several folds, scores flatter: src_file %s"
+    for row in rows:
+        folds_of[row.recording].add(row.fold)
+    if shared := [recording for recording, its in folds_of.items() if len(its) > 1]:
+        line = "%d recordings are in several folds, which inflates scores: src_file %s"
         logger.warning(line, len(shared), abbreviate(shared))
 
 
-def _count(clips: list[Clip], used: list[Clip], true: bool) -> dict[str, object]:
-    """Sum up each fold for the summary, and log it in a line."""
-    subsets = {}
+def _select_folds(
+    table: Mapping[str, Row], verdicts: Mapping[str, Verdict]
+) -> dict[str, Selection]:
+    """Select the usable clips of each fold; `table` and `verdicts` are by file."""
+    original = len({row.category for row in table.values()}) == CLASSES
+    in_paper = CLIPS_PER_FOLD if original else None
+    folds = {}
     for fold in FOLDS:
-        here = [clip for clip in used if clip.fold == fold]
-        counts = {
-            "listed": sum(clip.fold == fold for clip in clips),
-            "used": len(here),
-            "used_in_paper": CLIPS["fold"] if true else None,
-            "recordings": len({clip.recording for clip in here}),
-        }
-        subsets[f"fold{fold}"] = counts
-        line = "{listed} clips listed, {used} used, takes of {recordings} recordings"
-        logger.info("fold%d: %s", fold, line.format(**counts))
-    return subsets
+        clips = (
+            Clip(Path(file).stem, file, (row.category,))
+            for file, row in table.items()
+            if row.fold == fold
+        )
+        selection = select_clips(f"fold{fold}", clips, verdicts, in_paper)
+        recordings = {table[row.wav].recording for row in selection.rows}
+        selection.counts["recordings"] = len(recordings)
+        folds[f"fold{fold}"] = selection
+    return folds
 
 
 def _make_manifests(
-    clips: dict[str, Clip], headers: dict[str, AudioInfo]
+    table: Mapping[str, Row], folds: Mapping[str, Selection]
 ) -> dict[str, list[ManifestRow]]:
-    """Make the rows of each manifest; no clip of a fold is in its training set."""
-    manifests: dict[str, list[ManifestRow]] = {name: [] for name in MANIFESTS}
-    for file, info in headers.items():
-        _, own_fold, _, label, _ = clips[file]
-        row = ManifestRow(Path(file).stem, info.seconds, file, (label,))
-        manifests["all"].append(row)
-        for fold in FOLDS:
-            manifests[f"{'test' if fold == own_fold else 'train'}_{fold}"].append(row)
+    """Return the rows of each manifest, in the order of the table."""
+    used = {row.wav: row for selection in folds.values() for row in selection.rows}
+    rows = [(table[file].fold, used[file]) for file in table if file in used]
+    manifests = {"all": [row for _, row in rows]}
+    for k in FOLDS:
+        manifests[f"train_{k}"] = [row for fold, row in rows if fold != k]
+        manifests[f"test_{k}"] = [row for fold, row in rows if fold == k]
     return manifests
 
 
 def prepare_esc50(
     data_folder: str | os.PathLike[str], save_folder: str | os.PathLike[str]
 ) -> None:
-    """Write the manifests of ESC-50, unless they are there already.
+    """Write the manifests of ESC-50, unless they are up to date.
 
     Parameters
     ----------
-    data_folder, save_folder : str or PathLike
-        Corpus and results, see the top of this file.
+    data_folder, save_folder
+        Corpus and results; see the docstring of this module.
 
     Raises
     ------
     ManifestError
-        If the corpus is missing or not unpacked, its table malformed, the save folder
-        cannot be written, or no listed clip can be used.
+        If the corpus is missing or not unpacked, its table is malformed, the save
+        folder is not writable, or no listed clip can be used.
     """
     data_folder, save_folder = Path(data_folder), Path(save_folder)
-    below = find_corpus(data_folder, "ESC-50-master", TABLE)
-    make_save_folder(save_folder)
-    table, audio = data_folder / below / TABLE, f"{below}audio"
-    found, facts = list_files(data_folder, [audio])
-    stamp = table.stat().st_size, table.stat().st_mtime_ns
-    inputs = {"corpus": below, "table": stamp, "audio": facts}
-    if up_to_date(save_folder, inputs, [f"{name}.csv" for name in OUTPUTS]):
-        logger.info("%s: the manifests are up to date", save_folder)
+    prefix = find_corpus(data_folder, "ESC-50-master", TABLE)
+    audio = f"{prefix}audio"
+    found = list_files(data_folder, [audio])
+    inputs = {"files": fingerprint(data_folder, [prefix + TABLE, *found])}
+    if up_to_date(save_folder, inputs):
         return
 
-    clips = {f"{audio}/{clip.name}": clip for clip in _read_table(table)}
-    listed = {f: (Path(f).stem, f"fold{clip.fold}") for f, clip in clips.items()}
-    cache = save_folder / "checked.csv"
-    headers, skipped = check_listed(data_folder, listed, found, cache, MIN_SAMPLES)
-    if not headers:
-        fault = f"none of the {len(clips)} clips of {TABLE} can be used"
-        raise ManifestError(f"{data_folder / audio}: {fault} (unpack it again)")
-    surplus = [file for file in found if file not in clips]
-    skipped += [Skipped(Path(f).stem, f, "", f"not in {TABLE}") for f in surplus]
-    all_clips, used = list(clips.values()), [clips[file] for file in headers]
-    _warn_of_counts(all_clips)
-    labels = [name for _, name in sorted({(c.target, c.category) for c in all_clips})]
-    counts = _count(all_clips, used, true=len(labels) == CLASSES)
-    summary = {"subsets": counts, "inputs": inputs}
-    manifests = _make_manifests(clips, headers)
-    write_prepared(save_folder, manifests, labels, skipped, summary)
-
-
-def main() -> None:
-    """Run `prepare_esc50` from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data_folder", help="ESC-50-master or its parent")
-    parser.add_argument("save_folder", help="folder for the manifests")
-    arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        prepare_esc50(arguments.data_folder, arguments.save_folder)
-    except ManifestError as error:
-        sys.exit(f"error: {error}")
+    make_save_folder(save_folder)
+    rows = _read_table(data_folder / prefix / TABLE)
+    _warn_about_counts(rows)
+    table = {f"{audio}/{row.name}": row for row in rows}
+    verdicts = check_audio(data_folder, table, save_folder)
+    folds = _select_folds(table, verdicts)
+    require_usable(folds, data_folder / audio, "unpack the corpus again")
+    unlisted = [file for file in found if file not in table]
+    names = [name for _, name in sorted({(row.target, row.category) for row in rows})]
+    write_results(
+        save_folder,
+        inputs,
+        folds,
+        LabelSet(tuple(names), tuple(name.replace("_", " ") for name in names)),
+        manifests=_make_manifests(table, folds),
+        unlisted=[Skipped(Path(f).stem, f, "", f"not in {TABLE}") for f in unlisted],
+    )
 
 
 if __name__ == "__main__":
-    main()
+    run_command_line(prepare_esc50, __doc__, "ESC-50-master or its parent")

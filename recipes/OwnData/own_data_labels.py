@@ -16,8 +16,8 @@ from eat.errors import ManifestError
 SUBSETS = {"train": "balanced_train", "eval": "eval"}  # by split
 
 
-class Labeled(NamedTuple):
-    """A line of ``labels.csv``: the manifest its file belongs to, and its labels."""
+class LabeledFile(NamedTuple):
+    """A line of ``labels.csv``: the subset that its file belongs to, and its labels."""
 
     subset: str
     labels: tuple[str, ...]
@@ -29,35 +29,35 @@ def _composed(text: str) -> str:
 
 
 def split_by_hash(file: str) -> str:
-    """Put about a fifth of all files into ``eval``, each whatever the others are."""
+    """Return ``eval`` for about a fifth of all files, whatever the other files are."""
     digest = hashlib.sha256(_composed(file).encode()).digest()
     return "train" if int.from_bytes(digest, "big") % 5 else "eval"
 
 
-def _check_header(path: Path, header: list[str]) -> list[str]:
-    """Return the names of the columns; `label` is taken for `labels`."""
+def _column_names(path: Path, header: list[str]) -> list[str]:
+    """Return the names of the columns; `label` is read as `labels`."""
     names = [name.strip().lower() for name in header]
     names = ["labels" if name == "label" else name for name in names]
     if not {"file", "labels"} <= set(names):
         raise ManifestError(
-            f"{path}: its header is '{','.join(header)}' (columns file and labels are "
-            "needed, separated by commas)"
+            f"{path}: its header is '{','.join(header)}' (write the columns file and "
+            "labels, separated by commas)"
         )
     return names
 
 
-def _lines(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+def _read_lines(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield the lines of ``labels.csv`` with their numbers."""
     try:
-        # utf-8-sig: spreadsheets put a mark before the text.
+        # utf-8-sig: spreadsheets write a byte order mark.
         with open(path, encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, skipinitialspace=True, restval="")
-            reader.fieldnames = _check_header(path, list(reader.fieldnames or ()))
+            reader.fieldnames = _column_names(path, list(reader.fieldnames or ()))
             for row in reader:
                 if None in row:
                     raise ManifestError(
-                        f"{path}: line {reader.line_num}: more fields than the header "
-                        "has (put quotes around a value that holds a comma)"
+                        f"{path}: line {reader.line_num}: more fields than in the "
+                        "header (quote values that contain a comma)"
                     )
                 yield reader.line_num, row
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -66,44 +66,46 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
         ) from None
 
 
-def read_table(path: Path, files: Iterable[str]) -> dict[str, Labeled]:
-    """Read ``labels.csv``.
+def read_table(path: Path, files: Iterable[str]) -> dict[str, LabeledFile]:
+    """Read ``labels.csv``, if there is one.
 
     Parameters
     ----------
-    path : Path
-        CSV file with columns ``file``, ``labels`` and perhaps ``split``.
-    files : iterable of str
-        The recordings that are there, as paths below the folder of `path`.
+    path
+        CSV file with the columns ``file``, ``labels`` and optionally ``split``.
+    files
+        The recordings, as paths relative to the folder of `path`.
 
     Returns
     -------
-    dict of str to Labeled
-        Its lines by file; a file without labels is one too.
+    dict
+        The lines by file, including files without labels; empty if there is none.
 
     Raises
     ------
     ManifestError
-        If it is malformed or holds no label at all.
+        If it is malformed or has no label at all.
     """
+    if not path.is_file():
+        return {}
     on_disk = {_composed(file): file for file in files}
-    table: dict[str, Labeled] = {}
-    for number, row in _lines(path):
+    table: dict[str, LabeledFile] = {}
+    for number, row in _read_lines(path):
         named = PurePosixPath(row["file"].strip()).as_posix()
         file = on_disk.get(_composed(named), named)
-        # A label that stands twice in a line is one label.
+        # A dict drops labels that occur twice in a line.
         labels = dict.fromkeys(label.strip() for label in row["labels"].split(";"))
         split = row["split"].strip().lower() if "split" in row else split_by_hash(file)
         fault = None
         if file == "." or file in table:
-            fault = f"file '{row['file']}' is empty or stands twice (one line a file)"
+            fault = f"file '{row['file']}' is empty or occurs twice (one line per file)"
         elif split not in SUBSETS:
             fault = f"split '{split}' (write train or eval)"
         elif bad := next(filter(UNUSABLE.search, labels), None):
             fault = f"label {bad!r} (rename it, without $ and line breaks)"
         if fault:
             raise ManifestError(f"{path}: line {number}: {fault}")
-        table[file] = Labeled(SUBSETS[split], tuple(filter(None, labels)))
+        table[file] = LabeledFile(SUBSETS[split], tuple(filter(None, labels)))
     if not any(line.labels for line in table.values()):
-        raise ManifestError(f"{path}: no label in it (fill it in, or remove it)")
+        raise ManifestError(f"{path}: no labels (fill them in, or remove the file)")
     return table

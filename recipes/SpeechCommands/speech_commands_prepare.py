@@ -1,37 +1,40 @@
-"""Prepare Speech Commands V2: folders of wavs and two lists in, manifests out.
+"""Prepare Speech Commands V2: write the manifests of its three subsets.
 
-Usage: ``python speech_commands_prepare.py DATA_FOLDER SAVE_FOLDER``
+Usage: python speech_commands_prepare.py DATA_FOLDER SAVE_FOLDER
 
-DATA_FOLDER is ``speech_commands_v0.02`` or its parent: 35 word folders with
-``<word>/<speaker>_nohash_<n>.wav``, ``validation_list.txt`` and ``testing_list.txt``.
-SAVE_FOLDER receives ``train.csv`` (the clips in neither list), ``valid.csv``,
-``test.csv``, ``labels.csv``, ``skipped.csv`` (each file that is not used, and why) and
-``summary.json`` (the counts).
-Clips shorter than a second are used: the paper's three sets add up to all 105,829.
+DATA_FOLDER is speech_commands_v0.02 or its parent, with 35 word folders of
+<word>/<speaker>_nohash_<n>.wav, validation_list.txt and testing_list.txt. SAVE_FOLDER
+receives train.csv (the clips in neither list), valid.csv, test.csv, labels.csv,
+skipped.csv (unused files and the reasons) and summary.json (counts). Clips shorter than
+a second are used: the paper's three subsets add up to all 105,829 clips.
 """
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
 import re
-import sys
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
-from eat.audio.io import AudioInfo
-from eat.data.manifest import ManifestRow
+from eat.data.manifest import LabelSet
 from eat.data.prepare import (
+    Clip,
+    Selection,
     Skipped,
+    Verdict,
     abbreviate,
-    check_listed,
+    check_audio,
     find_corpus,
+    fingerprint,
     list_files,
     make_save_folder,
+    require_usable,
+    run_command_line,
+    select_clips,
     up_to_date,
-    write_prepared,
+    write_results,
 )
 from eat.errors import ManifestError
 
@@ -41,14 +44,12 @@ FOLDER = "speech_commands_v0.02"
 LISTS = {"valid": "validation_list.txt", "test": "testing_list.txt"}
 CLASSES = 35
 PAPER_CLIPS = {"train": 84_843, "valid": 9_981, "test": 11_005}
-MIN_SAMPLES = 400  # one frame of 25 ms at 16 kHz
 CLIP = re.compile(r"([^/_.][^/]*)/([^/]+)_nohash_\d+\.wav")
-OUTPUTS = [*PAPER_CLIPS, "labels", "skipped"]
 
 
-def _id(file: str, below: str) -> str:
-    """Return ``<word>/<speaker>_nohash_<n>``; many words share the last part."""
-    return file.removeprefix(below).removesuffix(".wav")
+def _id(file: str, prefix: str) -> str:
+    """Return ``<word>/<speaker>_nohash_<n>``, as file names occur in several words."""
+    return file.removeprefix(prefix).removesuffix(".wav")
 
 
 def _word(file: str) -> str:
@@ -60,7 +61,7 @@ def _speaker(file: str) -> str:
 
 
 def _word_folders(corpus: Path) -> list[str]:
-    """Return the folders with clips; ``_background_noise_`` and others have none."""
+    """Return the folders with clips; ``_background_noise_``, for one, has none."""
     folders = filter(Path.is_dir, corpus.glob("[!_.]*"))
     return sorted(
         folder.name
@@ -69,11 +70,11 @@ def _word_folders(corpus: Path) -> list[str]:
     )
 
 
-def _read_lists(data_folder: Path, below: str) -> dict[str, str]:
-    """Read both lists; return the subset of each file, which is in one list only."""
+def _read_lists(data_folder: Path, prefix: str) -> dict[str, str]:
+    """Return the subset of each file in the two lists, which must be disjoint."""
     subset_of: dict[str, str] = {}
     for subset, name in LISTS.items():
-        path = data_folder / below / name
+        path = data_folder / prefix / name
         try:
             lines = path.read_text("utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
@@ -83,125 +84,93 @@ def _read_lists(data_folder: Path, below: str) -> dict[str, str]:
                 continue
             if not CLIP.fullmatch(line):
                 raise ManifestError(
-                    f"{path}: line {number} is '{line}' instead of "
+                    f"{path}: line {number} is '{line}', not "
                     "<word>/<speaker>_nohash_<n>.wav (unpack the corpus again)"
                 )
-            if subset_of.setdefault(below + line, subset) != subset:
+            if subset_of.setdefault(prefix + line, subset) != subset:
                 raise ManifestError(
-                    f"{path}: line {number}, '{line}', is in {LISTS['valid']} too "
+                    f"{path}: line {number}, '{line}', is in {LISTS['valid']} as well "
                     "(unpack the corpus again)"
                 )
     return subset_of
 
 
-def _warn_of_shared_speakers(subset_of: Mapping[str, str]) -> None:
-    """Warn where sets share speakers, which the corpus's own do not."""
-    sets = defaultdict(set)
-    for file, subset in subset_of.items():
-        sets[_speaker(file)].add(subset)
-    if shared := [speaker for speaker, its in sets.items() if len(its) > 1]:
-        line = "%d speakers are in several sets, scores flatter: %s"
-        logger.warning(line, len(shared), abbreviate(shared))
-
-
-def _make_rows(
-    headers: Mapping[str, AudioInfo], subset_of: Mapping[str, str], below: str
-) -> dict[str, list[ManifestRow]]:
-    """Make the rows of each manifest."""
-    manifests: dict[str, list[ManifestRow]] = {subset: [] for subset in PAPER_CLIPS}
-    for file, info in headers.items():
-        row = ManifestRow(_id(file, below), info.seconds, file, (_word(file),))
-        manifests[subset_of[file]].append(row)
-    return manifests
-
-
-def _count(
-    subset_of: Mapping[str, str], manifests: Mapping[str, list[ManifestRow]], words: int
-) -> dict[str, object]:
-    """Sum up each subset for the summary, log it in a line, warn of other counts."""
-    if words != CLASSES:
-        logger.warning("%d words; Speech Commands V2 has %d", words, CLASSES)
+def _select_subsets(
+    subset_of: Mapping[str, str], verdicts: Mapping[str, Verdict], prefix: str
+) -> dict[str, Selection]:
+    """Select the usable clips of each subset; warn if it has not its original size."""
+    original = len(set(map(_word, subset_of))) == CLASSES
     subsets = {}
-    listed = Counter(subset_of.values())
-    for subset, in_paper in PAPER_CLIPS.items():
-        counts = {
-            "listed": listed[subset],
-            "used": len(manifests[subset]),
-            "used_in_paper": in_paper if words == CLASSES else None,
-            "speakers": len({_speaker(row.wav) for row in manifests[subset]}),
-        }
-        subsets[subset] = counts
-        line = "{listed} clips listed, {used} used, of {speakers} speakers"
-        logger.info("%s: %s", subset, line.format(**counts))
-        if listed[subset] != in_paper:
+    for subset, expected in PAPER_CLIPS.items():
+        files = [file for file, its_subset in subset_of.items() if its_subset == subset]
+        clips = (Clip(_id(file, prefix), file, (_word(file),)) for file in files)
+        in_paper = expected if original else None
+        selection = select_clips(subset, clips, verdicts, in_paper)
+        selection.counts["speakers"] = len(
+            {_speaker(row.wav) for row in selection.rows}
+        )
+        subsets[subset] = selection
+        if len(files) != expected:
             line = "%s: %d clips listed; Speech Commands V2 has %d"
-            logger.warning(line, subset, listed[subset], in_paper)
+            logger.warning(line, subset, len(files), expected)
     return subsets
+
+
+def _warn_about_shared_speakers(subset_of: Mapping[str, str]) -> None:
+    """Warn if subsets share speakers; the original ones do not."""
+    subsets_of = defaultdict(set)
+    for file, subset in subset_of.items():
+        subsets_of[_speaker(file)].add(subset)
+    if shared := [speaker for speaker, its in subsets_of.items() if len(its) > 1]:
+        line = "%d speakers are in several subsets, which inflates scores: %s"
+        logger.warning(line, len(shared), abbreviate(shared))
 
 
 def prepare_speech_commands(
     data_folder: str | os.PathLike[str], save_folder: str | os.PathLike[str]
 ) -> None:
-    """Write the manifests of Speech Commands V2, unless they are there already.
+    """Write the manifests of Speech Commands V2, unless they are up to date.
 
     Parameters
     ----------
-    data_folder, save_folder : str or PathLike
-        Corpus and results, see the top of this file.
+    data_folder, save_folder
+        Corpus and results; see the docstring of this module.
 
     Raises
     ------
     ManifestError
-        If the corpus is missing or not unpacked, a list missing or malformed, a file in
-        both lists, the save folder cannot be written, or no clip can be used.
+        If the corpus is missing or not unpacked, a list is missing or malformed, a file
+        is in both lists, the save folder is not writable, or no clip can be used.
     """
     data_folder, save_folder = Path(data_folder), Path(save_folder)
-    below = find_corpus(data_folder, FOLDER, LISTS["valid"])
-    make_save_folder(save_folder)
-    folders = _word_folders(data_folder / below)
-    found, facts = list_files(data_folder, [below + folder for folder in folders])
-    inputs: dict[str, object] = {"corpus": below, "audio": facts}
-    subset_of = _read_lists(data_folder, below)
-    for name in LISTS.values():
-        stat = (data_folder / below / name).stat()
-        inputs[name] = [stat.st_size, stat.st_mtime_ns]
-    if up_to_date(save_folder, inputs, [f"{name}.csv" for name in OUTPUTS]):
-        logger.info("%s: the manifests are up to date", save_folder)
+    prefix = find_corpus(data_folder, FOLDER, LISTS["valid"])
+    folders = _word_folders(data_folder / prefix)
+    found = list_files(data_folder, [prefix + folder for folder in folders])
+    lists = [prefix + name for name in LISTS.values()]
+    inputs = {"files": fingerprint(data_folder, [*lists, *found])}
+    if up_to_date(save_folder, inputs):
         return
 
-    clips = [file for file in found if CLIP.fullmatch(file.removeprefix(below))]
-    subset_of = dict.fromkeys(clips, "train") | subset_of
-    listed = {f: (_id(f, below), subset) for f, subset in subset_of.items()}
-    cache = save_folder / "checked.csv"
-    headers, skipped = check_listed(data_folder, listed, clips, cache, MIN_SAMPLES)
-    if not headers:
-        raise ManifestError(
-            f"{data_folder / below}: none of its {len(clips)} clips can be used "
-            "(unpack the corpus again)"
-        )
-    strange = "not named <speaker>_nohash_<n>.wav"
-    surplus = [file for file in found if file not in subset_of]
-    skipped += [Skipped(_id(f, below), f, "", strange) for f in surplus]
+    make_save_folder(save_folder)
+    clips = [file for file in found if CLIP.fullmatch(file.removeprefix(prefix))]
     words = sorted({_word(file) for file in clips})
-    _warn_of_shared_speakers(subset_of)
-    manifests = _make_rows(headers, subset_of, below)
-    counts = _count(subset_of, manifests, len(words))
-    summary = {"subsets": counts, "inputs": inputs}
-    write_prepared(save_folder, manifests, words, skipped, summary)
-
-
-def main() -> None:
-    """Run `prepare_speech_commands` from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data_folder", help=f"{FOLDER} or its parent")
-    parser.add_argument("save_folder", help="folder for the manifests")
-    arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        prepare_speech_commands(arguments.data_folder, arguments.save_folder)
-    except ManifestError as error:
-        sys.exit(f"error: {error}")
+    if len(words) != CLASSES:
+        logger.warning("%d words; Speech Commands V2 has %d", len(words), CLASSES)
+    subset_of = dict.fromkeys(clips, "train") | _read_lists(data_folder, prefix)
+    _warn_about_shared_speakers(subset_of)
+    verdicts = check_audio(data_folder, subset_of, save_folder)
+    subsets = _select_subsets(subset_of, verdicts, prefix)
+    require_usable(subsets, data_folder / prefix, "unpack the corpus again")
+    unlisted = [file for file in found if file not in subset_of]
+    reason = "not named <speaker>_nohash_<n>.wav"
+    write_results(
+        save_folder,
+        inputs,
+        subsets,
+        LabelSet(tuple(words), tuple(words)),
+        unlisted=[Skipped(_id(f, prefix), f, "", reason) for f in unlisted],
+    )
 
 
 if __name__ == "__main__":
-    main()
+    run_command_line(prepare_speech_commands, __doc__, f"{FOLDER} or its parent")

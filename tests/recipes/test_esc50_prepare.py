@@ -3,6 +3,8 @@ import importlib.util
 import json
 import logging
 import os
+import re
+import runpy
 import shutil
 import sys
 import tempfile
@@ -13,7 +15,6 @@ import numpy as np
 import pytest
 import soundfile
 
-from eat.data import prepare as shared
 from eat.data.dataset import audio_dataset
 from eat.data.manifest import read_labels
 from eat.errors import ManifestError
@@ -63,6 +64,12 @@ def summary(save):
     return json.loads((save / "summary.json").read_text())
 
 
+def counts(save):
+    keys = ("listed", "used", "used_in_paper", "recordings")
+    subsets = summary(save)["subsets"]
+    return {name: tuple(map(subset.get, keys)) for name, subset in subsets.items()}
+
+
 @pytest.fixture
 def data(tmp_path):
     """Two classes, of each a clip and a second take of it in each fold."""
@@ -80,10 +87,10 @@ def data(tmp_path):
 
 @pytest.fixture
 def damaged(data):
-    """Each kind of damage once."""
+    """Each kind of unusable file once."""
     (data / "audio" / "1-100-A-0.wav").unlink()
     write_wav(data / "audio" / "2-200-A-0.wav", 1102)
-    (data / "audio" / "3-300-A-0.wav").write_text("a web page that says no")
+    (data / "audio" / "3-300-A-0.wav").write_text("<html>")
     cut = data / "audio" / "3-300-B-0.wav"
     cut.write_bytes(cut.read_bytes()[:3000])
     (data / "audio" / "4-400-A-0.wav").write_bytes(b"")
@@ -175,14 +182,8 @@ def test_a_corpus_of_the_true_size_passes_without_a_warning(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         prepare.prepare_esc50(data, tmp_path / "save")
     assert caplog.messages == []
-    assert summary(tmp_path / "save")["subsets"] == {
-        f"fold{k}": {
-            "listed": 400,
-            "used": 400,
-            "used_in_paper": 400,
-            "recordings": 200,
-        }
-        for k in range(1, 6)
+    assert counts(tmp_path / "save") == {
+        f"fold{k}": (400, 400, 400, 200) for k in range(1, 6)
     }
     assert len(ids(tmp_path / "save" / "train_3.csv")) == 1600
     classes = Counter(r["labels"] for r in read_csv(tmp_path / "save" / "test_3.csv"))
@@ -192,25 +193,24 @@ def test_a_corpus_of_the_true_size_passes_without_a_warning(tmp_path, caplog):
 def test_a_small_corpus_passes_with_a_warning_per_count(data, tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         prepare.prepare_esc50(data, tmp_path)
-    assert caplog.messages == [
-        "20 clips listed; ESC-50 has 2000",
-        "4, 4, 4, 4, 4 clips in the folds; ESC-50 has 400 in each",
-        "2 classes of 10 to 10 clips; ESC-50 has 50 of 40",
+    assert [re.findall(r"\b\d+\b", line) for line in caplog.messages] == [
+        ["20", "50", "2000"],  # the 50 is from ESC-50
+        ["4", "4", "4", "4", "4", "50", "400"],
+        ["2", "10", "10", "50", "50", "40"],
     ]
-    fold1 = {"listed": 4, "used": 4, "used_in_paper": None, "recordings": 2}
-    assert summary(tmp_path)["subsets"]["fold1"] == fold1
+    assert counts(tmp_path)["fold1"] == (4, 4, None, 2)
 
 
-def test_damaged_missing_and_surplus_files_are_named(damaged, tmp_path, caplog):
+def test_unusable_missing_and_unlisted_files_are_named(damaged, tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         prepare.prepare_esc50(damaged, tmp_path)
     skipped = {row["id"]: row for row in read_csv(tmp_path / "skipped.csv")}
     reasons = {
         "1-100-A-0": "missing",
         "2-200-A-0": "too short: 1102 samples, 1103 needed",
-        "3-300-A-0": "unreadable: not readable as audio",
-        "3-300-B-0": "unreadable: truncated",
-        "4-400-A-0": "unreadable: 0 bytes",
+        "3-300-A-0": "unreadable: ",
+        "3-300-B-0": "unreadable: ",
+        "4-400-A-0": "unreadable: ",
         "4-999-A-0": "not in meta/esc50.csv",
     }
     assert skipped.keys() == reasons.keys()
@@ -220,8 +220,7 @@ def test_damaged_missing_and_surplus_files_are_named(damaged, tmp_path, caplog):
         subset = "" if id_ == "4-999-A-0" else f"fold{id_[0]}"
         assert skipped[id_]["subset"] == subset
         assert any(f"audio/{id_}.wav" in line for line in caplog.messages)
-    fold3 = {"listed": 4, "used": 2, "used_in_paper": None, "recordings": 1}
-    assert summary(tmp_path)["subsets"]["fold3"] == fold3
+    assert counts(tmp_path)["fold3"] == (4, 2, None, 1)
     assert not reasons.keys() & set(ids(tmp_path / "all.csv"))
 
 
@@ -230,16 +229,15 @@ def test_a_recording_in_two_folds_is_a_warning(data, tmp_path, caplog):
     table.write_text(table.read_text().replace("False,200,", "False,100,"))
     with caplog.at_level(logging.WARNING):
         prepare.prepare_esc50(data, tmp_path)
-    line = "1 recordings are in several folds, scores flatter: src_file 100"
-    assert line in caplog.messages
+    assert caplog.messages[3].startswith("1 ") and "src_file 100" in caplog.messages[3]
 
 
-def test_a_second_run_has_nothing_to_do(damaged, tmp_path, caplog, monkeypatch):
+def test_a_second_run_has_nothing_to_do(damaged, tmp_path, monkeypatch):
     prepare.prepare_esc50(damaged, tmp_path)
-    with monkeypatch.context() as patch, caplog.at_level(logging.INFO):
-        patch.setattr(shared, "check_audio", None)  # calling it would fail
-        prepare.prepare_esc50(damaged, tmp_path)
-    assert caplog.messages[-1] == f"{tmp_path}: the manifests are up to date"
+    before = (tmp_path / "summary.json").stat().st_mtime_ns
+    monkeypatch.setattr(prepare, "check_audio", None)  # calling it would fail
+    prepare.prepare_esc50(damaged, tmp_path)
+    assert (tmp_path / "summary.json").stat().st_mtime_ns == before
 
 
 @pytest.mark.parametrize("change", ["repair", "table", "delete", "result", "parent"])
@@ -307,51 +305,53 @@ def no_audio(data):
 @pytest.mark.parametrize(
     ("spoil", "fault"),
     [
-        (no_corpus, "ESC-50-master: no such folder"),
-        (no_table, "no meta/esc50.csv in it or in ESC-50-master/"),
-        (only_zip, r"ESC-50-master.zip: not unpacked yet \(unpack it: unzip -q "),
-        (no_column, "esc50.csv: line 1: no column src_file"),
-        (no_text, "esc50.csv: line 1: 'utf-8' codec"),
-        (no_audio, "audio: none of the 20 clips of meta/esc50.csv can be used"),
-        (append("1-7-A-0.wav,1,0"), "esc50.csv: line 22: a field too many or too few"),
-        (append("1-7-A-0.wav,2,0,dog,False,7,A"), "line 22: .* fold '2', target '0'"),
-        (append("1-7-A-0.wav,1,3,crying_baby,False,7,A"), "line 22: .*target '3'"),
-        (append("6-7-A-0.wav,6,0,dog,False,7,A"), "line 22: .* fold '6'"),
-        (append("1-7-A-x.wav,1,x,dog,False,7,A"), "line 22: .*target 'x'"),
+        (no_corpus, "ESC-50-master: "),
+        (no_table, "ESC-50-master: .*meta/esc50.csv"),
+        (only_zip, "ESC-50-master.zip: .*unzip -q "),
+        (no_column, "esc50.csv: line 1: .*src_file"),
+        (no_text, "esc50.csv: line 1: "),
+        (no_audio, "audio: .*20 "),
+        (append("1-7-A-0.wav,1,0"), "esc50.csv: line 22: "),
+        (append("1-7-A-0.wav,2,0,dog,False,7,A"), "line 22: .*'2'.* '0'"),
+        (append("1-7-A-0.wav,1,3,crying_baby,False,7,A"), "line 22: .*'3'"),
+        (append("6-7-A-0.wav,6,0,dog,False,7,A"), "line 22: .*'6'"),
+        (append("1-7-A-x.wav,1,x,dog,False,7,A"), "line 22: .*'x'"),
         (append("../7-A-0.wav,1,0,dog,False,7,A"), "line 22: '../7-A-0.wav'"),
-        (append("1-100-A-0.wav,1,0,dog,False,100,A"), "line 22: .* stands there twice"),
-        (append("1-7-A-0.wav,1,0,cat,False,7,A"), "line 22: target 0 and 'cat'"),
-        (append("1-7-A-9.wav,1,9,dog,False,7,A"), "line 22: target 9 and 'dog'"),
+        (append("1-100-A-0.wav,1,0,dog,False,100,A"), "line 22: '1-100-A-0.wav'"),
+        (append("1-7-A-0.wav,1,0,cat,False,7,A"), "line 22: .*0.*'cat'"),
+        (append("1-7-A-9.wav,1,9,dog,False,7,A"), "line 22: .*9.*'dog'"),
     ],
 )
-def test_a_bad_corpus_is_one_clear_line(data, tmp_path, spoil, fault):
+def test_a_malformed_corpus(data, tmp_path, spoil, fault):
     spoil(data)
-    with pytest.raises(ManifestError, match=fault) as error:
+    with pytest.raises(ManifestError, match=f"{tmp_path}.*{fault}"):
         prepare.prepare_esc50(data, tmp_path / "save")
-    assert "\n" not in str(error.value)
     assert not list((tmp_path / "save").glob("*_*.csv"))
 
 
-def test_an_unwritable_save_folder_is_one_clear_line(data, tmp_path, monkeypatch):
+def test_an_unwritable_save_folder_is_found_before_any_work(
+    data, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(prepare, "check_audio", None)  # calling it would fail
     (tmp_path / "file").touch()
-    with pytest.raises(ManifestError, match="file: cannot be written, File exists"):
+    with pytest.raises(ManifestError, match=re.escape(f"{tmp_path / 'file'}: ")):
         prepare.prepare_esc50(data, tmp_path / "file")
 
     def refuse(dir):
         raise PermissionError(13, "Permission denied", str(dir))
 
-    # Permissions do not bind root, who may run the tests.
+    # Permissions do not apply to root, who may run the tests.
     monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
-    monkeypatch.setattr(shared, "check_audio", None)
-    with pytest.raises(ManifestError, match="cannot be written, Permission denied"):
+    with pytest.raises(ManifestError, match=re.escape(f"{tmp_path / 'save'}: ")):
         prepare.prepare_esc50(data, tmp_path / "save")
 
 
-def test_the_command_line_prepares_or_ends_with_one_line(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["prepare", str(data), str(tmp_path / "save")])
-    prepare.main()
-    assert (tmp_path / "save" / "summary.json").exists()
-    monkeypatch.setattr(sys, "argv", ["prepare", f"{data}/no", str(tmp_path / "save")])
-    with pytest.raises(SystemExit, match="^error: .*no: no such folder") as error:
-        prepare.main()
-    assert "\n" not in error.value.code
+def test_the_command_line(data, tmp_path, monkeypatch):
+    for folder in (data, data / "no"):
+        monkeypatch.setattr(sys, "argv", [str(SCRIPT), str(folder), f"{tmp_path}/save"])
+        if folder == data:
+            runpy.run_path(str(SCRIPT), run_name="__main__")
+            assert (tmp_path / "save" / "summary.json").exists()
+        else:
+            with pytest.raises(SystemExit, match=re.escape(f"error: {folder}: ")):
+                runpy.run_path(str(SCRIPT), run_name="__main__")

@@ -2,6 +2,8 @@ import csv
 import importlib.util
 import json
 import logging
+import re
+import runpy
 import shutil
 import sys
 import tempfile
@@ -11,7 +13,6 @@ import numpy as np
 import pytest
 import soundfile
 
-from eat.data import prepare as shared
 from eat.data.dataset import audio_dataset
 from eat.data.manifest import read_labels
 from eat.errors import ManifestError
@@ -72,6 +73,11 @@ def summary(save):
     return json.loads((save / "summary.json").read_text())
 
 
+def counts_of(save, subset):
+    keys = ("listed", "used", "used_in_paper", "speakers")
+    return tuple(map(summary(save)["subsets"][subset].get, keys))
+
+
 @pytest.fixture
 def data(tmp_path):
     return write_corpus(tmp_path / "speech_commands_v0.02", ["zero", "bed"])
@@ -79,13 +85,13 @@ def data(tmp_path):
 
 @pytest.fixture
 def damaged(data):
-    """Each kind of damage once, and clips that are short but whole."""
+    """Each kind of unusable file once, and clips that are short but usable."""
     (data / "bed" / "1b2c3d4e_nohash_0.wav").unlink()
     write_wav(data / "bed" / "0a7c2a8d_nohash_0.wav", 400)
     write_wav(data / "bed" / "0a7c2a8d_nohash_1.wav", 399)
     write_wav(data / "zero" / "0a7c2a8d_nohash_0.wav", 0)
     write_wav(data / "zero" / "ffd2ba2f_nohash_0.wav", 8000)
-    (data / "zero" / "ffd2ba2f_nohash_1.wav").write_text("a web page that says no")
+    (data / "zero" / "ffd2ba2f_nohash_1.wav").write_text("<html>")
     write_wav(data / "zero" / "copy of zero.wav")
     (data / "zero" / ".DS_Store").touch()
     shutil.copytree(data / "zero", data / ".zero")
@@ -152,32 +158,30 @@ def test_the_true_counts_pass_without_a_warning(tmp_path, caplog, monkeypatch):
     with caplog.at_level(logging.WARNING):
         prepare.prepare_speech_commands(data, tmp_path / "save")
     assert caplog.messages == []
-    valid = {"listed": 70, "used": 70, "used_in_paper": 70, "speakers": 1}
-    assert summary(tmp_path / "save")["subsets"]["valid"] == valid
+    assert counts_of(tmp_path / "save", "valid") == (70, 70, 70, 1)
 
 
 def test_a_small_corpus_passes_with_a_warning_per_count(data, tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         prepare.prepare_speech_commands(data, tmp_path)
-    assert caplog.messages == [
-        "2 words; Speech Commands V2 has 35",
-        "train: 8 clips listed; Speech Commands V2 has 84843",
-        "valid: 4 clips listed; Speech Commands V2 has 9981",
-        "test: 4 clips listed; Speech Commands V2 has 11005",
+    assert [re.findall(r"\b\d+\b", line) for line in caplog.messages] == [
+        ["2", "35"],
+        ["8", "84843"],
+        ["4", "9981"],
+        ["4", "11005"],
     ]
-    train = {"listed": 8, "used": 8, "used_in_paper": None, "speakers": 2}
-    assert summary(tmp_path)["subsets"]["train"] == train
+    assert counts_of(tmp_path, "train") == (8, 8, None, 2)
 
 
-def test_damaged_missing_and_surplus_files_are_named(damaged, tmp_path, caplog):
+def test_unusable_missing_and_unlisted_files_are_named(damaged, tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         prepare.prepare_speech_commands(damaged, tmp_path)
     skipped = {row["id"]: row for row in read_csv(tmp_path / "skipped.csv")}
     reasons = {
         "bed/1b2c3d4e_nohash_0": ("valid", "missing"),
         "bed/0a7c2a8d_nohash_1": ("train", "too short: 399 samples, 400 needed"),
-        "zero/0a7c2a8d_nohash_0": ("train", "unreadable: 0 samples"),
-        "zero/ffd2ba2f_nohash_1": ("test", "unreadable: not readable as audio"),
+        "zero/0a7c2a8d_nohash_0": ("train", "unreadable: "),
+        "zero/ffd2ba2f_nohash_1": ("test", "unreadable: "),
         "zero/copy of zero": ("", "not named <speaker>_nohash_<n>.wav"),
     }
     assert skipped.keys() == reasons.keys()
@@ -198,16 +202,16 @@ def test_shared_speakers_are_a_warning(data, tmp_path, caplog):
     )
     with caplog.at_level(logging.WARNING):
         prepare.prepare_speech_commands(data, tmp_path)
-    assert "1 speakers are in several sets, scores flatter: ffd2ba2f" in caplog.messages
+    assert re.match(r"1 .*: ffd2ba2f$", caplog.messages[1])
 
 
-def test_a_second_run_has_nothing_to_do(damaged, caplog, monkeypatch):
+def test_a_second_run_has_nothing_to_do(damaged, monkeypatch):
     save = damaged / "manifests"  # a folder in the corpus that is no word
     prepare.prepare_speech_commands(damaged, save)
-    with monkeypatch.context() as patch, caplog.at_level(logging.INFO):
-        patch.setattr(shared, "check_audio", None)  # calling it would fail
-        prepare.prepare_speech_commands(damaged, save)
-    assert caplog.messages[-1] == f"{save}: the manifests are up to date"
+    before = (save / "summary.json").stat().st_mtime_ns
+    monkeypatch.setattr(prepare, "check_audio", None)  # calling it would fail
+    prepare.prepare_speech_commands(damaged, save)
+    assert (save / "summary.json").stat().st_mtime_ns == before
     assert read_labels(save / "labels.csv").ids == ("bed", "zero")
 
 
@@ -275,48 +279,50 @@ def no_clips(data):
 @pytest.mark.parametrize(
     ("spoil", "fault"),
     [
-        (no_corpus, "speech_commands_v0.02: no such folder"),
-        (no_lists, "no validation_list.txt in it or in speech_commands_v0.02/"),
-        (only_tar, r"v0.02.tar.gz: not unpacked yet \(unpack it: tar -xzf "),
-        (no_list, r"testing_list.txt: .*No such file or directory"),
-        (no_text, "testing_list.txt: 'utf-8' codec can't decode"),
-        (no_clips, "speech_commands_v0.02: none of its 0 clips can be used"),
-        (append("bed/x.wav"), "testing_list.txt: line 5 is 'bed/x.wav' instead of"),
-        (append("../../x_nohash_0.wav"), "testing_list.txt: line 5 is '../../x_"),
+        (no_corpus, "speech_commands_v0.02: "),
+        (no_lists, "speech_commands_v0.02: .*validation_list.txt"),
+        (only_tar, "v0.02.tar.gz: .*tar -xzf "),
+        (no_list, "testing_list.txt: "),
+        (no_text, "testing_list.txt: "),
+        (no_clips, "speech_commands_v0.02: .*8 "),
+        (append("bed/x.wav"), "testing_list.txt: line 5 .*'bed/x.wav'"),
+        (append("../../x_nohash_0.wav"), "testing_list.txt: line 5 .*'../../x_"),
         (
             append("bed/1b2c3d4e_nohash_0.wav"),
-            "line 5, 'bed/1b2c3d4e_nohash_0.wav', is in validation_list.txt too",
+            "testing_list.txt: line 5, .*validation_list.txt",
         ),
     ],
 )
-def test_a_bad_corpus_is_one_clear_line(data, tmp_path, spoil, fault):
+def test_a_malformed_corpus(data, tmp_path, spoil, fault):
     spoil(data)
-    with pytest.raises(ManifestError, match=fault) as error:
+    with pytest.raises(ManifestError, match=f"{tmp_path}.*{fault}"):
         prepare.prepare_speech_commands(data, tmp_path / "save")
-    assert "\n" not in str(error.value)
     assert not (tmp_path / "save" / "train.csv").exists()
 
 
-def test_an_unwritable_save_folder_is_one_clear_line(data, tmp_path, monkeypatch):
+def test_an_unwritable_save_folder_is_found_before_any_work(
+    data, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(prepare, "check_audio", None)  # calling it would fail
     (tmp_path / "file").touch()
-    with pytest.raises(ManifestError, match="file: cannot be written, File exists"):
+    with pytest.raises(ManifestError, match=re.escape(f"{tmp_path / 'file'}: ")):
         prepare.prepare_speech_commands(data, tmp_path / "file")
 
     def refuse(dir):
         raise PermissionError(13, "Permission denied", str(dir))
 
-    # Permissions do not bind root, who may run the tests.
+    # Permissions do not apply to root, who may run the tests.
     monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
-    monkeypatch.setattr(shared, "check_audio", None)
-    with pytest.raises(ManifestError, match="cannot be written, Permission denied"):
+    with pytest.raises(ManifestError, match=re.escape(f"{tmp_path / 'save'}: ")):
         prepare.prepare_speech_commands(data, tmp_path / "save")
 
 
-def test_the_command_line_prepares_or_ends_with_one_line(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["prepare", str(data), str(tmp_path / "save")])
-    prepare.main()
-    assert (tmp_path / "save" / "summary.json").exists()
-    monkeypatch.setattr(sys, "argv", ["prepare", f"{data}/no", str(tmp_path / "save")])
-    with pytest.raises(SystemExit, match="^error: .*no: no such folder") as error:
-        prepare.main()
-    assert "\n" not in error.value.code
+def test_the_command_line(data, tmp_path, monkeypatch):
+    for folder in (data, data / "no"):
+        monkeypatch.setattr(sys, "argv", [str(SCRIPT), str(folder), f"{tmp_path}/save"])
+        if folder == data:
+            runpy.run_path(str(SCRIPT), run_name="__main__")
+            assert (tmp_path / "save" / "summary.json").exists()
+        else:
+            with pytest.raises(SystemExit, match=re.escape(f"error: {folder}: ")):
+                runpy.run_path(str(SCRIPT), run_name="__main__")
