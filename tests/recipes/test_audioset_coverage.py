@@ -1,4 +1,4 @@
-"""What coverage.csv and summary.txt say of a corpus with hand-counted gaps."""
+"""coverage.csv and summary.txt of a corpus with hand-counted gaps."""
 
 import csv
 import importlib
@@ -25,7 +25,7 @@ def write_list(path, clips):
 
 @pytest.fixture
 def save(tmp_path):
-    """4 of 5 eval clips and 1 of 2 balanced ones are used; class 3 is lost."""
+    """4 of 5 eval clips and 1 of 2 balanced ones are used; class 3 has none."""
     (tmp_path / "class_labels_indices.csv").write_text(LABELS)
     evals = {"e1": "/m/0,/m/1", "e2": "/m/0", "e3": "/m/0,/m/2", "e4": "/m/2"}
     write_list(tmp_path / "eval_segments.csv", evals | {"gone": "/m/2,/m/3"})
@@ -62,7 +62,7 @@ def test_coverage_counts_each_class_of_each_list(save):
     assert rows["eval", "/m/9"]["name"] == "Class 9, odd"
 
 
-def test_the_page_says_what_is_there(save):
+def test_the_page_has_the_counts(save):
     page = (save / "summary.txt").read_text()
     lines = [line.split() for line in page.splitlines()]
     cells = ["5", "4", "1", "0", "4", "18,884", "0.0%", "0.0"]
@@ -77,28 +77,30 @@ def test_the_page_says_what_is_there(save):
 
 
 def test_the_page_names_ten_classes_at_most():
-    known = coverage.LabelSet(tuple("abcdefghijklm"), tuple("ABCDEFGHIJKLM"))
-    counted = coverage.Coverage(known)
-    counted.add("eval", {str(i): (name,) for i, name in enumerate(known.ids)}, [])
-    counted.add("pretrain", {"x": ("a",)}, [])  # joined, so not counted again
-    worst = counted.worst()
+    classes = coverage.LabelSet(tuple("abcdefghijklm"), tuple("ABCDEFGHIJKLM"))
+    listed = {
+        "eval": {str(i): (name,) for i, name in enumerate(classes.ids)},
+        "pretrain": {"x": ("a",)},  # joined, so not counted again
+    }
+    unused = dict.fromkeys(listed, coverage.Selection([], [], {}))
+    worst = coverage.worst_classes(coverage.count_classes(classes, listed, unused))
     assert len(worst) == 10
     assert worst[0] == ("A", 1, 0)
 
 
 @pytest.mark.parametrize(
-    ("subset", "used", "words"),
+    ("subset", "used", "share"),
     [
-        ("eval", 18_884, "eval: no fewer clips than the paper used"),
-        ("eval", 9_442, "eval: 50.0% of the paper's number of clips. Scores are taken"),
-        ("pretrain", 1_912_133, "pretrain: 100.0% of the paper's number of clips"),
-        ("balanced_train", 2_055, "balanced_train: 10.0% of the paper's number"),
+        ("eval", 18_884, "100.0%"),
+        ("eval", 9_442, "50.0%"),
+        ("pretrain", 1_912_133, "100.0%"),
+        ("balanced_train", 2_055, "10.0%"),
     ],
 )
-def test_the_comparison_follows_from_the_counts(subset, used, words):
-    lines = coverage._meaning({subset: {"used": used}})
-    assert " ".join(lines).startswith(words)
+def test_the_comparison_has_the_share(subset, used, share):
+    text = " ".join(coverage.compare_with_paper({subset: used}))
+    assert text.startswith(f"{subset}: {share} ")
 
 
-def test_lists_the_paper_does_not_count_are_not_compared():
-    assert coverage._meaning({"unbalanced_train": {"used": 1}}) == []
+def test_subsets_that_the_paper_does_not_count_are_not_compared():
+    assert coverage.compare_with_paper({"unbalanced_train": 1}) == []

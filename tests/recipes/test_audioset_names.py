@@ -1,4 +1,4 @@
-"""Official lists with audio as people have it: names, depths, formats, damage."""
+"""Official lists with audio files of different names, depths and formats."""
 
 import csv
 import importlib
@@ -108,18 +108,16 @@ def test_lists_may_lie_in_a_metadata_folder(tmp_path):
     assert list(wavs(tmp_path / "save")) == ["aaaaaaaaaa1"]
 
 
-def test_of_several_files_the_first_path_counts(tmp_path, caplog):
+def test_of_several_files_the_first_path_is_used(tmp_path):
     data = tmp_path / "data"
     write_corpus(data, {"aaaaaaaaaa1": "b/aaaaaaaaaa1.wav"})
     write_audio(data / "a" / "z" / "Yaaaaaaaaaa1_30.wav")
     write_audio(data / "aaaaaaaaaa1.flac")
     write_audio(data / "unlisted___.flac")
-    with caplog.at_level("INFO"):
-        prepare.prepare_audioset(data, tmp_path / "save")
+    prepare.prepare_audioset(data, tmp_path / "save")
     assert wavs(tmp_path / "save")["aaaaaaaaaa1"].endswith("a/z/Yaaaaaaaaaa1_30.wav")
-    assert caplog.messages[-1] == (
-        "audio files left aside: 2 of clips that have another, 1 of no listed clip"
-    )
+    summary = json.loads((tmp_path / "save" / "summary.json").read_text())
+    assert summary["files_left_aside"] == {"duplicates": 2, "unlisted": 1}
 
 
 def test_links_are_followed_once(tmp_path):
@@ -148,7 +146,7 @@ def test_a_second_run_within_the_corpus_has_nothing_to_do(tmp_path, monkeypatch)
     prepare.prepare_audioset(tmp_path, tmp_path / "manifests")
 
 
-def test_an_interrupted_preparation_goes_on(tmp_path, monkeypatch):
+def test_an_interrupted_preparation_resumes(tmp_path, monkeypatch):
     checking = importlib.import_module("eat.data.prepare")
     data, save = tmp_path / "data", tmp_path / "save"
     clips = [f"aaaaaaaaa{number}" for number in range(10, 40)]
@@ -174,7 +172,7 @@ def test_an_interrupted_preparation_goes_on(tmp_path, monkeypatch):
     assert list(wavs(save)) == clips
 
 
-def test_a_mended_file_is_used_after_a_change(tmp_path):
+def test_a_repaired_file_is_used_after_a_change(tmp_path):
     data, save = tmp_path / "data", tmp_path / "save"
     write_corpus(data, {"aaaaaaaaaa1": "a/aaaaaaaaaa1.wav", "b": "a/b.wav"})
     (data / "a" / "b.wav").write_bytes(b"")
@@ -187,8 +185,8 @@ def test_a_mended_file_is_used_after_a_change(tmp_path):
     assert list(wavs(save)) == ["aaaaaaaaaa1", "b"]
 
 
-def test_a_list_that_is_not_text_is_one_clear_line(tmp_path):
+def test_a_list_that_is_not_text(tmp_path):
     write_corpus(tmp_path, {"aaaaaaaaaa1": "audio/aaaaaaaaaa1.wav"})
     (tmp_path / "eval_segments.csv").write_bytes(b"\xff\xfe\x00\x01")
-    with pytest.raises(ManifestError, match="eval_segments.csv: cannot be read"):
+    with pytest.raises(ManifestError, match="eval_segments.csv: "):
         prepare.prepare_audioset(tmp_path, tmp_path / "save")

@@ -66,7 +66,7 @@ def data(tmp_path):
     rows = [
         row("_other", flac(9, 44100)),
         row("nothing", None),
-        row("noise", b"a web page that says no"),
+        row("noise", b"<html>"),
         row("cut", flac(7)[:400]),
         row("foreign", flac(8), labels=("/m/9",)),
         row("-good0", flac(6)),
@@ -111,13 +111,12 @@ def test_clips_are_unpacked_and_listed(data, tmp_path):
     assert len(read_csv(save / "pretrain.csv")) == 6
 
 
-def test_broken_rows_are_skipped_with_a_reason(data, tmp_path):
+def test_unusable_rows_are_skipped_with_a_reason(data, tmp_path):
     prepare.prepare_audioset(data, tmp_path / "save")
     skipped = {row["id"]: row for row in read_csv(tmp_path / "save" / "skipped.csv")}
     assert skipped.keys() == {"nothing", "noise", "foreign", "cut"}
-    assert skipped["cut"]["reason"].startswith("unreadable: truncated, its header")
-    assert skipped["nothing"]["reason"].startswith("unreadable: 0 bytes")
-    assert skipped["noise"]["reason"].startswith("unreadable: not readable as audio")
+    for clip in ("cut", "nothing", "noise"):
+        assert skipped[clip]["reason"].startswith("unreadable: ")
     assert skipped["foreign"]["reason"].endswith(": /m/9")
     summary = json.loads((tmp_path / "save" / "summary.json").read_text())
     assert summary["files_left_aside"]["duplicates"] == 1
@@ -125,7 +124,7 @@ def test_broken_rows_are_skipped_with_a_reason(data, tmp_path):
     assert (counts["listed"], counts["missing"], counts["used"]) == (10, 0, 6)
 
 
-def test_an_interrupted_unpacking_goes_on(data, tmp_path, monkeypatch, unpacked):
+def test_an_interrupted_unpacking_resumes(data, tmp_path, monkeypatch, unpacked):
     save = tmp_path / "save"
     write, written = parquet._write_clip, []
 
@@ -160,7 +159,7 @@ def test_a_second_run_has_nothing_to_do(data, tmp_path, monkeypatch, unpacked):
     assert [row["ID"] for row in read_csv(tmp_path / "save" / "eval.csv")] == ["new"]
 
 
-def test_parquet_files_may_go_once_unpacked(data, tmp_path, unpacked):
+def test_parquet_files_may_be_deleted_once_unpacked(data, tmp_path, unpacked):
     save = tmp_path / "save"
     prepare.prepare_audioset(data, save)
     before = (save / "balanced_train.csv").read_text()
@@ -181,7 +180,7 @@ def test_what_another_copy_left_is_not_used(data, tmp_path):
     assert not (tmp_path / "save" / "balanced_train.csv").exists()
 
 
-def test_the_folder_named_data_will_do(data, tmp_path, monkeypatch, unpacked):
+def test_the_folder_named_data_is_accepted(data, tmp_path, monkeypatch, unpacked):
     (data / "class_labels_indices.csv").rename(data / "data/class_labels_indices.csv")
     monkeypatch.chdir(data / "data" / "eval")
     prepare.prepare_audioset("..", "../../../save")
@@ -191,7 +190,7 @@ def test_the_folder_named_data_will_do(data, tmp_path, monkeypatch, unpacked):
     assert len(unpacked) == 3
 
 
-def test_official_lists_beside_tell_what_is_missing(data, tmp_path):
+def test_clips_of_official_lists_may_be_missing(data, tmp_path):
     text = 'ev, 0.000, 10.000, "/m/2"\ngone, 0.000, 10.000, "/m/2"\n'
     (data / "eval_segments.csv").write_text(text)
     prepare.prepare_audioset(data, tmp_path / "save")
@@ -205,12 +204,12 @@ def no_label_list(data):
     (data / "class_labels_indices.csv").unlink()
 
 
-def torn_file(data):
+def cut_file(data):
     path = data / "data" / "eval" / "00.parquet"
     path.write_bytes(path.read_bytes()[:-100])
 
 
-def spoiled_page(data):
+def corrupt_page(data):
     path = data / "data" / "eval" / "00.parquet"
     content = bytearray(path.read_bytes())
     content[4:60] = b"\xff" * 56
@@ -229,26 +228,25 @@ def path_for_an_id(data):
 @pytest.mark.parametrize(
     ("spoil", "fault"),
     [
-        (no_label_list, "class_labels_indices.csv: missing.*http://storage.googleapis"),
-        (torn_file, "eval/00.parquet: damaged"),
-        (spoiled_page, "eval/00.parquet: damaged"),
-        (other_columns, "eval/00.parquet: has no column 'audio' but video_id, labels"),
-        (path_for_an_id, "eval/00.parquet: its video_id '../../x' is no YouTube id"),
+        (no_label_list, "class_labels_indices.csv: .*http://storage.googleapis"),
+        (cut_file, "eval/00.parquet: "),
+        (corrupt_page, "eval/00.parquet: "),
+        (other_columns, "eval/00.parquet: .*'audio'.* video_id, labels"),
+        (path_for_an_id, "eval/00.parquet: .*'../../x'"),
     ],
 )
-def test_a_bad_copy_is_one_clear_line(data, tmp_path, spoil, fault):
+def test_a_malformed_copy(data, tmp_path, spoil, fault):
     spoil(data)
-    with pytest.raises(ManifestError, match=fault) as error:
+    with pytest.raises(ManifestError, match=f"{tmp_path}.*{fault}"):
         prepare.prepare_audioset(data, tmp_path / "save")
-    assert "\n" not in str(error.value)
     assert not (tmp_path / "save" / "summary.json").exists()
     assert not (tmp_path / "x.flac").exists()
 
 
-def test_a_full_disk_is_noticed_before(data, tmp_path, monkeypatch):
+def test_a_full_disk_is_noticed_before_unpacking(data, tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10, 9, 1))
-    with pytest.raises(ManifestError, match="unpacking 3 parquet files takes 0.0 GB"):
+    with pytest.raises(ManifestError, match="save: .* 3 .* 0.0 GB"):
         prepare.prepare_audioset(data, tmp_path / "save")
 
 

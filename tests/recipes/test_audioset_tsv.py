@@ -109,7 +109,7 @@ def test_a_relative_root_starts_at_the_data_folder(data, audio, tmp_path, root):
     assert row["wav"] == f"{expected}/eval/Yccc.wav"
 
 
-def test_a_root_that_is_gone_is_looked_for_below_the_data_folder(data, audio, tmp_path):
+def test_clips_of_a_root_that_is_gone_are_found_in_the_data_folder(data, audio, tmp_path):
     shutil.move(audio, data / "somewhere")
     prepare.prepare_audioset(data, tmp_path / "save")
     rows = read_csv(tmp_path / "save" / "balanced_train.csv")
@@ -131,7 +131,7 @@ def test_pretraining_needs_no_labels(data, tmp_path):
     assert [row["subset"] for row in skipped] == ["pretrain", "pretrain"]
 
 
-def test_valid_stands_for_eval(data, tmp_path):
+def test_valid_is_read_as_eval(data, tmp_path):
     (data / "eval.tsv").rename(data / "valid.tsv")
     (data / "eval.lbl").rename(data / "valid.lbl")
     prepare.prepare_audioset(data, tmp_path / "save")
@@ -145,7 +145,7 @@ def test_a_long_training_list_is_not_the_balanced_one(data, tmp_path, monkeypatc
     assert not (tmp_path / "save" / "balanced_train.csv").exists()
 
 
-def test_a_missing_line_of_the_lbl_leaves_its_clip_out(data, tmp_path):
+def test_a_clip_without_a_line_in_the_lbl_is_skipped(data, tmp_path):
     write_lbl(data / "train.lbl", {"Ybbb": "/m/2", "gone": "/m/1", "short": "/m/1"})
     prepare.prepare_audioset(data, tmp_path / "save")
     [row] = read_csv(tmp_path / "save" / "balanced_train.csv")
@@ -197,7 +197,7 @@ def empty_tsv(data):
     (data / "train.tsv").write_text("")
 
 
-def torn_tsv(data):
+def cut_tsv(data):
     with open(data / "train.tsv", "a") as file:
         file.write("Yeee.wav\n")
 
@@ -206,7 +206,7 @@ def hdf5(data):
     write_tsv(data / "train.tsv", data, ["10.h5/Yaaa.wav"])
 
 
-def torn_lbl(data):
+def cut_lbl(data):
     with open(data / "eval.lbl", "a") as file:
         file.write("Yeee\n")
 
@@ -222,18 +222,17 @@ def no_classes(data):
 @pytest.mark.parametrize(
     ("spoil", "fault"),
     [
-        (root_gone, "train.tsv: its folder '/no/such/root' does not exist here"),
-        (no_root, "train.tsv: line 1 is 'Yaaa.wav\t320000' instead of the folder"),
-        (empty_tsv, "train.tsv: line 1 is ''"),
-        (torn_tsv, "train.tsv: line 6 is 'Yeee.wav' instead of path<TAB>samples"),
-        (hdf5, "train.tsv: line 2 names a clip inside an HDF5 file"),
-        (torn_lbl, "eval.lbl: line 3 is 'Yeee' instead of id<TAB>label,label"),
-        (other_lbl, "eval.tsv: none of its clips has a line in eval.lbl"),
-        (no_classes, "class_labels_indices.csv: missing"),
+        (root_gone, "train.tsv: .*'/no/such/root'"),
+        (no_root, "train.tsv: line 1 .*'Yaaa.wav\t320000'"),
+        (empty_tsv, "train.tsv: line 1 .*''"),
+        (cut_tsv, "train.tsv: line 6 .*'Yeee.wav'"),
+        (hdf5, "train.tsv: line 2 .*HDF5"),
+        (cut_lbl, "eval.lbl: line 3 .*'Yeee'"),
+        (other_lbl, "eval.tsv: .*eval.lbl"),
+        (no_classes, "class_labels_indices.csv: "),
     ],
 )
-def test_bad_manifests_are_one_clear_line(data, tmp_path, spoil, fault):
+def test_malformed_manifests(data, tmp_path, spoil, fault):
     spoil(data)
-    with pytest.raises(ManifestError, match=fault) as error:
+    with pytest.raises(ManifestError, match=f"{tmp_path}.*{fault}"):
         prepare.prepare_audioset(data, tmp_path / "save")
-    assert "\n" not in str(error.value)
