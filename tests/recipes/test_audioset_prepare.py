@@ -162,7 +162,9 @@ def test_the_summary_counts(corpus, tmp_path):
     assert summary(tmp_path)["files_left_aside"] == aside
 
 
-def test_a_usable_file_is_preferred_to_an_unusable_one_of_the_same_clip(corpus, tmp_path):
+def test_a_usable_file_is_preferred_to_an_unusable_one_of_the_same_clip(
+    corpus, tmp_path
+):
     first, second = (corpus / "audio" / name / "ev1.wav" for name in ("eval", "zzz"))
     first.write_bytes(b"")
     prepare.prepare_audioset(corpus, tmp_path)

@@ -109,7 +109,9 @@ def test_a_relative_root_starts_at_the_data_folder(data, audio, tmp_path, root):
     assert row["wav"] == f"{expected}/eval/Yccc.wav"
 
 
-def test_clips_of_a_root_that_is_gone_are_found_in_the_data_folder(data, audio, tmp_path):
+def test_clips_of_a_root_that_is_gone_are_found_in_the_data_folder(
+    data, audio, tmp_path
+):
     shutil.move(audio, data / "somewhere")
     prepare.prepare_audioset(data, tmp_path / "save")
     rows = read_csv(tmp_path / "save" / "balanced_train.csv")
