@@ -1,8 +1,8 @@
 """A manifest of millions of rows in a few flat arrays.
 
-Python objects cost a forked data worker a copy of every page they lie in as soon as it
-reads them, since reading counts references: 0.8 GB a worker for the two million clips
-of AudioSet. Arrays are shared by all workers, and take a fifth of the memory.
+Reading a Python object counts a reference in it, which gives each forked data worker
+its own copy of every memory page with objects: 0.8 GB per worker for the two million
+clips of AudioSet. Arrays are shared by all workers and need a fifth of the memory.
 """
 
 from __future__ import annotations
@@ -18,16 +18,18 @@ import numpy as np
 from eat.data.manifest import COLUMNS
 from eat.errors import ManifestError
 
+_REMEDY = "run the corpus's prepare script again"
+
 
 class CompactStrings(Sequence[str]):
-    """Many strings as one block of bytes.
+    """Many strings in one block of bytes.
 
     Parameters
     ----------
-    block : bytes or bytearray
-        All strings in UTF-8, one after the other.
-    ends : numpy.ndarray
-        Where each ends, int64.
+    block
+        The concatenated strings, in UTF-8.
+    ends
+        Where each string ends, int64.
     """
 
     def __init__(self, block: bytes | bytearray, ends: np.ndarray) -> None:
@@ -42,7 +44,7 @@ class CompactStrings(Sequence[str]):
         return self.block[start : int(self.ends[index])].decode()
 
 
-class _Packer:
+class _Builder:
     """Collects strings."""
 
     def __init__(self) -> None:
@@ -52,47 +54,42 @@ class _Packer:
         self.block += text.encode()
         self.ends.append(len(self.block))
 
-    def packed(self) -> CompactStrings:
+    def build(self) -> CompactStrings:
         return CompactStrings(self.block, np.frombuffer(self.ends, np.int64))
 
 
 class CompactManifest:
-    """Ids, paths and labels of a manifest's clips.
+    """The ids, paths and joined label ids of the clips in a manifest.
 
     Parameters
     ----------
-    path : str or PathLike
-        CSV file as `eat.data.manifest.write_manifest` writes it; further columns are
-        left aside.
+    path
+        CSV file written by `eat.data.manifest.write_manifest`; further columns are
+        ignored.
 
     Attributes
     ----------
-    ids, wavs : CompactStrings
-        Name and path of each clip.
-    labels : CompactStrings
-        Label ids of each clip, joined by ``;``.
+    ids, wavs, labels
+        The columns ``ID``, ``wav`` and ``labels``.
 
     Raises
     ------
     ManifestError
         If the file is missing, has no clips, lacks a column, or a line is malformed or
-        names a clip again.
+        has the id of another.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        ids, wavs, labels, hashes = _Packer(), _Packer(), _Packer(), array("q")
+        ids, wavs, labels, hashes = _Builder(), _Builder(), _Builder(), array("q")
         for clip, wav, label_ids in _rows(Path(path)):
             ids.add(clip)
             wavs.add(wav)
             labels.add(label_ids)
             hashes.append(hash(clip))
         if not hashes:
-            raise ManifestError(
-                f"{path}: no clips in it (run the corpus's prepare script again)"
-            )
-        self.ids, self.wavs = ids.packed(), wavs.packed()
-        self.labels = labels.packed()
-        _refuse_doubles(path, self.ids, np.frombuffer(hashes, np.int64))
+            raise ManifestError(f"{path}: no clips in it ({_REMEDY})")
+        self.ids, self.wavs, self.labels = ids.build(), wavs.build(), labels.build()
+        _check_unique(path, self.ids, np.frombuffer(hashes, np.int64))
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -105,33 +102,26 @@ def _rows(path: Path) -> Iterator[tuple[str, str, str]]:
             reader = csv.reader(file, skipinitialspace=True)
             header = next(reader, [])
             if not set(COLUMNS) <= set(header):
-                raise ManifestError(
-                    f"{path}: lacks some of the columns {','.join(COLUMNS)} "
-                    "(run the corpus's prepare script again)"
-                )
+                columns = ",".join(COLUMNS)
+                raise ManifestError(f"{path}: needs the columns {columns} ({_REMEDY})")
             clip, wav, labels = map(header.index, ("ID", "wav", "labels"))
             for row in reader:
                 if len(row) != len(header):
                     raise ManifestError(
                         f"{path}: line {reader.line_num} has {len(row)} fields, not "
-                        f"{len(header)} (run the corpus's prepare script again)"
+                        f"{len(header)} ({_REMEDY})"
                     )
                 yield row[clip], row[wav], row[labels]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ManifestError(
-            f"{path}: cannot be read ({error}; run the corpus's prepare script)"
-        ) from None
+        raise ManifestError(f"{path}: cannot be read, {error} ({_REMEDY})") from None
 
 
-def _refuse_doubles(
+def _check_unique(
     path: str | os.PathLike[str], ids: CompactStrings, hashes: np.ndarray
 ) -> None:
-    """Raise if two clips have one id; hashes find them without a set of two million."""
+    """Raise if two clips have the same id; sorted hashes need less memory than sets."""
     order = np.argsort(hashes, kind="stable")
     same = np.flatnonzero(hashes[order[1:]] == hashes[order[:-1]])
     for one, other in zip(order[same], order[same + 1], strict=True):
         if ids[one] == ids[other]:
-            raise ManifestError(
-                f"{path}: the clip '{ids[one]}' stands in it twice "
-                "(run the corpus's prepare script again)"
-            )
+            raise ManifestError(f"{path}: clip '{ids[one]}' occurs twice ({_REMEDY})")

@@ -1,4 +1,4 @@
-"""From a manifest to padded batches: the dataset and its collate."""
+"""From a manifest to padded batches: the dataset and its collate function."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from eat.data.manifest import LabelSet
 from eat.data.shards import read_clip
 from eat.errors import AudioError, ClipError, ManifestError
 
-ATTEMPTS = 10  # clips that may fail one after the other
+MAX_ATTEMPTS = 10  # unreadable clips in a row
 MAX_WORKERS = 128
 
 
@@ -30,16 +30,16 @@ class Batch:
 
     Attributes
     ----------
-    ids : list of str
-        Names of the clips.
-    wav : Tensor
-        `[B, S]` float32, zero padded at the end.
-    lengths : Tensor
-        `[B]` int64, samples of each clip (exact, unlike SpeechBrain's shares).
-    target : Tensor, optional
+    ids
+        Ids of the clips.
+    wav
+        `[B, S]` float32, padded with zeros at the end.
+    lengths
+        `[B]` int64, number of samples (not relative lengths, as SpeechBrain's are).
+    target
         `[B, C]` float32 multi-hot labels.
-    failures : list of (str, str)
-        Clips that could not be read and for which others stand in, and why.
+    failures
+        Id and error of each unreadable clip for which another was substituted.
     """
 
     ids: list[str]
@@ -49,42 +49,22 @@ class Batch:
     failures: list[tuple[str, str]] = field(default_factory=list)
 
     def to(self, device: str | torch.device, non_blocking: bool = False) -> Batch:
-        """Return the batch with its tensors on a device.
-
-        With `non_blocking`, copies from pinned memory are not waited for.
-        """
-        return replace(
-            self,
-            wav=self.wav.to(device, non_blocking=non_blocking),
-            lengths=self.lengths.to(device, non_blocking=non_blocking),
-            target=None
-            if self.target is None
-            else self.target.to(device, non_blocking=non_blocking),
-        )
+        """Return the batch with its tensors on a device."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Batch:
-        """Return the batch in pinned memory; called by a loader with pin_memory."""
-        return replace(
-            self,
-            wav=self.wav.pin_memory(),
-            lengths=self.lengths.pin_memory(),
-            target=None if self.target is None else self.target.pin_memory(),
-        )
+        """Return the batch in pinned memory; a loader with `pin_memory` calls this."""
+        return self._map(Tensor.pin_memory)
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> Batch:
+        """Return the batch with a function applied to its tensors."""
+        target = None if self.target is None else function(self.target)
+        wav, lengths = function(self.wav), function(self.lengths)
+        return replace(self, wav=wav, lengths=lengths, target=target)
 
 
 def collate(items: list[dict]) -> Batch:
-    """Pad the items of `audio_dataset` to one batch.
-
-    Parameters
-    ----------
-    items : list of dict
-        Each with ``id``, ``sig`` `[S]` and, where labeled, ``target`` `[C]`.
-
-    Returns
-    -------
-    Batch
-        As long as its longest clip.
-    """
+    """Pad the items of a `ClipDataset` to the longest one and return the batch."""
     wavs = [item["sig"] for item in items]
     labeled = "target" in items[0]
     return Batch(
@@ -97,21 +77,21 @@ def collate(items: list[dict]) -> Batch:
 
 
 class ClipDataset(Dataset):
-    """The clips of a manifest: read, and replaced where they cannot be.
+    """The clips of a manifest; unreadable ones may be substituted by others.
 
     Parameters
     ----------
-    manifest : CompactManifest
+    manifest
         All clips.
-    data_root : str
-        Folder that stands for ``$data_root`` in their paths.
-    labels : LabelSet, optional
+    data_root
+        Folder that ``$data_root`` in their paths refers to.
+    labels
         Classes of the targets; None for items without targets.
-    read : callable
-        From a path to a waveform `[S]`.
-    replace : bool
-        Let another clip stand in for one that cannot be read, always the same one.
-    chosen : numpy.ndarray, optional
+    read
+        Function from a path to a waveform `[S]`.
+    replace
+        Substitute another clip for an unreadable one, always the same.
+    chosen
         Rows of the manifest, in order; all by default.
     """
 
@@ -130,14 +110,14 @@ class ClipDataset(Dataset):
         self.read = read
         self.replace = replace
         self.chosen = np.arange(len(manifest)) if chosen is None else chosen
-        # What each worker is reading, for the message when one dies or hangs.
+        # The clip that each worker is reading, for the error when one dies or hangs.
         self._reading = torch.full((MAX_WORKERS + 1,), -1).share_memory_()
 
     def __len__(self) -> int:
         return len(self.chosen)
 
     def id(self, index: int) -> str:
-        """Return the name of a clip."""
+        """Return the id of a clip."""
         return self.manifest.ids[self.chosen[index]]
 
     def labels(self, index: int) -> tuple[str, ...]:
@@ -150,12 +130,12 @@ class ClipDataset(Dataset):
         return ClipDataset(self.manifest, *settings, self.chosen[indices])
 
     def without_substitutes(self) -> ClipDataset:
-        """Return the dataset of these clips, none of which another may stand in for."""
+        """Return the dataset of these clips in which unreadable ones raise an error."""
         settings = (self.data_root, self.label_set, self.read)
         return ClipDataset(self.manifest, *settings, chosen=self.chosen)
 
     def fingerprint(self) -> str:
-        """Return the SHA-256 of the names and labels of the clips, in order."""
+        """Return the SHA-256 of the ids and labels of the clips, in order."""
         digest = hashlib.sha256(self.chosen.astype(np.int64).tobytes())
         for strings in (self.manifest.ids, self.manifest.labels):
             digest.update(strings.ends.tobytes())
@@ -163,7 +143,7 @@ class ClipDataset(Dataset):
         return digest.hexdigest()
 
     def clips_being_read(self) -> list[str]:
-        """Return the names of the clips that data workers are reading right now."""
+        """Return the ids of the clips that data workers are reading at the moment."""
         return [self.id(index) for index in self._reading[1:].tolist() if index >= 0]
 
     def __getitem__(self, index: int) -> dict[str, Any]:
@@ -172,11 +152,11 @@ class ClipDataset(Dataset):
         Raises
         ------
         AudioError
-            If it cannot be read and nothing may or can stand in for it.
+            If it cannot be read and is not substituted.
         ManifestError
             If it has a label that is not in the list.
         ClipError
-            If anything else goes wrong.
+            On any other error.
         """
         worker = get_worker_info()
         slot = 0 if worker is None else 1 + worker.id % MAX_WORKERS
@@ -191,9 +171,9 @@ class ClipDataset(Dataset):
                 failures.append((self.id(index), str(error)))
                 if not self.replace:
                     raise
-                if len(failures) == ATTEMPTS:
+                if len(failures) == MAX_ATTEMPTS:
                     raise AudioError(
-                        f"{error} ({ATTEMPTS} clips in a row cannot be read)"
+                        f"{error} ({MAX_ATTEMPTS} unreadable clips in a row)"
                     ) from None
             except ManifestError:
                 raise
@@ -215,7 +195,7 @@ class ClipDataset(Dataset):
 
 
 def _substitute(index: int, attempt: int, clips: int) -> int:
-    """Return which clip stands in for one; a function of nothing but the numbers."""
+    """Return the index of the substitute, a pure function of the arguments."""
     digest = hashlib.sha256(f"{index}/{attempt}".encode()).digest()
     return int.from_bytes(digest[:8], "big") % clips
 
@@ -228,67 +208,62 @@ def audio_dataset(
     sample_rate: int = 16000,
     replace: bool = False,
 ) -> ClipDataset:
-    """Make the dataset of a manifest.
+    """Return the dataset of a manifest.
 
     Parameters
     ----------
-    manifest : str or PathLike
-        CSV file as `eat.data.manifest.write_manifest` writes it.
-    data_root : str or PathLike
-        Folder that stands for ``$data_root`` in the manifest.
-    labels : LabelSet, optional
+    manifest
+        CSV file written by `eat.data.manifest.write_manifest`.
+    data_root
+        Folder that ``$data_root`` in the manifest refers to.
+    labels
         Classes of the targets; None for clips without targets (pre-training).
-    max_seconds : float
-        Clips are cut to their first seconds.
-    sample_rate : int
-        Rate of the waveforms, in Hz.
-    replace : bool
-        For training: a clip that cannot be read does not stop it, another one stands
-        in, and the batch says so. Otherwise `eat.audio.io.AudioError` is raised.
+    max_seconds
+        Clips are truncated to this duration.
+    sample_rate
+        Sample rate of the waveforms, in Hz.
+    replace
+        For training: substitute another clip for an unreadable one, and record that in
+        the batch. Otherwise `AudioError` is raised.
 
     Returns
     -------
     ClipDataset
-        Items with ``id``, ``sig`` `[S]` float32 and, with labels, ``target`` `[C]`
-        float32.
+        Items with ``id``, ``sig`` `[S]` float32, ``failures`` and, with labels,
+        ``target`` `[C]` float32.
 
     Raises
     ------
     ManifestError
         If the manifest is missing, empty or malformed.
     """
-    # A partial of a module function, which a data worker can unpickle.
+    # A partial of a module-level function can be pickled for a data worker.
     read = partial(read_clip, sample_rate=sample_rate, max_seconds=max_seconds)
     rows = CompactManifest(manifest)
     return ClipDataset(rows, os.fspath(data_root), labels, read, replace)
 
 
 def hold_out(data: ClipDataset, share: float) -> tuple[ClipDataset, ClipDataset]:
-    """Split into (rest, held out): clips at even distances in the manifest.
+    """Split a dataset into (rest, held out), evenly spaced in the manifest.
 
     Parameters
     ----------
-    data : ClipDataset
+    data
         All clips.
-    share : float
-        How much to hold out, above 0 and up to 0.5; taken is every n-th clip, where n
-        is the whole number nearest to 1 / share.
-
-    Returns
-    -------
-    tuple of ClipDataset
-        The larger and the smaller part.
+    share
+        The share to hold out, above 0 and at most 0.5: every n-th clip, where n is
+        1 / share, rounded.
 
     Raises
     ------
     ManifestError
-        If the share is no such number, or there is only one clip.
+        If the share is out of range, or there is only one clip.
     """
     if not 0 < share <= 0.5:
-        raise ManifestError(f"held_out {share}: must lie above 0, up to 0.5")
+        raise ManifestError(f"held_out {share}: must be above 0 and at most 0.5")
     if len(data) < 2:
         raise ManifestError(
-            f"only 1 clip, {data.id(0)}: none can be held out (add recordings)"
+            f"{data.id(0)}: the only clip cannot be held out (add recordings)"
         )
     held = np.zeros(len(data), dtype=bool)
     held[:: round(1 / share)] = True

@@ -1,4 +1,4 @@
-"""Which clips make up an epoch: a pure function of (seed, epoch)."""
+"""Which clips form an epoch: a pure function of (seed, epoch)."""
 
 from __future__ import annotations
 
@@ -14,81 +14,78 @@ from torch.utils.data import Sampler
 
 from eat.errors import ManifestError
 
-_PIECE = 4096
+_CHUNK = 4096
 
 
 def _generator(seed: int, number: int) -> torch.Generator:
-    """Return the generator with this number in the seed's sequence."""
-    # SeedSequence mixes the pair, so that (0, 1) and (1, 0) have nothing in common.
+    """Return generator number `number` of a seed."""
+    # SeedSequence mixes the pair: the streams of (0, 1) and (1, 0) are unrelated.
     mixed = np.random.SeedSequence((seed, number)).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(mixed[0]))
 
 
-def _permutation(num_items: int, seed: int, number: int) -> Tensor:
-    """Return the permutation `[num_items]` with this number in the seed's sequence."""
-    return torch.randperm(num_items, generator=_generator(seed, number))
+class _EpochSampler(Sampler[int]):
+    """A sampler of `epoch_size` clips per epoch, which are numbered from 1."""
 
-
-class EpochSampler(Sampler[int]):
-    """Epochs of any size, walking on through successive shuffles of the corpus.
-
-    The shuffles of the corpus, one after the other, form an endless sequence; epoch e
-    is its e-th stretch of `epoch_size` indices. So an epoch may be shorter or longer
-    than the corpus, every clip is seen equally often (the counts never differ by more
-    than one), and nothing has to be saved to resume.
-
-    Parameters
-    ----------
-    num_items : int
-        Clips of the corpus.
-    epoch_size : int
-        Clips of an epoch.
-    seed : int
-        Seed of all shuffles, not negative.
-    """
-
-    def __init__(self, num_items: int, epoch_size: int, seed: int) -> None:
-        self.num_items = num_items
+    def __init__(self, epoch_size: int, seed: int) -> None:
         self.epoch_size = epoch_size
         self.seed = seed
         self.epoch = 1
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch; SpeechBrain calls it, counting from 1.
-
-        Parameters
-        ----------
-        epoch : int
-            Number of the epoch, 1 or more.
-        """
+        """Set the epoch, counted from 1; SpeechBrain calls this."""
         self.epoch = epoch
 
     def __len__(self) -> int:
         return self.epoch_size
 
+
+class EpochSampler(_EpochSampler):
+    """Epochs of any size, taken from successive shuffles of the corpus.
+
+    The shuffles of the corpus form an endless sequence; epoch e is its e-th segment of
+    `epoch_size` indices. An epoch may therefore be shorter or longer than the corpus,
+    all clips are seen equally often (counts differ by at most one), and resuming needs
+    no saved state.
+
+    Parameters
+    ----------
+    num_items
+        Number of clips in the corpus.
+    epoch_size
+        Number of clips in an epoch.
+    seed
+        Random seed, not negative.
+    """
+
+    def __init__(self, num_items: int, epoch_size: int, seed: int) -> None:
+        super().__init__(epoch_size, seed)
+        self.num_items = num_items
+
     def __iter__(self) -> Iterator[int]:
         position = (self.epoch - 1) * self.epoch_size
         end = position + self.epoch_size
         while position < end:
-            number, offset = divmod(position, self.num_items)
+            shuffle, offset = divmod(position, self.num_items)
             count = min(self.num_items - offset, end - position)
-            order = _permutation(self.num_items, self.seed, number)
-            # In pieces: two million Python integers take five times the memory.
-            for piece in order[offset : offset + count].split(_PIECE):
-                yield from piece.tolist()
+            generator = _generator(self.seed, shuffle)
+            order = torch.randperm(self.num_items, generator=generator)
+            # In chunks: two million Python integers need five times the memory.
+            for chunk in order[offset : offset + count].split(_CHUNK):
+                yield from chunk.tolist()
             position += count
 
 
 def balancing_weights(labels: Iterable[Sequence[str]]) -> Tensor:
-    """Weigh clips so that rare classes are drawn about as often as frequent ones.
+    """Return weights that make rare classes about as frequent as common ones.
 
-    The rule of Audio-MAE's ``gen_weight.py``, which EAT's fine-tuning on all of
-    AudioSet uses: ``w = sum over the clip's labels of 1000 / (count + 0.01)``, where
+    This is the rule of Audio-MAE's ``gen_weight.py``, which EAT's fine-tuning on
+    AudioSet-2M uses: ``w = sum over the clip's labels of 1000 / (count + 0.01)``, where
     count is the number of clips with that label.
 
     Parameters
     ----------
-    labels : iterable of sequences of str
+    labels
         Labels of each of the M clips.
 
     Returns
@@ -108,60 +105,44 @@ def balancing_weights(labels: Iterable[Sequence[str]]) -> Tensor:
     return torch.from_numpy(np.bincount(clips, shares[flat], minlength=len(sizes)))
 
 
-class WeightedSampler(Sampler[int]):
-    """Epochs of different clips, drawn with probability proportional to weights.
+class WeightedSampler(_EpochSampler):
+    """Epochs of distinct clips, drawn with probability proportional to weights.
 
-    Epoch e draws `draws` clips without replacement and yields the first `epoch_size`
-    of them; the draws of an epoch are a pure function of the seed and its number.
+    Epoch e draws `draws` clips without replacement and yields the first `epoch_size`.
 
     Parameters
     ----------
-    weights : Tensor
+    weights
         `[M]`, not negative, at most 2^24 clips; clips of weight 0 are never drawn.
-    draws : int
-        Clips to draw for an epoch; officially 200,000.
-    epoch_size : int
-        Clips of an epoch, at most `draws`: those that fill whole steps.
-    seed : int
-        Seed of all draws, not negative.
+    draws
+        Number of clips to draw for an epoch, 200,000 in the official code.
+    epoch_size
+        Number of clips in an epoch, at most `draws`: those that fill whole steps.
+    seed
+        Random seed, not negative.
 
     Raises
     ------
     ManifestError
-        If fewer clips have a positive weight than are to be drawn, or fewer are to be
-        drawn than an epoch has.
+        If `draws` is larger than the number of clips with a positive weight, or smaller
+        than `epoch_size`.
     """
 
     def __init__(self, weights: Tensor, draws: int, epoch_size: int, seed: int) -> None:
+        super().__init__(epoch_size, seed)
         possible = int((weights > 0).sum())
         if possible < draws:
             raise ManifestError(
-                f"weighted sampling: an epoch is to draw {draws} different clips and "
-                f"only {possible} have a positive weight (draw {possible} or fewer)"
+                f"weighted sampling: cannot draw {draws} distinct clips, as only "
+                f"{possible} have a positive weight (draw {possible} or fewer)"
             )
         if draws < epoch_size:
             raise ManifestError(
-                f"weighted sampling: an epoch has {epoch_size} clips and only {draws} "
-                "are drawn (draw more or make the epoch shorter)"
+                f"weighted sampling: an epoch has {epoch_size} clips, but only {draws} "
+                "are drawn (draw more or shorten the epoch)"
             )
         self.weights = weights
         self.draws = draws
-        self.epoch_size = epoch_size
-        self.seed = seed
-        self.epoch = 1
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch; SpeechBrain calls it, counting from 1.
-
-        Parameters
-        ----------
-        epoch : int
-            Number of the epoch, 1 or more.
-        """
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.epoch_size
 
     def __iter__(self) -> Iterator[int]:
         generator = _generator(self.seed, self.epoch)
@@ -170,20 +151,20 @@ class WeightedSampler(Sampler[int]):
 
 
 class RankBatches(Sampler[list[int]]):
-    """The batches of one of several processes, dealt out in turn.
+    """The batches of one rank, assigned to the ranks in turn.
 
-    Batch m of the epoch goes to process m modulo their number: a step of several
-    processes takes the batches that one process would accumulate in it, and each batch
-    holds the same clips in either case. Clips that fill no batch for all are left out.
+    Batch m of the epoch goes to rank m modulo the world size: together, the ranks
+    process in a step the batches that a single process would accumulate, with the same
+    clips in each batch. Clips that do not fill a batch on every rank are dropped.
 
     Parameters
     ----------
-    sampler : EpochSampler or WeightedSampler
-        The clips of an epoch, the same in all processes.
-    batch_size : int
-        Clips of a batch.
-    rank, world_size : int
-        Which process this is, of how many.
+    sampler
+        The clips of an epoch, the same on all ranks.
+    batch_size
+        Number of clips in a batch.
+    rank, world_size
+        This rank, and the number of ranks.
     """
 
     def __init__(
@@ -196,32 +177,20 @@ class RankBatches(Sampler[list[int]]):
         self._start = 0
 
     def start_from(self, batch: int) -> None:
-        """Leave out the first batches of this process, the next time only.
-
-        Parameters
-        ----------
-        batch : int
-            How many.
-        """
+        """Skip this many of the rank's batches, in the next iteration only."""
         self._start = batch
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch; SpeechBrain calls it, counting from 1.
-
-        Parameters
-        ----------
-        epoch : int
-            Number of the epoch, 1 or more.
-        """
+        """Set the epoch, counted from 1; SpeechBrain calls this."""
         self.sampler.set_epoch(epoch)
 
     def __len__(self) -> int:
         return len(self.sampler) // (self.batch_size * self.world_size)
 
     def __iter__(self) -> Iterator[list[int]]:
-        clips, every = iter(self.sampler), self.batch_size * self.world_size
+        clips, per_step = iter(self.sampler), self.batch_size * self.world_size
         batches, self._start = range(self._start, len(self)), 0
-        deque(islice(clips, batches.start * every), maxlen=0)  # drawn, not read
+        deque(islice(clips, batches.start * per_step), maxlen=0)  # drawn, not read
         start = self.rank * self.batch_size
         for _ in batches:
-            yield list(islice(clips, every))[start : start + self.batch_size]
+            yield list(islice(clips, per_step))[start : start + self.batch_size]

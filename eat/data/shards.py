@@ -1,10 +1,9 @@
 """Clips in tar shards, read by index.
 
-Millions of small files are more than most cluster storage bears; a shard holds
-thousands of clips in one. Its layout is WebDataset's: of each clip a sound file and a
-JSON file with a common name. Where that reads a shard from its beginning to its end, a
-manifest here holds the address of each clip, so that samplers, weights and the exact
-resume work as they do on files.
+Cluster storage copes badly with millions of small files; a shard has thousands of clips
+in one file. The layout is WebDataset's: each clip is an audio file and a JSON file with
+a common name. WebDataset reads shards sequentially; here a manifest has the address of
+each clip, so that samplers, weights and exact resume work as they do with files.
 """
 
 from __future__ import annotations
@@ -23,20 +22,20 @@ from eat.audio.io import decode_audio, read_audio
 from eat.errors import AudioError, AudioNotFoundError
 
 _ADDRESS = re.compile(r"(.+\.tar)::(\d+)\+(\d+):([0-9a-f]{8})")
-_OPEN_SHARDS = 256  # of each process
+_OPEN_SHARDS = 256  # per process
 
 
 class Address(NamedTuple):
-    """Where the sound of a clip lies; as text ``shard.tar::offset+size:crc32``.
+    """Where the audio of a clip is; as text ``shard.tar::offset+size:crc32``.
 
     Attributes
     ----------
-    shard : str
+    shard
         The tar file.
-    offset, size : int
+    offset, size
         First byte and number of bytes.
-    crc32 : int
-        Checksum of these bytes.
+    crc32
+        Checksum of the bytes.
     """
 
     shard: str
@@ -49,18 +48,7 @@ class Address(NamedTuple):
 
 
 def parse_address(text: str) -> Address | None:
-    """Read an address.
-
-    Parameters
-    ----------
-    text : str
-        From a manifest.
-
-    Returns
-    -------
-    Address or None
-        None if it is the path of a file of its own.
-    """
+    """Parse an address; return None for the path of an ordinary file."""
     match = _ADDRESS.fullmatch(text)
     if match is None:
         return None
@@ -70,13 +58,13 @@ def parse_address(text: str) -> Address | None:
 
 @lru_cache(maxsize=_OPEN_SHARDS)
 def _open(shard: str) -> FileIO:
-    """Open a shard; it is closed when it is the one not used for the longest time."""
+    """Open a shard; the least recently used ones are closed."""
     return open(shard, "rb", buffering=0)
 
 
 def _read(address: Address) -> bytes:
     try:
-        # At an offset: forked data workers share the descriptor and its position.
+        # Not seek and read: forked data workers share the file position.
         return os.pread(_open(address.shard).fileno(), address.size, address.offset)
     except OSError as error:
         if error.errno != errno.ESTALE:
@@ -86,24 +74,14 @@ def _read(address: Address) -> bytes:
 
 
 def read_member(address: Address) -> bytes:
-    """Read the bytes at an address and check them.
-
-    Parameters
-    ----------
-    address : Address
-        Where they are.
-
-    Returns
-    -------
-    bytes
-        A sound file.
+    """Read the audio file at an address and verify its checksum.
 
     Raises
     ------
     AudioNotFoundError
         If there is no such shard.
     AudioError
-        If it cannot be read, or the bytes are not what was written.
+        If it cannot be read, or the bytes have changed since they were written.
     """
     try:
         data = _read(address)
@@ -112,12 +90,12 @@ def read_member(address: Address) -> bytes:
     except OSError as error:
         raise AudioError(
             f"{address}: cannot be read, {error.strerror} "
-            "(check your rights and the disk)"
+            "(check the permissions and the disk)"
         ) from None
     if len(data) < address.size or zlib.crc32(data) != address.crc32:
         raise AudioError(
-            f"{address}: damaged or truncated since it was written (tools/"
-            "pack_shards.py --verify names all such shards; remove and pack them again)"
+            f"{address}: corrupt or truncated (tools/pack_shards.py --verify lists all "
+            "such shards; delete them and pack again)"
         )
     return data
 
@@ -125,21 +103,16 @@ def read_member(address: Address) -> bytes:
 def read_clip(
     path: str, sample_rate: int = 16000, max_seconds: float | None = None
 ) -> Tensor:
-    """Read a clip from a file of its own or from a shard.
+    """Read a clip from an audio file or a shard as a mono waveform `[S]` float32.
 
     Parameters
     ----------
-    path : str
-        Path of a sound file, or an address.
-    sample_rate : int
-        Rate of the result, in Hz.
-    max_seconds : float, optional
-        Keep the first seconds only.
-
-    Returns
-    -------
-    Tensor
-        `[S]` float32, mono.
+    path
+        Path of an audio file, or an address as text.
+    sample_rate
+        Sample rate of the result, in Hz.
+    max_seconds
+        Truncate the clip to this duration.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Data workers: how long to wait for them, and what to say when they fail."""
+"""Data workers: how long to wait for them, and what to report when they fail."""
 
 from __future__ import annotations
 
@@ -11,22 +11,19 @@ from torch.utils.data import Dataset
 from eat.data.dataset import ClipDataset
 from eat.errors import ExperimentError
 
-WORKER_TIMEOUT = 600  # seconds to wait for a batch before a data worker counts as hung
+WORKER_TIMEOUT = 600  # seconds to wait for a batch
 
 
 def timeout(num_workers: int) -> int:
-    """The loader's ``timeout``: without workers there is none."""
+    """Return the ``timeout`` of a loader, which must be 0 without workers."""
     return WORKER_TIMEOUT if num_workers else 0
 
 
 @contextmanager
 def worker_errors(*datasets: Dataset | None) -> Iterator[None]:
-    """Name the clips at which data workers died or hang.
+    """Replace a loader's error by an `ExperimentError` that names the clips being read.
 
-    Raises
-    ------
-    ExperimentError
-        In place of the loader's error.
+    This is for data workers that died or hang.
     """
     try:
         yield
@@ -36,6 +33,6 @@ def worker_errors(*datasets: Dataset | None) -> Iterator[None]:
         reading = [d.clips_being_read() for d in datasets if isinstance(d, ClipDataset)]
         clips = ", ".join(chain.from_iterable(reading)) or "unknown"
         raise ExperimentError(
-            f"{str(error).splitlines()[0]} (clips being read: {clips}; memory full, or "
-            "storage that hangs? the same command goes on)"
+            f"{str(error).splitlines()[0]} (clips being read: {clips}; check memory "
+            "and storage, then re-run the same command to resume)"
         ) from error

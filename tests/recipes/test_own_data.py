@@ -195,9 +195,8 @@ def test_odd_recordings_all_the_way(run_recipe, odd, tmp_path, capsys):
 def test_one_recording_is_too_few(run_recipe, recordings, tmp_path):
     for path in sorted(recordings.rglob("*.wav"))[1:]:
         path.unlink()
-    with pytest.raises(ManifestError, match="only 1 clip, day0/0") as error:
+    with pytest.raises(ManifestError, match="^day0/0: "):
         run_recipe("AudioSet", "pretrain_mini", recordings, tmp_path / "r", *PRETRAIN)
-    assert "\n" not in str(error.value)
 
 
 def test_no_such_corpus(run_recipe, recordings, tmp_path):

@@ -1,4 +1,4 @@
-"""A packed manifest holds what the CSV file says, in little memory."""
+"""A compact manifest has the content of the CSV file, in little memory."""
 
 import json
 import os
@@ -27,18 +27,18 @@ def test_rows_are_those_of_the_file(tmp_path):
         ManifestRow("日本", 2.0, "/elsewhere/c.wav"),
         ManifestRow("c", 3.0, "c.wav", ("/m/1", "/m/2")),
     ]
-    packed = CompactManifest(write(tmp_path / "m.csv", rows))
-    assert len(packed) == 3
-    assert list(packed.ids) == ["a", "日本", "c"]
+    compact = CompactManifest(write(tmp_path / "m.csv", rows))
+    assert len(compact) == 3
+    assert list(compact.ids) == ["a", "日本", "c"]
     wavs = ["$data_root/audio/ä, b.wav", "/elsewhere/c.wav", "$data_root/c.wav"]
-    assert list(packed.wavs) == wavs
-    assert list(packed.labels) == ["/m/1;/m/2", "", "/m/1;/m/2"]
+    assert list(compact.wavs) == wavs
+    assert list(compact.labels) == ["/m/1;/m/2", "", "/m/1;/m/2"]
 
 
-def test_columns_may_stand_in_any_order(tmp_path):
+def test_columns_may_be_in_any_order(tmp_path):
     (tmp_path / "m.csv").write_text("labels,more,wav,ID,duration\nx,?,w.wav,a,1\n")
-    packed = CompactManifest(tmp_path / "m.csv")
-    assert (packed.ids[0], packed.wavs[0], packed.labels[0]) == ("a", "w.wav", "x")
+    compact = CompactManifest(tmp_path / "m.csv")
+    assert (compact.ids[0], compact.wavs[0], compact.labels[0]) == ("a", "w.wav", "x")
 
 
 def test_strings_of_any_length():
@@ -48,11 +48,11 @@ def test_strings_of_any_length():
     assert list(CompactStrings(block, ends)) == texts
 
 
-def test_doubles_are_found_among_many(tmp_path):
+def test_duplicate_ids_are_found_among_many(tmp_path):
     rows = [ManifestRow(f"clip{i}", 1.0, f"{i}.wav") for i in range(5000)]
     CompactManifest(write(tmp_path / "m.csv", rows))
     rows[4321] = rows[1234]
-    with pytest.raises(ManifestError, match="'clip1234' stands in it twice"):
+    with pytest.raises(ManifestError, match="m.csv: .*'clip1234'"):
         CompactManifest(write(tmp_path / "m.csv", rows))
 
 
@@ -68,13 +68,13 @@ def measure(rows):
     return json.loads(answer.stdout)["ours"]
 
 
-def test_a_hundred_thousand_rows_take_little(tmp_path):
-    figures = measure(100_000)
-    assert figures["memory_mb"] < 40 and figures["worker_mb"] < 20
+def test_memory_of_a_hundred_thousand_rows(tmp_path):
+    metrics = measure(100_000)
+    assert metrics["memory_mb"] < 40 and metrics["worker_mb"] < 20
 
 
 @pytest.mark.slow
-def test_two_million_rows_take_little(tmp_path):
-    figures = measure(2_000_000)
-    assert figures["memory_mb"] < 300 and figures["worker_mb"] < 50
-    assert figures["seconds"] < 30
+def test_memory_of_two_million_rows(tmp_path):
+    metrics = measure(2_000_000)
+    assert metrics["memory_mb"] < 300 and metrics["worker_mb"] < 50
+    assert metrics["seconds"] < 30

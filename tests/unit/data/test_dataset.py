@@ -1,4 +1,5 @@
 import pickle
+import re
 import time
 
 import numpy as np
@@ -34,7 +35,7 @@ def corpus(tmp_path):
     return tmp_path
 
 
-def test_items_hold_the_waveform_cut_and_the_target(corpus):
+def test_items_have_the_truncated_waveform_and_the_target(corpus):
     dataset = audio_dataset(corpus / "m.csv", corpus, LABELS, max_seconds=1.5)
     items = [dataset[index] for index in range(len(dataset))]
     assert [item["id"] for item in items] == ["a", "b", "c"]
@@ -105,28 +106,24 @@ def test_speechbrain_loader_with_workers_gives_our_batches(corpus):
         "ID,wav\na,$data_root/a.wav\n",
     ],
 )
-def test_an_empty_or_foreign_manifest_is_one_clear_line(tmp_path, content):
+def test_an_empty_or_foreign_manifest(tmp_path, content):
     path = tmp_path / "m.csv"
     path.write_text(content)
-    with pytest.raises(ManifestError, match="prepare script") as error:
+    with pytest.raises(ManifestError, match=re.escape(f"{path}: ")) as error:
         audio_dataset(path, tmp_path, None, max_seconds=1)
-    assert str(error.value).startswith((f"{path}: no clips", f"{path}: lacks some"))
     assert "\n" not in str(error.value)
 
 
-def test_a_missing_manifest_is_one_clear_line(tmp_path):
-    with pytest.raises(ManifestError, match="m.csv: cannot be read"):
+def test_a_missing_manifest(tmp_path):
+    with pytest.raises(ManifestError, match="m.csv: "):
         audio_dataset(tmp_path / "m.csv", tmp_path, None, max_seconds=1)
 
 
 @pytest.mark.parametrize(
     ("rows", "fault"),
     [
-        (
-            "a,1.0,$data_root/a.wav,\na,1.0,$data_root/b.wav,\n",
-            "'a' stands in it twice",
-        ),
-        ("a,1.0\n", "m.csv: line 2 has 2 fields, not 4"),
+        ("a,1.0,$data_root/a.wav,\na,1.0,$data_root/b.wav,\n", "m.csv: .*'a'"),
+        ("a,1.0\n", "m.csv: line 2 .*2 .*4"),
     ],
 )
 def test_a_malformed_manifest_is_named(tmp_path, rows, fault):
@@ -139,59 +136,59 @@ def test_a_malformed_manifest_is_named(tmp_path, rows, fault):
 def test_unreadable_audio_is_named(corpus):
     (corpus / "audio" / "b.wav").write_text("no audio")
     dataset = audio_dataset(corpus / "m.csv", corpus, LABELS, max_seconds=1)
-    with pytest.raises(AudioError, match="audio/b.wav: not readable"):
+    with pytest.raises(AudioError, match="audio/b.wav: "):
         dataset[1]
 
 
 @pytest.fixture
-def damaged(corpus):
-    """The three clips, the second without its audio, and others stand in."""
+def unreadable(corpus):
+    """The three clips, the second unreadable and to be substituted."""
     (corpus / "audio" / "b.wav").write_text("no audio")
     return audio_dataset(corpus / "m.csv", corpus, LABELS, 1, replace=True)
 
 
-def test_another_clip_stands_in_for_a_damaged_one(damaged):
-    item = damaged[1]
-    assert item["id"] in "ac" and torch.equal(damaged[1]["sig"], item["sig"])
+def test_another_clip_is_substituted_for_an_unreadable_one(unreadable):
+    item = unreadable[1]
+    assert item["id"] in "ac" and torch.equal(unreadable[1]["sig"], item["sig"])
     ((clip, reason), *_) = item["failures"]
-    assert clip == "b" and "audio/b.wav: not readable" in reason
-    whole = damaged["abc".index(item["id"])]
+    assert clip == "b" and "audio/b.wav: " in reason
+    whole = unreadable["abc".index(item["id"])]
     assert torch.equal(item["target"], whole["target"]) and whole["failures"] == []
-    batch = collate([damaged[0], damaged[1]])
+    batch = collate([unreadable[0], unreadable[1]])
     assert batch.failures == item["failures"] and batch.ids == ["a", item["id"]]
 
 
-def test_nothing_stands_in_where_all_is_damaged(corpus):
+def test_no_substitute_if_all_clips_are_unreadable(corpus):
     for name in "abc":
         (corpus / "audio" / f"{name}.wav").write_text("no audio")
     data = audio_dataset(corpus / "m.csv", corpus, LABELS, 1, replace=True)
-    with pytest.raises(AudioError, match="10 clips in a row cannot be read"):
+    with pytest.raises(AudioError, match="audio/[abc].wav: .*10 "):
         data[0]
 
 
-def test_a_subset_keeps_order_labels_and_settings(damaged):
-    part = damaged.subset(np.array([2, 1]))
+def test_a_subset_keeps_order_labels_and_settings(unreadable):
+    part = unreadable.subset(np.array([2, 1]))
     assert [part.id(i) for i in range(len(part))] == ["c", "b"]
     assert part.labels(0) == ("/m/2",) and part.labels(1) == ()
     assert part[0]["id"] == "c" and part[1]["failures"]
 
 
-def test_of_strict_clips_none_is_replaced(damaged):
-    rest, held = hold_out(damaged, 0.5)
+def test_without_substitutes_an_unreadable_clip_is_an_error(unreadable):
+    rest, held = hold_out(unreadable, 0.5)
     assert rest.replace and not held.without_substitutes().replace
     assert [item["id"] for item in held.without_substitutes()] == ["a", "c"]
-    with pytest.raises(AudioError, match="audio/b.wav: not readable"):
+    with pytest.raises(AudioError, match="audio/b.wav: "):
         rest.without_substitutes()[0]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_what_nobody_foresaw_names_the_clip(corpus, workers):
+def test_an_unexpected_error_names_the_clip(corpus, workers):
     data = audio_dataset(corpus / "m.csv", corpus, None, 1, replace=True)
     data.read = out_of_memory
     loader = torch.utils.data.DataLoader(data, num_workers=workers, collate_fn=collate)
-    with pytest.raises(ClipError) as told:
+    with pytest.raises(ClipError) as error:
         list(loader)
-    last = str(told.value).strip().splitlines()[-1]
+    last = str(error.value).strip().splitlines()[-1]
     assert last.endswith("clip a: MemoryError, no room for it")
 
 
@@ -219,7 +216,7 @@ def hang(path):
 def test_a_label_outside_the_list_names_the_file(corpus):
     few = LabelSet(("/m/1", "/m/3"), ("A", "C"))
     dataset = audio_dataset(corpus / "m.csv", corpus, few, max_seconds=1)
-    with pytest.raises(ManifestError, match="audio/c.wav: label '/m/2'"):
+    with pytest.raises(ManifestError, match="audio/c.wav: .*'/m/2'"):
         dataset[2]
 
 
@@ -249,7 +246,7 @@ def test_hold_out_takes_every_nth(many, share, expected):
     assert len(many) == 23  # as it was
 
 
-def test_parts_read_what_the_whole_reads(corpus):
+def test_parts_read_the_same_clips(corpus):
     data = audio_dataset(corpus / "m.csv", corpus, LABELS, max_seconds=1)
     rest, held = hold_out(data, 0.5)
     assert [item["id"] for item in held] == ["a", "c"]
@@ -258,14 +255,13 @@ def test_parts_read_what_the_whole_reads(corpus):
 
 
 @pytest.mark.parametrize("share", [0, -0.1, 0.6, 1, float("nan")])
-def test_no_such_share(many, share):
-    with pytest.raises(ManifestError, match="must lie above 0, up to 0.5"):
+def test_a_share_out_of_range(many, share):
+    with pytest.raises(ManifestError, match=f"held_out {share}: "):
         hold_out(many, share)
 
 
 def test_one_clip_cannot_be_split(tmp_path):
     write_manifest(tmp_path / "m.csv", [ManifestRow("a", 1.0, "a.wav")])
     data = audio_dataset(tmp_path / "m.csv", tmp_path, None, max_seconds=1)
-    with pytest.raises(ManifestError, match="only 1 clip") as error:
+    with pytest.raises(ManifestError, match="^a: "):
         hold_out(data, 0.1)
-    assert "\n" not in str(error.value)

@@ -2,7 +2,13 @@ import pytest
 import torch
 from speechbrain.dataio.dataio import load_data_csv
 
-from eat.data.manifest import LabelSet, ManifestRow, read_labels, write_manifest
+from eat.data.manifest import (
+    LabelSet,
+    ManifestRow,
+    read_labels,
+    write_labels,
+    write_manifest,
+)
 from eat.errors import ManifestError
 
 ROWS = [
@@ -11,7 +17,7 @@ ROWS = [
 ]
 
 
-def test_speechbrain_reads_what_we_write(tmp_path):
+def test_speechbrain_reads_our_manifests(tmp_path):
     write_manifest(tmp_path / "m.csv", ROWS)
     assert load_data_csv(tmp_path / "m.csv", {"data_root": "/corpus"}) == {
         "a": {"duration": 10.0, "wav": "/corpus/audio/a.wav", "labels": "/m/1;/t/2"},
@@ -63,7 +69,7 @@ def test_official_label_list_is_read(tmp_path):
     assert "/m/0" not in labels
 
 
-def test_a_label_list_may_lack_the_column_names(tmp_path):
+def test_a_label_list_may_lack_the_header(tmp_path):
     text = '0,/m/09x0r,"Speech"\n1,/m/05zppz,"Male speech, man speaking"\n'
     bare = read_labels(label_file(tmp_path, text))
     assert bare == read_labels(label_file(tmp_path, "index,mid,display_name\n" + text))
@@ -73,29 +79,30 @@ def test_a_label_list_may_lack_the_column_names(tmp_path):
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("", "not a label list"),
-        ("index,mid,display_name\n", "not a label list"),
-        ("id,start,end\n0,/m/1,Speech\n", "not a label list"),
-        (
-            "index,mid,display_name\n0,/m/1,A\n2,/m/2,B\n",
-            r"line 3 is .* \(expected index 1",
-        ),
-        ("0,/m/1,A\n2,/m/2,B\n", r"line 2 is .* \(expected index 1"),
-        ("1,/m/1,A\n2,/m/2,B\n", "not a label list"),
+        ("", "index,mid,display_name"),
+        ("index,mid,display_name\n", "index,mid,display_name"),
+        ("id,start,end\n0,/m/1,Speech\n", "index,mid,display_name"),
+        ("index,mid,display_name\n0,/m/1,A\n2,/m/2,B\n", "line 3 .*index 1"),
+        ("0,/m/1,A\n2,/m/2,B\n", "line 2 .*index 1"),
+        ("1,/m/1,A\n2,/m/2,B\n", "index,mid,display_name"),
         ("index,mid,display_name\n0,/m/1\n", "line 2"),
-        ("index,mid,display_name\n0,/m/1,A\n1,/m/1,B\n", "stands twice"),
+        ("index,mid,display_name\n0,/m/1,A\n1,/m/1,B\n", "twice"),
     ],
 )
-def test_a_bad_label_list_is_one_clear_line(tmp_path, text, fault):
+def test_a_malformed_label_list(tmp_path, text, fault):
     path = label_file(tmp_path, text)
-    with pytest.raises(ManifestError, match=fault) as error:
+    with pytest.raises(ManifestError, match=f"^{path}: .*{fault}"):
         read_labels(path)
-    assert str(error.value).startswith(f"{path}: ")
-    assert "\n" not in str(error.value)
 
 
-def test_a_missing_label_list_is_one_clear_line(tmp_path):
-    with pytest.raises(ManifestError, match="No such file"):
+def test_a_written_label_list_is_read(tmp_path):
+    labels = LabelSet(("/m/1", "/m/2"), ('Male, "man"', "Straße"))
+    write_labels(tmp_path / "labels.csv", labels)
+    assert read_labels(tmp_path / "labels.csv") == labels
+
+
+def test_a_missing_label_list(tmp_path):
+    with pytest.raises(ManifestError, match="labels.csv: "):
         read_labels(tmp_path / "labels.csv")
 
 
@@ -108,5 +115,5 @@ def test_labels_become_multi_hot():
 
 def test_a_label_outside_the_list_names_the_clip():
     labels = LabelSet(("x", "y"), ("X", "Y"))
-    with pytest.raises(ManifestError, match="^clip7.wav: label 'w' .* 2 labels"):
+    with pytest.raises(ManifestError, match="^clip7.wav: .*'w' .* 2 "):
         labels.encode("x;w", "clip7.wav")
