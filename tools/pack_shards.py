@@ -5,10 +5,10 @@
                                 [--workers N] [--part 1/1]
     python tools/pack_shards.py --verify --output DIR
 
-Each sound file is packed once, as 16 kHz mono FLAC, however many of the manifests name
-it. When all shards are there a manifest of addresses is written for each given one.
-The same command goes on where an earlier one was interrupted. On many machines: the
-same command with --part 1/16, --part 2/16 and so on.
+Each audio file is packed once, as 16 kHz mono FLAC, even if several manifests list it.
+When all shards are complete, a manifest of shard addresses is written for each of the
+given ones. Re-run the same command to resume. To use many machines, run the same
+command on each with --part 1/16, --part 2/16 and so on.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from eat.data.prepare import make_save_folder
 from eat.data.shard_writer import (
     ClipUnion,
     ShardTask,
-    damaged_shards,
+    corrupt_shards,
     is_packed,
     missing_shards,
     pack_shard,
@@ -43,13 +43,14 @@ from eat.errors import ManifestError
 
 
 def _part(text: str) -> tuple[int, int]:
-    part, parts = map(int, text.split("/"))
+    """Parse ``i/N``."""
+    try:
+        part, parts = map(int, text.split("/"))
+    except ValueError:
+        part = parts = 0
     if not 1 <= part <= parts:
-        raise ValueError
+        raise argparse.ArgumentTypeError(f"'{text}' is not one of 1/N to N/N")
     return part, parts
-
-
-_part.__name__ = "part, 1/16 to 16/16,"  # argparse says: invalid ... value
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -57,52 +58,58 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("manifests", nargs="*", type=Path, metavar="MANIFEST")
-    parser.add_argument("--data_folder", help="folder of the recordings")
-    parser.add_argument("--output", type=Path, required=True, help="folder for shards")
+    parser.add_argument("--data_folder", help="corpus folder")
+    parser.add_argument(
+        "--output", type=Path, required=True, help="folder for the shards"
+    )
     parser.add_argument("--clips_per_shard", type=int, default=1000)
-    parser.add_argument("--max_seconds", type=float, help="cut longer clips")
-    parser.add_argument("--workers", type=int, default=os.cpu_count())
-    parser.add_argument("--part", type=_part, default=(1, 1), help="of a job array")
-    parser.add_argument("--verify", action="store_true", help="compare checksums")
+    parser.add_argument("--max_seconds", type=float, help="truncate longer clips")
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count(), help="number of processes"
+    )
+    parser.add_argument(
+        "--part", type=_part, default=(1, 1), help="process part i of N", metavar="i/N"
+    )
+    parser.add_argument("--verify", action="store_true", help="verify the checksums")
     options = parser.parse_args(argv)
     if not options.verify and not (options.manifests and options.data_folder):
         parser.error("give manifests and --data_folder, or --verify")
     return options
 
 
-def _begin_worker() -> None:
+def _init_worker() -> None:
     torch.set_num_threads(1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 
-def _end_with_parent() -> None:
-    """Or a worker whose main process was killed would live on."""
+def _exit_with_parent() -> None:
+    """Exit when the main process does, even if it was killed."""
     multiprocessing.parent_process().join()
     os._exit(1)
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Remove what killed processes of this machine were writing."""
-    for path in folder.glob(f".shard-*.tar.{socket.gethostname()}-*.part"):
-        process = path.name.removesuffix(".part").rpartition("-")[2]
+    """Remove the temporary files of killed processes of this machine."""
+    for path in folder.glob(f".shard-*.tar.{socket.gethostname()}-*.tmp"):
+        process = path.stem.rpartition("-")[2]
         if not Path("/proc", process).exists():
             path.unlink(missing_ok=True)
 
 
 def pack_all(tasks: Iterable[ShardTask], clips: int, workers: int) -> None:
-    """Pack shards in parallel, with a progress bar; those that are there are kept."""
+    """Pack the shards that are not packed yet, in parallel, with a progress bar."""
     with (
-        # Not forked: torch's threads do not survive that.
+        # Spawned: torch's threads do not survive a fork.
         ProcessPoolExecutor(
             workers,
             multiprocessing.get_context("spawn"),
-            initializer=_begin_worker,
+            initializer=_init_worker,
         ) as pool,
         tqdm(total=clips, unit="clip", disable=None) as bar,
     ):
         running: dict[Future, int] = {}
 
-        def finish(at_most: int) -> None:
+        def wait_until(at_most: int) -> None:
             while len(running) > at_most:
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     bar.update(running.pop(future))
@@ -114,69 +121,65 @@ def pack_all(tasks: Iterable[ShardTask], clips: int, workers: int) -> None:
                     bar.update(len(task.clips))
                 else:
                     running[pool.submit(pack_shard, task)] = len(task.clips)
-                finish(at_most=2 * workers)  # not millions of clips in one queue
-            finish(at_most=0)
+                wait_until(at_most=2 * workers)  # not millions of clips in the queue
+            wait_until(at_most=0)
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
 
 
 def pack(options: argparse.Namespace) -> None:
-    """Pack this part; write the manifests if it was the last."""
+    """Pack one part; write the manifests if all parts are complete."""
     make_save_folder(options.output)
     _remove_leftovers(options.output)
-    sources = options.manifests
-    clips = ClipUnion(sources)
-    (part, parts), size = options.part, options.clips_per_shard
+    sources, (part, parts) = options.manifests, options.part
     if any(path.resolve().parent == options.output.resolve() for path in sources):
         raise ManifestError(
-            f"{options.output}: holds the manifests to be packed, which new ones would "
-            "replace (choose another --output)"
+            f"{options.output}: contains the manifests to pack, which would be "
+            "overwritten (choose another --output)"
         )
+    clips, size = ClipUnion(sources), options.clips_per_shard
 
     def tasks() -> Iterator[ShardTask]:
         folders = (options.output, options.data_folder)
         return shard_tasks(clips, *folders, size, options.max_seconds)
 
-    mine = sum(
+    clips_in_part = sum(
         min(size, len(clips) - first)
         for first in range((part - 1) * size, len(clips), parts * size)
     )
-    pack_all(islice(tasks(), part - 1, None, parts), mine, options.workers)
+    pack_all(islice(tasks(), part - 1, None, parts), clips_in_part, options.workers)
     if missing := missing_shards(tasks()):
-        print(f"part {part} of {parts} is packed, {missing} shards are missing")
+        print(f"part {part} of {parts} is complete; {missing} shards are missing")
         return
     skipped = write_manifests(clips, tasks(), sources, options.output)
     names = ", ".join(f"{name}.csv" for name in clips.names)
     print(f"{len(clips) - skipped} clips in {options.output}: {names}")
     if skipped:
-        print(f"{skipped} clips left out, see {options.output / 'skipped.csv'}")
+        print(f"{skipped} clips skipped, see {options.output / 'skipped.csv'}")
 
 
 def verify(folder: Path) -> None:
-    """Name the shards that are not as they were written."""
-    complaints = list(damaged_shards(folder))
-    for complaint in complaints:
-        print(complaint)
-    if complaints:
-        sys.exit(f"error: {len(complaints)} shards are damaged")
-    print("all shards are as they were written")
+    """Print the corrupt shards; exit with an error if there are any."""
+    faults = list(corrupt_shards(folder))
+    print("\n".join(faults) or "all shards are intact")
+    if faults:
+        sys.exit(f"error: {folder}: {len(faults)} corrupt shards")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Pack or verify; errors in one line."""
+    """Pack or verify; errors are one line."""
     options = _parse(argv)
+    remedy = "re-run the same command to resume"
     try:
         verify(options.output) if options.verify else pack(options)
     except ManifestError as error:
         sys.exit(f"error: {error}")
     except BrokenProcessPool:
-        sys.exit("error: a process died, memory full? (the same command goes on)")
+        sys.exit(f"error: a worker died, maybe out of memory ({remedy})")
     except OSError as error:
-        sys.exit(
-            f"error: {error.filename or options.output}: {error.strerror} "
-            "(mend it; the same command goes on)"
-        )
+        where = error.filename or options.output
+        sys.exit(f"error: {where}: {error.strerror} (fix this, then {remedy})")
 
 
 if __name__ == "__main__":

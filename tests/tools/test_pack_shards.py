@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 from pathlib import Path
 
@@ -19,8 +20,8 @@ OPTIONS = (
 ).split()
 
 
-class Here:
-    """Stands for a pool of processes, but works in this one."""
+class LocalPool:
+    """A process pool that works in this process."""
 
     def __init__(self, *options, **more):
         self.calls = []
@@ -53,7 +54,7 @@ def manifests(load_recipe, audioset, tmp_path):
 @pytest.fixture
 def call(manifests, audioset, tmp_path, monkeypatch):
     def run(output, *options):
-        monkeypatch.setattr(pack_shards, "ProcessPoolExecutor", Here)
+        monkeypatch.setattr(pack_shards, "ProcessPoolExecutor", LocalPool)
         size = ["--clips_per_shard", "7"]
         folders = ["--data_folder", str(audioset), "--output", str(tmp_path / output)]
         pack_shards.main([*map(str, manifests), *folders, *size, *options])
@@ -66,12 +67,11 @@ def content(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_parts_make_the_whole(call, capsys):
+def test_parts_equal_the_whole(call, capsys):
     whole = call("whole")
-    assert "48 clips in" in capsys.readouterr().out
+    assert capsys.readouterr().out.startswith("48 ")
     call("parts", "--part", "2/3")
-    said = capsys.readouterr().out
-    assert said == "part 2 of 3 is packed, 5 shards are missing\n"
+    assert re.findall(r"\d+", capsys.readouterr().out) == ["2", "3", "5"]
     assert not (whole.parent / "parts" / "eval.csv").exists()
     call("parts", "--part", "1/3")
     parts = call("parts", "--part", "3/3")
@@ -91,60 +91,60 @@ def test_second_call_packs_what_is_missing(call, monkeypatch):
     assert [task.number for task in packed] == [3] and content(output) == before
 
 
-def test_what_a_killed_process_left_goes(call, tmp_path):
+def test_temporary_files_of_killed_processes_are_removed(call, tmp_path):
     (tmp_path / "out").mkdir()
     host = socket.gethostname()
-    names = [f".shard-000000.tar.{host}-{2**22 + 1}.part"]  # above all process numbers
+    names = [f".shard-000000.tar.{host}-{2**22 + 1}.tmp"]  # above all process numbers
     names += [
-        f".shard-000099.tar.{host}-{os.getpid()}.part",
-        ".shard-000001.tar.elsewhere-1.part",
+        f".shard-000099.tar.{host}-{os.getpid()}.tmp",
+        ".shard-000001.tar.elsewhere-1.tmp",
     ]
     for name in names:
         (tmp_path / "out" / name).touch()
     output = call("out")
-    assert {path.name for path in output.glob(".*.part")} == set(names[1:])
+    assert {path.name for path in output.glob(".*.tmp")} == set(names[1:])
 
 
-def test_other_options_are_refused_in_one_line(call):
+def test_other_options_are_refused(call):
     output = call("out")
     before = content(output)
-    with pytest.raises(SystemExit, match="^error: .*was packed from other manifests"):
+    with pytest.raises(SystemExit, match="^error: .*shard-000000.tar: "):
         call("out", "--max_seconds", "1")
     assert content(output) == before
 
 
-def test_manifests_are_not_replaced(call):
-    with pytest.raises(SystemExit, match="^error: .*holds the manifests to be packed"):
+def test_manifests_are_not_overwritten(call):
+    with pytest.raises(SystemExit, match="^error: .*/manifests: .*--output"):
         call("manifests")
 
 
-def test_damage_is_named(call, capsys):
+def test_corrupt_shards_are_named(call, capsys):
     output = call("out")
     pack_shards.main(["--verify", "--output", str(output)])
-    assert capsys.readouterr().out.endswith("all shards are as they were written\n")
+    assert ".tar" not in capsys.readouterr().out.splitlines()[-1]
     (output / "shard-000001.tar").write_bytes(b"")
-    with pytest.raises(SystemExit, match="^error: 1 shards are damaged"):
+    with pytest.raises(SystemExit, match=f"^error: {output}: 1 "):
         pack_shards.main(["--verify", "--output", str(output)])
-    assert "shard-000001.tar: damaged or truncated" in capsys.readouterr().out
+    assert "shard-000001.tar: " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("part", ["0/3", "4/3", "1", "a/b"])
-def test_part_is_one_of_those_there_are(part, capsys):
+def test_invalid_part(part, capsys):
     with pytest.raises(SystemExit):
         pack_shards.main(["--output", "x", "--verify", "--part", part])
-    assert "invalid part, 1/16 to 16/16, value" in capsys.readouterr().err
+    assert f"--part: '{part}'" in capsys.readouterr().err
 
 
 @pytest.mark.slow
-def test_processes_pack_what_one_packs(manifests, audioset, tmp_path, call):
+def test_processes_pack_the_same_as_one(manifests, audioset, tmp_path, call):
     folders = ["--data_folder", str(audioset), "--clips_per_shard", "7"]
     output = ["--output", str(tmp_path / "two"), "--workers", "2"]
     pack_shards.main([*map(str, manifests), *folders, *output])
     assert content(tmp_path / "two") == content(call("one"))
 
 
-def test_run_on_shards_is_the_run_on_files(run_recipe, audioset, call, tmp_path):
-    """The mini corpus is of 16 kHz and 16 bit: nothing is lost in packing."""
+def test_a_run_on_shards_equals_the_run_on_files(run_recipe, audioset, call, tmp_path):
+    """The mini corpus has 16 kHz and 16 bits: packing it is lossless."""
     shards, runs = call("out"), []
     for data, more in (
         (audioset, ()),
