@@ -1,1 +1,1 @@
-"""Measurements by one command each: kills, millions of clips, manifests."""
+"""Benchmarks, one command each: kills, millions of clips, manifests."""

@@ -1,10 +1,10 @@
-"""Kill trainings at random moments, start them again, and compare bit for bit.
+"""Kill runs at random moments, resume them, and compare the results bit by bit.
 
     python tools/benchmarks/kills.py [--kills 32] [--seed 0] [--write FILE.json]
 
-Every setting is trained once without interruption, then again under SIGKILL, at random
-moments and while a checkpoint is being written. In the end weights, optimizer, logs and
-results must be the same to the last bit (fp32 on the CPU; times apart).
+Each setting is trained once without interruption and once with SIGKILL at random
+moments and while a checkpoint is being written. Weights, optimizer, logs and results
+must then be bit-identical, except for times (fp32 on the CPU).
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ import torch
 from safetensors.torch import load_file
 from tqdm import tqdm
 
+from eat.utils.files import write_json
+
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
 
@@ -40,14 +42,14 @@ COMMON = (
     "--ckpt_interval_steps 4 --device cpu --precision fp32 --eval_precision fp32 "
     "--noprogressbar --distributed_backend gloo"
 )
-TOLD = 30  # lines of a failed run's output
+OUTPUT_LINES = 30  # of a failed run
 TIMES = {"clips_per_second", "hours", "device_hours", "peak_memory_mb"}
-ABOUT = {"settings", "versions"}  # not what came of a run
+INPUTS = {"settings", "versions"}  # in results.json, but no results
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A way to train: YAML file, options, number of processes."""
+    """A training configuration: YAML file, options, number of processes."""
 
     yaml: str
     options: str = ""
@@ -55,19 +57,20 @@ class Setting:
 
     @property
     def name(self) -> str:
-        """For people."""
+        """Readable name."""
         words = [self.yaml.removesuffix("_mini.yaml"), *self.options.split()]
         return " ".join([*words, f"in {self.processes} process(es)"])
 
     def command(self, data: Path, run: Path) -> list[str]:
-        """The command line that starts and resumes it."""
-        launcher = ["-m", "torch.distributed.run", "--standalone"]
-        launcher += [f"--nproc_per_node={self.processes}"]
-        folders = ["--data_folder", str(data), "--output_folder", str(run)]
-        folders += ["--manifest_folder", str(data.parent / "manifests")]
-        script = ["train.py", f"hparams/{self.yaml}", *folders]
-        start = [*launcher * (self.processes > 1), *script]
-        return [sys.executable, *start, *COMMON.split(), *self.options.split()]
+        """Return the command line that starts and resumes a run."""
+        words = [sys.executable]
+        if self.processes > 1:
+            words += ["-m", "torch.distributed.run", "--standalone"]
+            words += [f"--nproc_per_node={self.processes}"]
+        words += ["train.py", f"hparams/{self.yaml}"]
+        words += ["--data_folder", str(data), "--output_folder", str(run)]
+        words += ["--manifest_folder", str(data.parent / "manifests")]
+        return [*words, *COMMON.split(), *self.options.split()]
 
 
 PRETRAIN = "--clones 2 --train_manifest pretrain --held_out 0.5"
@@ -91,7 +94,7 @@ SETTINGS = (
 
 
 def start(setting: Setting, data: Path, run: Path) -> subprocess.Popen:
-    """Start or resume a training in a process group of its own."""
+    """Start or resume a run in its own process group."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     run.mkdir(parents=True, exist_ok=True)
     with open(run / "output.txt", "a", encoding="utf-8") as output:
@@ -106,18 +109,18 @@ def start(setting: Setting, data: Path, run: Path) -> subprocess.Popen:
 
 
 def wait_to_kill(process: subprocess.Popen, run: Path, rng: random.Random) -> str:
-    """Wait for a random moment; returns what it was, empty if the run ended before."""
+    """Wait for a random moment and return which; empty if the run ended before."""
     in_checkpoint = rng.random() < 0.4
     seen = _size(run / "metrics.jsonl")
     deadline: float | None = None
     while process.poll() is None:
         if in_checkpoint:
             if any(run.glob("save/.partial-*")):
-                return "while a checkpoint was written"
+                return "while writing a checkpoint"
         elif deadline is None and _size(run / "metrics.jsonl") != seen:
-            deadline = time.monotonic() + rng.uniform(0, 1.0)  # it has begun to train
+            deadline = time.monotonic() + rng.uniform(0, 1.0)  # it is training
         elif deadline is not None and time.monotonic() > deadline:
-            return "while it trained"
+            return "while training"
         time.sleep(0.0005)
     return ""
 
@@ -129,12 +132,12 @@ def _size(path: Path) -> int:
 def train_under_kills(
     setting: Setting, data: Path, run: Path, kills: int, rng: random.Random
 ) -> list[str]:
-    """Train to the end, killed `kills` times at most; returns the moments.
+    """Train to the end, killing the run at most `kills` times; return the moments.
 
     Raises
     ------
     RuntimeError
-        If a training ends with an error.
+        If a run ends with an error.
     """
     moments: list[str] = []
     while True:
@@ -147,18 +150,17 @@ def train_under_kills(
             return moments
         if not moment:
             output = (run / "output.txt").read_text(encoding="utf-8", errors="replace")
-            told = "\n".join(output.splitlines()[-TOLD:])
-            raise RuntimeError(f"{setting.name}: failed, {run / 'output.txt'}:\n{told}")
+            end = "\n".join(output.splitlines()[-OUTPUT_LINES:])
+            raise RuntimeError(f"{setting.name}: failed, {run / 'output.txt'}:\n{end}")
 
 
 def kill_all(process: subprocess.Popen) -> None:
-    """Kill a training with its processes and data workers, and wait for their end.
+    """Kill a run with its ranks and data workers, and wait until they have exited.
 
-    A launcher gives each of its processes a session of its own: killing the launcher's
-    group would leave them at work.
+    Killing the launcher's process group is not enough: each rank has its own session.
     """
     launcher = psutil.Process(process.pid)
-    launcher.suspend()  # so that it starts no other meanwhile
+    launcher.suspend()  # so that it does not start others meanwhile
     family = [launcher, *launcher.children(recursive=True)]
     for member in family:
         with suppress(psutil.NoSuchProcess):
@@ -169,44 +171,39 @@ def kill_all(process: subprocess.Popen) -> None:
 
 
 def is_alive(process: psutil.Process) -> bool:
-    """Whether it still runs; one that ended and that nobody asked after does not."""
+    """Return whether a process is still running (a zombie is not)."""
     try:
         return process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
 
 
-def differences(whole: Path, killed: Path) -> Iterator[str]:
-    """What differs between two finished runs, times apart."""
+def differences(uninterrupted: Path, killed: Path) -> Iterator[str]:
+    """Yield what differs between two finished runs, except for times."""
+    runs = (uninterrupted, killed)
     for name in ("metrics.jsonl", "results.json"):
-        if _timeless(whole / name) != _timeless(killed / name):
+        ours, theirs = (_without_times(run / name) for run in runs)
+        if ours != theirs:
             yield name
-    if (whole / "train_log.txt").read_bytes() != (
-        killed / "train_log.txt"
-    ).read_bytes():
+    ours, theirs = ((run / "train_log.txt").read_bytes() for run in runs)
+    if ours != theirs:
         yield "train_log.txt"
-    ours, theirs = (
-        load_file(run / "model" / "model.safetensors") for run in (whole, killed)
-    )
+    ours, theirs = (load_file(run / "model" / "model.safetensors") for run in runs)
     yield from (f"model: {k}" for k in ours if not torch.equal(ours[k], theirs[k]))
-    ours, theirs = (_newest_optimizer(run) for run in (whole, killed))
+    ours, theirs = (_newest_optimizer(run) for run in runs)
     for index, state in ours["state"].items():
         for key, value in state.items():
             if not torch.equal(value, theirs["state"][index][key]):
                 yield f"optimizer: {key} of parameter {index}"
 
 
-def _timeless(path: Path) -> list[dict]:
-    """Records of a log or results file without times, folders and versions."""
+def _without_times(path: Path) -> list[dict]:
+    """Return the records of a log or results file without times and settings."""
     text = path.read_text(encoding="utf-8")
-    records = (
-        map(json.loads, text.splitlines())
-        if path.suffix == ".jsonl"
-        else [json.loads(text)]
-    )
-    kept = []
+    lines = text.splitlines() if path.suffix == ".jsonl" else [text]
+    records, kept = map(json.loads, lines), []
     for record in records:
-        record = {k: v for k, v in record.items() if k not in TIMES | ABOUT}
+        record = {k: v for k, v in record.items() if k not in TIMES | INPUTS}
         cost = record.get("cost", {})
         record["cost"] = {k: v for k, v in cost.items() if k not in TIMES}
         kept.append(record)
@@ -221,23 +218,27 @@ def _newest_optimizer(run: Path) -> dict:
 def try_setting(
     setting: Setting, data: Path, work: Path, kills: int, rng: random.Random
 ) -> dict[str, object]:
-    """Train with and without kills; returns the moments and what differs."""
-    whole, killed = work / "whole", work / "killed"
-    for run in (whole, killed):
+    """Train with and without kills; return the moments and the differences."""
+    uninterrupted, killed = work / "uninterrupted", work / "killed"
+    for run in (uninterrupted, killed):
         shutil.rmtree(run, ignore_errors=True)
-    train_under_kills(setting, data, whole, 0, rng)
+    train_under_kills(setting, data, uninterrupted, 0, rng)
     moments = train_under_kills(setting, data, killed, kills, rng)
-    found = list(differences(whole, killed))
+    found = list(differences(uninterrupted, killed))
     return {"setting": setting.name, "kills": moments, "differences": found}
 
 
 def main() -> None:
-    """Try all settings, print and write what came of them."""
+    """Try all settings; print and write the outcome."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--kills", type=int, default=32, help="over all settings")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument(
+        "--kills", type=int, default=32, help="number of kills over all settings"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="random seed of the moments"
+    )
     parser.add_argument("--write", type=Path, help="JSON file for the outcome")
     options = parser.parse_args()
     rng, outcomes = random.Random(options.seed), []
@@ -249,17 +250,15 @@ def main() -> None:
         write_audioset(load_bank(ROOT / "tools" / "bank"), data, 0, sizes, workers=2)
         for setting in tqdm(SETTINGS, unit="setting", disable=None):
             outcome = try_setting(setting, data, Path(folder), share, rng)
-            told = ", ".join(outcome["differences"]) or "the same to the last bit"
-            tqdm.write(f"{setting.name}: {len(outcome['kills'])} kills, {told}")
+            found = ", ".join(outcome["differences"]) or "bit-identical"
+            tqdm.write(f"{setting.name}: {len(outcome['kills'])} kills, {found}")
             outcomes.append(outcome)
     total = sum(len(outcome["kills"]) for outcome in outcomes)
     print(f"{total} kills in {len(outcomes)} settings")
     if options.write:
-        options.write.write_text(
-            json.dumps(outcomes, indent=1) + "\n", encoding="utf-8"
-        )
+        write_json(options.write, outcomes)
     if any(outcome["differences"] for outcome in outcomes):
-        sys.exit("kills: not all runs ended as if uninterrupted")
+        sys.exit("error: some resumed runs differ from the uninterrupted ones")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""What a manifest of millions of clips costs: ours, and SpeechBrain's own loader.
+"""Cost of a manifest of millions of clips: our loader and SpeechBrain's.
 
     python tools/benchmarks/manifest.py [--rows 2000000] [--json]
 
-Seconds to load, growth of the process at its peak, and what a forked data worker grows
-by as it reads 200,000 rows at random (memory of its own, from /proc: Linux only). Each
-loader has a process of its own.
+Measures the seconds to load, the growth of the process's peak memory, and the growth of
+a forked data worker's private memory while it reads 200,000 random rows (Linux only).
+Each loader runs in its own process.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ from eat.data.manifest import ManifestRow, write_manifest
 from eat.report.markdown import markdown_table
 
 READS = 200_000
-LOADERS = {"ours": "packed, ours", "speechbrain": "DynamicItemDataset, SpeechBrain"}
+LOADERS = {
+    "ours": "CompactManifest, ours",
+    "speechbrain": "DynamicItemDataset, SpeechBrain",
+}
 
 
 def write_clips(path: Path, rows: int) -> None:
@@ -47,7 +50,7 @@ def write_clips(path: Path, rows: int) -> None:
 
 
 def load_ours(path: Path) -> Callable[[int], object]:
-    """Load the manifest; returns a reader of rows."""
+    """Load the manifest; return a function that reads a row."""
     from eat.data.compact_manifest import CompactManifest
 
     rows = CompactManifest(path)
@@ -55,7 +58,7 @@ def load_ours(path: Path) -> Callable[[int], object]:
 
 
 def load_speechbrain(path: Path) -> Callable[[int], object]:
-    """Load the manifest as SpeechBrain's recipes do; returns a reader of rows."""
+    """Load the manifest as SpeechBrain does; return a function that reads a row."""
     from speechbrain.dataio.dataset import DynamicItemDataset
 
     data = DynamicItemDataset.from_csv(str(path), replacements={"data_root": "/data"})
@@ -64,19 +67,19 @@ def load_speechbrain(path: Path) -> Callable[[int], object]:
 
 
 def private_mb() -> float:
-    """Memory of this process that it shares with no other."""
+    """Return the private memory of this process, in MiB."""
     lines = Path("/proc/self/smaps_rollup").read_text(encoding="utf-8").splitlines()
     kib = sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
     return kib / 1024
 
 
 def peak_mb() -> float:
-    """Most memory this process has had."""
+    """Return the peak memory of this process, in MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def worker_growth(read: Callable[[int], object], rows: int) -> float:
-    """What a forked process grows by as it reads rows at random, in MiB."""
+    """Return the growth of a forked process that reads random rows, in MiB."""
     receive, send = os.pipe()
     if os.fork() == 0:
         rng, before = random.Random(1), private_mb()
@@ -89,9 +92,9 @@ def worker_growth(read: Callable[[int], object], rows: int) -> float:
 
 
 def measure(loader: str, path: Path, rows: int) -> dict[str, float]:
-    """Load in this process and read in a forked one."""
+    """Load the manifest in this process and read it in a forked one."""
     load = {"ours": load_ours, "speechbrain": load_speechbrain}[loader]
-    load(path.with_name("few.csv"))  # imports what it needs
+    load(path.with_name("few.csv"))  # so that imports are not measured
     before, started = peak_mb(), time.perf_counter()
     read = load(path)
     seconds = time.perf_counter() - started
@@ -103,12 +106,14 @@ def measure(loader: str, path: Path, rows: int) -> dict[str, float]:
 
 
 def main() -> None:
-    """Measure each loader in a fresh process and show the table."""
+    """Measure each loader in a new process and print a table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rows", type=int, default=2_000_000)
-    parser.add_argument("--json", action="store_true", help="print JSON, no table")
+    parser.add_argument(
+        "--json", action="store_true", help="print JSON instead of a table"
+    )
     parser.add_argument("--ours_only", action="store_true")
     parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -128,7 +133,7 @@ def main() -> None:
     if options.json:
         print(json.dumps(found))
         return
-    rows = [{"loader": LOADERS[name], **figures} for name, figures in found.items()]
+    rows = [{"loader": LOADERS[name], **metrics} for name, metrics in found.items()]
     print(markdown_table(rows, list(rows[0])))
 
 

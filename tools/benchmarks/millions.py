@@ -1,16 +1,16 @@
-"""Train on a corpus of two million clips that takes no space: start, memory, resume.
+"""Train on a simulated corpus of two million clips: start, memory, resume.
 
     python tools/benchmarks/millions.py [--clips 2000000] [--steps 1000]
                                       [--write FILE.json]
 
-The manifest names the clips of a few tar shards over and over, each time by another id.
-Two processes with two data workers each pre-train and fine-tune (weighted sampling) on
-it, with the mini settings; they are killed after half of the steps and started again.
-Shown are the seconds until the first steps of each start, and of every process the peak
-memory, and what that grew by over the last quarter of the steps. Above a minute, or
-LIMIT_MB of growth, the script fails. Linux only.
+The manifest lists the clips of a few tar shards many times, each time with another id.
+Two ranks with two data workers each pre-train and fine-tune (weighted sampling) on it,
+with the mini settings; they are killed after half of the steps and resumed. The script
+reports the seconds until the first steps after each start, and for every process the
+peak memory and its growth over the last quarter of the steps. It fails above
+LIMIT_SECONDS or LIMIT_MB of growth. Linux only.
 
-A data worker's memory rises over the first hundreds of steps, and then stays.
+A data worker's memory grows over the first hundreds of steps and then stays constant.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from tqdm import tqdm
 
 from eat.data.manifest import ManifestRow, write_manifest
 from eat.report.markdown import markdown_table
+from eat.utils.files import write_json
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -43,7 +44,7 @@ from mini_corpora.bank import load_bank  # noqa: E402
 
 CLIPS_ON_DISK = 400
 MANIFESTS = ("pretrain", "eval")
-LOG_INTERVAL, KEPT_EVERY = 10, 50  # steps
+LOG_INTERVAL, CKPT_INTERVAL = 10, 50  # steps
 POLL_SECONDS = 0.5
 LIMIT_SECONDS, LIMIT_MB = 60, 50
 COMMON = (
@@ -51,16 +52,16 @@ COMMON = (
     "--device cpu --precision fp32 --eval_precision fp32 --distributed_backend gloo "
     "--noprogressbar"
 )
-BATCH = 24  # of each of two processes
+BATCH = 24  # on each of two ranks
 TRAININGS = {
     "pre-training": ("pretrain_mini", "--clones 2"),
     "fine-tuning": ("finetune_mini", "--pretrained none"),
 }
-Memory = dict[str, list[tuple[int, float]]]  # step, peak in MiB; by process
+Memory = dict[str, list[tuple[int, float]]]  # (step, peak in MiB) by process
 
 
 def make_corpus(folder: Path, clips: int) -> Path:
-    """Write shards and a manifest of many clips; returns their folder."""
+    """Write shards and a manifest of many clips; return their folder."""
     corpus, manifests, shards = (folder / n for n in ("mini", "manifests", "shards"))
     corpus.mkdir()
     bank = load_bank(ROOT / "tools" / "bank")
@@ -77,9 +78,9 @@ def make_corpus(folder: Path, clips: int) -> Path:
         )
     path = shards / "pretrain.csv"
     with open(path, encoding="utf-8", newline="") as file:
-        held = list(csv.DictReader(file))
-    wavs = [row["wav"].removeprefix("$data_root/") for row in held]
-    labels = [tuple(row["labels"].split(";")) for row in held]
+        rows = list(csv.DictReader(file))
+    wavs = [row["wav"].removeprefix("$data_root/") for row in rows]
+    labels = [tuple(row["labels"].split(";")) for row in rows]
     many = islice(cycle(zip(wavs, labels, strict=True)), clips)
     write_manifest(
         path, (ManifestRow(f"Y{i:010d}", 2.56, *clip) for i, clip in enumerate(many))
@@ -88,24 +89,25 @@ def make_corpus(folder: Path, clips: int) -> Path:
 
 
 def command(training: str, shards: Path, run: Path, clips: int) -> list[str]:
-    """The command line that starts and resumes a training."""
+    """Return the command line that starts and resumes a run."""
     yaml, options = TRAININGS[training]
-    seen = clips // 2  # in an epoch
+    clips_per_epoch = clips // 2
     if training == "fine-tuning":
-        seen = min(seen, 200_000)
-        options += f" --weighted_draws {seen}"
+        clips_per_epoch = min(clips_per_epoch, 200_000)
+        options += f" --weighted_draws {clips_per_epoch}"
     launcher = "-m torch.distributed.run --standalone --nproc_per_node=2".split()
     folders = ["--data_folder", shards, "--manifest_folder", shards]
     script = [*launcher, "train.py", f"hparams/{yaml}.yaml", *folders]
-    steps = ["--steps_per_epoch", seen // (2 * BATCH), "--log_interval", LOG_INTERVAL]
-    kept = ["--output_folder", run, "--ckpt_interval_steps", KEPT_EVERY]
-    sizes = [*steps, *kept, "--batch_size", BATCH]
-    words = [sys.executable, *script, *sizes, *COMMON.split(), *options.split()]
+    steps_per_epoch = clips_per_epoch // (2 * BATCH)
+    sizes = ["--batch_size", BATCH, "--steps_per_epoch", steps_per_epoch]
+    intervals = ["--log_interval", LOG_INTERVAL, "--ckpt_interval_steps", CKPT_INTERVAL]
+    words = [sys.executable, *script, "--output_folder", run, *sizes, *intervals]
+    words += [*COMMON.split(), *options.split()]
     return [str(word) for word in words]
 
 
 def logged_steps(run: Path) -> list[int]:
-    """The steps in a run's log; 0 before the first."""
+    """Return the steps in a run's log; 0 before the first."""
     path = run / "metrics.jsonl"
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     complete = text[: text.rfind("\n") + 1].splitlines()
@@ -113,10 +115,10 @@ def logged_steps(run: Path) -> list[int]:
 
 
 def processes(launcher: psutil.Process) -> Iterator[tuple[str, psutil.Process]]:
-    """The processes that train and their data workers, by name."""
+    """Yield the ranks and their data workers with their names."""
     for process in launcher.children():
         with suppress(psutil.Error, KeyError):
-            name = f"process {process.environ()['RANK']}"
+            name = f"rank {process.environ()['RANK']}"
             yield name, process
             for worker in process.children():
                 yield f"{name}, data worker", worker
@@ -125,9 +127,9 @@ def processes(launcher: psutil.Process) -> Iterator[tuple[str, psutil.Process]]:
 def train_until(
     step: int, words: list[str], run: Path, memory: Memory
 ) -> tuple[float, int]:
-    """Train until a step is logged in a new log, then kill; watch the memory.
+    """Train until a step is in a new log, recording the memory, then kill the run.
 
-    Returns the seconds from the start to the first line of the log, and its step.
+    Return the seconds from the start to the first line of the log, and its step.
     """
     (run / "metrics.jsonl").write_text("")
     started, first = time.monotonic(), None
@@ -139,8 +141,8 @@ def train_until(
     try:
         while (steps := logged_steps(run))[-1] < step:
             if process.poll() is not None:
-                told = (run / "output.txt").read_text(encoding="utf-8")
-                raise RuntimeError(f"a training ended:\n{told[-2000:]}")
+                text = (run / "output.txt").read_text(encoding="utf-8")
+                raise RuntimeError(f"{run}: the run ended:\n{text[-2000:]}")
             if first is None and steps[0]:
                 first = time.monotonic() - started
             for name, member in processes(psutil.Process(process.pid)):
@@ -155,7 +157,7 @@ def train_until(
 
 
 def peak_mb(pid: int) -> float:
-    """The most memory that a process has had, by the kernel's own account."""
+    """Return the peak memory of a process as the kernel counts it, in MiB."""
     with suppress(OSError):
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
@@ -164,21 +166,22 @@ def peak_mb(pid: int) -> float:
 
 
 def growth(samples: list[tuple[int, float]], after: int) -> float:
-    """What a process's peak grew by after a step."""
+    """Return the growth of a process's peak memory after a step."""
     before = [peak for step, peak in samples if step <= after]
     return samples[-1][1] - before[-1]
 
 
 def simulate(training: str, shards: Path, run: Path, clips: int, steps: int) -> dict:
-    """Train, kill, resume; returns seconds and memory."""
+    """Train, kill and resume; return seconds and memory."""
     run.mkdir()
-    words, kept = command(training, shards, run, clips), steps // 2
-    begun, resumed = defaultdict(list), defaultdict(list)
-    # A little further than the checkpoint, so that it is there.
-    started, _ = train_until(kept + 2 * LOG_INTERVAL, words, run, begun)
-    going_on, step = train_until(steps, words, run, resumed)
-    if step != kept + LOG_INTERVAL:
-        raise RuntimeError(f"{training}: went on at step {step}, not after {kept}")
+    words, ckpt_step = command(training, shards, run, clips), steps // 2
+    started, resumed = defaultdict(list), defaultdict(list)
+    # A little further than the checkpoint, so that it is complete.
+    until = ckpt_step + 2 * LOG_INTERVAL
+    start_seconds, _ = train_until(until, words, run, started)
+    resume_seconds, step = train_until(steps, words, run, resumed)
+    if step != ckpt_step + LOG_INTERVAL:
+        raise RuntimeError(f"{training}: resumed at step {step}, not after {ckpt_step}")
     memory = [
         {
             "process": name.rsplit(" (", 1)[0],
@@ -186,34 +189,39 @@ def simulate(training: str, shards: Path, run: Path, clips: int, steps: int) -> 
             "growth_mb": round(growth(samples, after=steps * 3 // 4), 1),
         }
         for name, samples in sorted(resumed.items())
-        if samples[-1][0] >= steps - LOG_INTERVAL  # not one that ended while it began
+        if samples[-1][0] >= steps - LOG_INTERVAL  # not those that exited early
     ]
-    seconds = {"start_seconds": round(started, 1), "resume_seconds": round(going_on, 1)}
-    return {"training": training, "steps": steps, **seconds, "memory": memory}
+    return {
+        "training": training,
+        "steps": steps,
+        "start_seconds": round(start_seconds, 1),
+        "resume_seconds": round(resume_seconds, 1),
+        "memory": memory,
+    }
 
 
-def above_limits(figures: dict) -> Iterator[str]:
-    """What is not as it should be, a line each."""
-    name = figures["training"]
+def above_limits(metrics: dict) -> Iterator[str]:
+    """Yield one line for each exceeded limit."""
+    name = metrics["training"]
     for key in ("start_seconds", "resume_seconds"):
-        if figures[key] > LIMIT_SECONDS:
-            yield f"{name}: {key} {figures[key]}"
-    for row in figures["memory"]:
+        if metrics[key] > LIMIT_SECONDS:
+            yield f"{name}: {key} {metrics[key]}"
+    for row in metrics["memory"]:
         if row["growth_mb"] > LIMIT_MB:
             yield f"{name}: {row['process']} grew by {row['growth_mb']} MB"
 
 
 def main() -> None:
-    """Simulate both trainings, show the tables, write the figures."""
+    """Simulate both trainings; print tables and write the metrics."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--clips", type=int, default=2_000_000)
     parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument("--write", type=Path, help="JSON file for the figures")
+    parser.add_argument("--write", type=Path, help="JSON file for the metrics")
     options = parser.parse_args()
-    if options.steps % (2 * KEPT_EVERY):
-        parser.error(f"--steps: a multiple of {2 * KEPT_EVERY}")
+    if options.steps % (2 * CKPT_INTERVAL):
+        parser.error(f"--steps: must be a multiple of {2 * CKPT_INTERVAL}")
     with tempfile.TemporaryDirectory() as folder:
         shards = make_corpus(Path(folder), options.clips)
         sizes = options.clips, options.steps
@@ -221,14 +229,13 @@ def main() -> None:
             simulate(training, shards, Path(folder) / training, *sizes)
             for training in tqdm(TRAININGS, unit="training", disable=None)
         ]
-    for figures in found:
-        print("  ".join(f"{k} {v}" for k, v in figures.items() if k != "memory"))
-        print(markdown_table(figures["memory"], list(figures["memory"][0])))
+    for metrics in found:
+        print("  ".join(f"{k} {v}" for k, v in metrics.items() if k != "memory"))
+        print(markdown_table(metrics["memory"], list(metrics["memory"][0])))
     if options.write:
-        figures = {"clips": options.clips, "trainings": found}
-        options.write.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-    if complaints := [line for figures in found for line in above_limits(figures)]:
-        sys.exit("millions: " + "; ".join(complaints))
+        write_json(options.write, {"clips": options.clips, "trainings": found})
+    if exceeded := [line for metrics in found for line in above_limits(metrics)]:
+        sys.exit("error: " + "; ".join(exceeded))
 
 
 if __name__ == "__main__":

@@ -7,26 +7,26 @@ from eat.data.compact_manifest import CompactManifest
 from eat.data.shards import read_clip
 
 
-def test_growth_is_that_of_the_end():
+def test_growth_of_the_last_steps():
     samples = [(0, 400.0), (10, 900.0), (20, 950.0), (30, 950.0), (40, 953.0)]
     assert millions.growth(samples, after=30) == 3.0
     assert millions.growth(samples, after=15) == 53.0
 
 
-def test_figures_above_the_limits_are_named():
-    row = {"process": "process 1", "growth_mb": 3.0}
-    figures = {"training": "t", "start_seconds": 9.0, "resume_seconds": 9.0}
-    assert list(millions.above_limits({**figures, "memory": [row]})) == []
-    slow = {**figures, "resume_seconds": 61.0}
+def test_metrics_above_the_limits_are_named():
+    row = {"process": "rank 1", "growth_mb": 3.0}
+    metrics = {"training": "t", "start_seconds": 9.0, "resume_seconds": 9.0}
+    assert list(millions.above_limits({**metrics, "memory": [row]})) == []
+    slow = {**metrics, "resume_seconds": 61.0}
     row["growth_mb"] = 51.0
-    told = list(millions.above_limits({**slow, "memory": [row]}))
-    assert told == ["t: resume_seconds 61.0", "t: process 1 grew by 51.0 MB"]
+    exceeded = list(millions.above_limits({**slow, "memory": [row]}))
+    assert exceeded == ["t: resume_seconds 61.0", "t: rank 1 grew by 51.0 MB"]
 
 
 @pytest.mark.slow
-def test_a_training_starts_and_goes_on(tmp_path, monkeypatch):
+def test_a_run_starts_and_resumes(tmp_path, monkeypatch):
     monkeypatch.setattr(millions, "LOG_INTERVAL", 2)
-    monkeypatch.setattr(millions, "KEPT_EVERY", 8)
+    monkeypatch.setattr(millions, "CKPT_INTERVAL", 8)
     monkeypatch.setattr(millions, "POLL_SECONDS", 0.05)
     shards = millions.make_corpus(tmp_path, 5000)
     manifest = CompactManifest(shards / "pretrain.csv")
@@ -38,9 +38,9 @@ def test_a_training_starts_and_goes_on(tmp_path, monkeypatch):
     names = [row["process"] for row in found["memory"]]
     worker = "data worker"
     assert names == [
-        "process 0",
-        *[f"process 0, {worker}"] * 2,
-        "process 1",
-        *[f"process 1, {worker}"] * 2,
+        "rank 0",
+        *[f"rank 0, {worker}"] * 2,
+        "rank 1",
+        *[f"rank 1, {worker}"] * 2,
     ]
     assert all(row["peak_mb"] > 100 for row in found["memory"])
