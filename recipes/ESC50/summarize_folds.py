@@ -1,4 +1,4 @@
-"""The accuracy of each fold, their mean and spread: ``summarize_folds.py OUTPUT``."""
+"""Accuracy of each fold, mean and standard deviation: ``summarize_folds.py OUTPUT``."""
 
 from __future__ import annotations
 
@@ -10,25 +10,20 @@ from pathlib import Path
 from eat.report.markdown import markdown_table
 
 FOLDS = (1, 2, 3, 4, 5)
+KINDS = ("best", "last")
 
 
 def fold_rows(output: Path) -> list[dict[str, object]]:
-    """One row a fold, then mean and standard deviation over the folds.
-
-    Raises
-    ------
-    FileNotFoundError
-        If a fold's run is not finished.
-    """
+    """Return one row per fold, then the mean and standard deviation over the folds."""
     rows = []
     for fold in FOLDS:
         path = output / f"fold{fold}" / "results.json"
         results = json.loads(path.read_text(encoding="utf-8"))
-        figures = {kind: results[kind]["accuracy"] for kind in ("best", "last")}
-        rows.append({"fold": str(fold), **figures})
+        scores = {kind: results[kind]["accuracy"] for kind in KINDS}
+        rows.append({"fold": str(fold), **scores})
     summary = {"mean": statistics.mean, "standard deviation": statistics.stdev}
     return rows + [
-        {"fold": name, **{k: of([row[k] for row in rows]) for k in ("best", "last")}}
+        {"fold": name, **{kind: of([row[kind] for row in rows]) for kind in KINDS}}
         for name, of in summary.items()
     ]
 
@@ -40,9 +35,9 @@ def main() -> None:
     try:
         rows = fold_rows(Path(sys.argv[1]))
     except FileNotFoundError as error:
-        sys.exit(f"error: {error.filename}: missing (run.sh stage 3 finishes the fold)")
-    print(markdown_table(rows, ["fold", "best", "last"]))
-    print("Accuracy; best: the epoch chosen on the fold itself, as published.")
+        sys.exit(f"error: {error.filename}: missing (run stage 3 of run.sh)")
+    print(markdown_table(rows, ["fold", *KINDS]))
+    print("Accuracy; best: the epoch selected on the fold itself, as in the paper.")
 
 
 if __name__ == "__main__":
