@@ -36,7 +36,6 @@ from eat.utils.files import atomic_open, write_json, write_text
 logger = logging.getLogger(__name__)
 
 MISSING = "missing"
-CACHE = "checked.csv"
 CACHE_COLUMNS = "file size mtime sample_rate frames channels error".split()
 _UNPACK = {".zip": "unzip -q {} -d {}", ".tar.gz": "tar -xzf {} -C {}"}
 _BATCH = 8192  # files
@@ -84,7 +83,7 @@ class Selection:
 
 
 def find_corpus(data_folder: Path, name: str, landmark: str) -> str:
-    """Return the path prefix of a corpus in a folder: ``""`` or ``"<name>/"``.
+    """Return the prefix of a corpus in a folder, ``""`` or ``"<name>/"``.
 
     The corpus is recognized by the file `landmark` in it.
     """
@@ -95,8 +94,7 @@ def find_corpus(data_folder: Path, name: str, landmark: str) -> str:
     for suffix, command in _UNPACK.items():
         for archive in sorted(data_folder.glob(f"*{suffix}")):
             paths = (shlex.quote(str(path)) for path in (archive, data_folder))
-            remedy = command.format(*paths)
-            raise ManifestError(f"{archive}: not unpacked (run: {remedy})")
+            raise ManifestError(f"{archive}: not unpacked ({command.format(*paths)})")
     raise ManifestError(
         f"{data_folder}: no {landmark} in it or in {name}/ "
         f"(data_folder must be the unpacked {name})"
@@ -185,7 +183,7 @@ def check_audio(
         ``unreadable: ...``.
     """
     verdicts: dict[str, Verdict] = dict.fromkeys(files, "")
-    cache = save_folder / CACHE
+    cache = save_folder / "checked.csv"
     known = _read_cache(cache, verdicts)
     with (
         open(cache, "a", **_CACHE_FORMAT) as log,

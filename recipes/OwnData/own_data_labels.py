@@ -29,7 +29,7 @@ def _composed(text: str) -> str:
 
 
 def split_by_hash(file: str) -> str:
-    """Return ``eval`` for about a fifth of all files, whatever the other files are."""
+    """Return ``eval`` for about a fifth of all files, independent of other files."""
     digest = hashlib.sha256(_composed(file).encode()).digest()
     return "train" if int.from_bytes(digest, "big") % 5 else "eval"
 

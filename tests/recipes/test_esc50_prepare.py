@@ -86,7 +86,7 @@ def data(tmp_path):
 
 
 @pytest.fixture
-def damaged(data):
+def faulty(data):
     """Each kind of unusable file once."""
     (data / "audio" / "1-100-A-0.wav").unlink()
     write_wav(data / "audio" / "2-200-A-0.wav", 1102)
@@ -144,8 +144,8 @@ def test_a_true_clip_gives_five_seconds(data, tmp_path):
 
 
 @pytest.mark.parametrize("below", ["", "ESC-50-master"])
-def test_every_row_loads_from_the_corpus_and_from_its_parent(damaged, tmp_path, below):
-    data_folder = damaged.parent if below else damaged
+def test_every_row_loads_from_the_corpus_and_from_its_parent(faulty, tmp_path, below):
+    data_folder = faulty.parent if below else faulty
     prepare.prepare_esc50(data_folder, tmp_path / "save")
     check_contract(data_folder, tmp_path / "save")
 
@@ -201,9 +201,9 @@ def test_a_small_corpus_passes_with_a_warning_per_count(data, tmp_path, caplog):
     assert counts(tmp_path)["fold1"] == (4, 4, None, 2)
 
 
-def test_unusable_missing_and_unlisted_files_are_named(damaged, tmp_path, caplog):
+def test_unusable_missing_and_unlisted_files_are_named(faulty, tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
-        prepare.prepare_esc50(damaged, tmp_path)
+        prepare.prepare_esc50(faulty, tmp_path)
     skipped = {row["id"]: row for row in read_csv(tmp_path / "skipped.csv")}
     reasons = {
         "1-100-A-0": "missing",
@@ -232,35 +232,33 @@ def test_a_recording_in_two_folds_is_a_warning(data, tmp_path, caplog):
     assert caplog.messages[3].startswith("1 ") and "src_file 100" in caplog.messages[3]
 
 
-def test_a_second_run_has_nothing_to_do(damaged, tmp_path, monkeypatch):
-    prepare.prepare_esc50(damaged, tmp_path)
+def test_a_second_run_has_nothing_to_do(faulty, tmp_path, monkeypatch):
+    prepare.prepare_esc50(faulty, tmp_path)
     before = (tmp_path / "summary.json").stat().st_mtime_ns
     monkeypatch.setattr(prepare, "check_audio", None)  # calling it would fail
-    prepare.prepare_esc50(damaged, tmp_path)
+    prepare.prepare_esc50(faulty, tmp_path)
     assert (tmp_path / "summary.json").stat().st_mtime_ns == before
 
 
 @pytest.mark.parametrize("change", ["repair", "table", "delete", "result", "parent"])
-def test_a_change_is_noticed(damaged, tmp_path, change):
+def test_a_change_is_noticed(faulty, tmp_path, change):
     save = tmp_path / "save"
-    prepare.prepare_esc50(damaged, save)
-    before, data_folder, used = summary(save), damaged, 15
-    table = damaged / "meta" / "esc50.csv"
+    prepare.prepare_esc50(faulty, save)
+    before, data_folder, used = summary(save), faulty, 15
+    table = faulty / "meta" / "esc50.csv"
     if change == "repair":  # in place
-        shutil.copy(
-            damaged / "audio" / "5-500-A-0.wav", damaged / "audio/3-300-A-0.wav"
-        )
+        shutil.copy(faulty / "audio" / "5-500-A-0.wav", faulty / "audio/3-300-A-0.wav")
         used = 16
     elif change == "table":
         table.write_text("".join(table.open().readlines()[:-1]))
         used = 14
     elif change == "delete":
-        (damaged / "audio" / "5-500-A-0.wav").unlink()
+        (faulty / "audio" / "5-500-A-0.wav").unlink()
         used = 14
     elif change == "result":
         (save / "test_5.csv").unlink()
     else:
-        data_folder = damaged.parent
+        data_folder = faulty.parent
     prepare.prepare_esc50(data_folder, save)
     assert len(ids(save / "all.csv")) == used
     assert (save / "test_5.csv").exists()

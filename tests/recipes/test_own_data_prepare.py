@@ -253,7 +253,7 @@ def test_unusable_listed_files_are_named(data, save, caplog):
     assert re.search("2 of 2 classes .* eval, e.g. 'cat'", caplog.text)
 
 
-def test_ids_stay_unique_whatever_the_suffixes():
+def test_ids_are_unique_with_any_suffixes():
     files = ["a.wav", "a.flac", "a.wav.ogg", "b.mp3", "c/b.mp3", "d.WAV", "d.wav"]
     assert prepare.name_clips(files) == {
         "a.wav": "a.wav",

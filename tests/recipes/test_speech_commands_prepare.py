@@ -42,7 +42,7 @@ def write_wav(path, samples=16000):
 
 
 def write_corpus(data, words):
-    """Two utterances of each word by each speaker, beside the corpus's other files."""
+    """Two utterances of each word by each speaker, and the other files of the corpus."""
     write_wav(data / "one.wav")
     for word in words:
         (data / word).mkdir(parents=True)
@@ -84,7 +84,7 @@ def data(tmp_path):
 
 
 @pytest.fixture
-def damaged(data):
+def faulty(data):
     """Each kind of unusable file once, and clips that are short but usable."""
     (data / "bed" / "1b2c3d4e_nohash_0.wav").unlink()
     write_wav(data / "bed" / "0a7c2a8d_nohash_0.wav", 400)
@@ -130,8 +130,8 @@ def test_the_lists_divide_the_clips(data, tmp_path):
 
 
 @pytest.mark.parametrize("below", ["", "speech_commands_v0.02"])
-def test_every_row_loads_from_the_corpus_and_from_its_parent(damaged, tmp_path, below):
-    data_folder = damaged.parent if below else damaged
+def test_every_row_loads_from_the_corpus_and_from_its_parent(faulty, tmp_path, below):
+    data_folder = faulty.parent if below else faulty
     prepare.prepare_speech_commands(data_folder, tmp_path / "save")
     check_contract(data_folder, tmp_path / "save")
 
@@ -173,9 +173,9 @@ def test_a_small_corpus_passes_with_a_warning_per_count(data, tmp_path, caplog):
     assert counts_of(tmp_path, "train") == (8, 8, None, 2)
 
 
-def test_unusable_missing_and_unlisted_files_are_named(damaged, tmp_path, caplog):
+def test_unusable_missing_and_unlisted_files_are_named(faulty, tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
-        prepare.prepare_speech_commands(damaged, tmp_path)
+        prepare.prepare_speech_commands(faulty, tmp_path)
     skipped = {row["id"]: row for row in read_csv(tmp_path / "skipped.csv")}
     reasons = {
         "bed/1b2c3d4e_nohash_0": ("valid", "missing"),
@@ -205,27 +205,27 @@ def test_shared_speakers_are_a_warning(data, tmp_path, caplog):
     assert re.match(r"1 .*: ffd2ba2f$", caplog.messages[1])
 
 
-def test_a_second_run_has_nothing_to_do(damaged, monkeypatch):
-    save = damaged / "manifests"  # a folder in the corpus that is no word
-    prepare.prepare_speech_commands(damaged, save)
+def test_a_second_run_has_nothing_to_do(faulty, monkeypatch):
+    save = faulty / "manifests"  # a folder in the corpus that is not a word
+    prepare.prepare_speech_commands(faulty, save)
     before = (save / "summary.json").stat().st_mtime_ns
     monkeypatch.setattr(prepare, "check_audio", None)  # calling it would fail
-    prepare.prepare_speech_commands(damaged, save)
+    prepare.prepare_speech_commands(faulty, save)
     assert (save / "summary.json").stat().st_mtime_ns == before
     assert read_labels(save / "labels.csv").ids == ("bed", "zero")
 
 
 @pytest.mark.parametrize("change", ["repair", "list", "delete", "result", "parent"])
-def test_a_change_is_noticed(damaged, tmp_path, change):
+def test_a_change_is_noticed(faulty, tmp_path, change):
     save = tmp_path / "save"
-    prepare.prepare_speech_commands(damaged, save)
-    before, data_folder, counts = summary(save), damaged, [6, 3, 3]
-    good, bad = (damaged / "zero" / f"ffd2ba2f_nohash_{n}.wav" for n in range(2))
+    prepare.prepare_speech_commands(faulty, save)
+    before, data_folder, counts = summary(save), faulty, [6, 3, 3]
+    good, bad = (faulty / "zero" / f"ffd2ba2f_nohash_{n}.wav" for n in range(2))
     if change == "repair":  # in place
         shutil.copy(good, bad)
         counts = [6, 3, 4]
     elif change == "list":
-        path = damaged / "validation_list.txt"
+        path = faulty / "validation_list.txt"
         path.write_text("".join(path.open().readlines()[1:]))
         counts = [7, 2, 3]
     elif change == "delete":
@@ -234,7 +234,7 @@ def test_a_change_is_noticed(damaged, tmp_path, change):
     elif change == "result":
         (save / "test.csv").unlink()
     else:
-        data_folder = damaged.parent
+        data_folder = faulty.parent
     prepare.prepare_speech_commands(data_folder, save)
     assert [len(ids(save / f"{subset}.csv")) for subset in SUBSETS] == counts
     assert (summary(save) == before) == (change == "result")

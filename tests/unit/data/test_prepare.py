@@ -149,7 +149,7 @@ def test_each_file_gets_its_verdict(folder, files, tmp_path):
     assert verdicts[files[1]] == AudioInfo(44100, 500, 1)
     for name in ("empty.wav", "text.wav"):
         assert re.match(r"unreadable: \S", verdicts[name])
-        assert name not in verdicts[name]  # the path is in a column of its own
+        assert name not in verdicts[name]  # the path has its own column
     assert verdicts["no.wav"] == "missing"
 
 
