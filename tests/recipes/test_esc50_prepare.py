@@ -4,10 +4,8 @@ import json
 import logging
 import os
 import re
-import runpy
 import shutil
 import sys
-import tempfile
 from collections import Counter
 from pathlib import Path
 
@@ -232,14 +230,6 @@ def test_a_recording_in_two_folds_is_a_warning(data, tmp_path, caplog):
     assert caplog.messages[3].startswith("1 ") and "src_file 100" in caplog.messages[3]
 
 
-def test_a_second_run_has_nothing_to_do(faulty, tmp_path, monkeypatch):
-    prepare.prepare_esc50(faulty, tmp_path)
-    before = (tmp_path / "summary.json").stat().st_mtime_ns
-    monkeypatch.setattr(prepare, "check_audio", None)  # calling it would fail
-    prepare.prepare_esc50(faulty, tmp_path)
-    assert (tmp_path / "summary.json").stat().st_mtime_ns == before
-
-
 @pytest.mark.parametrize("change", ["repair", "table", "delete", "result", "parent"])
 def test_a_change_is_noticed(faulty, tmp_path, change):
     save = tmp_path / "save"
@@ -325,31 +315,3 @@ def test_a_malformed_corpus(data, tmp_path, spoil, fault):
     with pytest.raises(ManifestError, match=f"{tmp_path}.*{fault}"):
         prepare.prepare_esc50(data, tmp_path / "save")
     assert not list((tmp_path / "save").glob("*_*.csv"))
-
-
-def test_an_unwritable_save_folder_is_found_before_any_work(
-    data, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(prepare, "check_audio", None)  # calling it would fail
-    (tmp_path / "file").touch()
-    with pytest.raises(ManifestError, match=re.escape(f"{tmp_path / 'file'}: ")):
-        prepare.prepare_esc50(data, tmp_path / "file")
-
-    def refuse(dir):
-        raise PermissionError(13, "Permission denied", str(dir))
-
-    # Permissions do not apply to root, who may run the tests.
-    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
-    with pytest.raises(ManifestError, match=re.escape(f"{tmp_path / 'save'}: ")):
-        prepare.prepare_esc50(data, tmp_path / "save")
-
-
-def test_the_command_line(data, tmp_path, monkeypatch):
-    for folder in (data, data / "no"):
-        monkeypatch.setattr(sys, "argv", [str(SCRIPT), str(folder), f"{tmp_path}/save"])
-        if folder == data:
-            runpy.run_path(str(SCRIPT), run_name="__main__")
-            assert (tmp_path / "save" / "summary.json").exists()
-        else:
-            with pytest.raises(SystemExit, match=re.escape(f"error: {folder}: ")):
-                runpy.run_path(str(SCRIPT), run_name="__main__")

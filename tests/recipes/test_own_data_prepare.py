@@ -3,7 +3,6 @@ import json
 import logging
 import os
 import re
-import runpy
 import subprocess
 import sys
 import unicodedata
@@ -266,14 +265,6 @@ def test_ids_are_unique_with_any_suffixes():
     }
 
 
-def test_a_second_run_has_nothing_to_do(data, save, monkeypatch):
-    prepare.prepare_own_data(data, save)
-    before = (save / "summary.json").stat().st_mtime_ns
-    monkeypatch.setattr(prepare, "check_audio", None)  # calling it would fail
-    prepare.prepare_own_data(data, save)
-    assert (save / "summary.json").stat().st_mtime_ns == before
-
-
 def new_file(data, save):
     write(data / "new.wav")
 
@@ -392,10 +383,3 @@ def test_the_command_line(data, save):
     [counts] = re.findall("^eval: .*", run.stderr, re.MULTILINE)
     assert re.findall(r"\d+", counts)[:4] == ["2", "0", "0", "2"]
     assert "--num_classes 2" in run.stderr
-
-
-def test_the_command_line_ends_with_one_line_of_error(tmp_path, monkeypatch):
-    arguments = [str(SCRIPT), str(tmp_path / "no"), str(tmp_path / "save")]
-    monkeypatch.setattr(sys, "argv", arguments)
-    with pytest.raises(SystemExit, match=re.escape(f"error: {tmp_path / 'no'}: ")):
-        runpy.run_path(str(SCRIPT), run_name="__main__")

@@ -3,10 +3,8 @@ import importlib.util
 import json
 import logging
 import re
-import runpy
 import shutil
 import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +40,7 @@ def write_wav(path, samples=16000):
 
 
 def write_corpus(data, words):
-    """Two utterances of each word by each speaker, and the other files of the corpus."""
+    """Two utterances of each word by each speaker, and the other files."""
     write_wav(data / "one.wav")
     for word in words:
         (data / word).mkdir(parents=True)
@@ -298,31 +296,3 @@ def test_a_malformed_corpus(data, tmp_path, spoil, fault):
     with pytest.raises(ManifestError, match=f"{tmp_path}.*{fault}"):
         prepare.prepare_speech_commands(data, tmp_path / "save")
     assert not (tmp_path / "save" / "train.csv").exists()
-
-
-def test_an_unwritable_save_folder_is_found_before_any_work(
-    data, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(prepare, "check_audio", None)  # calling it would fail
-    (tmp_path / "file").touch()
-    with pytest.raises(ManifestError, match=re.escape(f"{tmp_path / 'file'}: ")):
-        prepare.prepare_speech_commands(data, tmp_path / "file")
-
-    def refuse(dir):
-        raise PermissionError(13, "Permission denied", str(dir))
-
-    # Permissions do not apply to root, who may run the tests.
-    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
-    with pytest.raises(ManifestError, match=re.escape(f"{tmp_path / 'save'}: ")):
-        prepare.prepare_speech_commands(data, tmp_path / "save")
-
-
-def test_the_command_line(data, tmp_path, monkeypatch):
-    for folder in (data, data / "no"):
-        monkeypatch.setattr(sys, "argv", [str(SCRIPT), str(folder), f"{tmp_path}/save"])
-        if folder == data:
-            runpy.run_path(str(SCRIPT), run_name="__main__")
-            assert (tmp_path / "save" / "summary.json").exists()
-        else:
-            with pytest.raises(SystemExit, match=re.escape(f"error: {folder}: ")):
-                runpy.run_path(str(SCRIPT), run_name="__main__")
