@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from itertools import chain
 from pathlib import Path
 
@@ -35,6 +35,7 @@ from audioset_tsv import TsvLists
 from eat.data.manifest import LabelSet, read_labels
 from eat.data.prepare import (
     Clip,
+    Selection,
     Verdict,
     check_audio,
     make_save_folder,
@@ -89,19 +90,37 @@ def _choose_files(
     return chosen
 
 
-def _list_clips(
-    clips: Clips,
+def _find_faults(listing: Listing, classes: LabelSet, source: str) -> dict[str, str]:
+    """Return why clips cannot be used, whatever is in their files.
+
+    `source` is the name of the file that lists the classes.
+    """
+    faults = dict(listing.faults)
+    for clips in listing.subsets.values():
+        for clip, labels in clips.items():
+            if unknown := [label for label in labels if label not in classes]:
+                reason = f"label not in {source}: {' '.join(unknown)}"
+                faults.setdefault(clip, reason)
+    return faults
+
+
+def _select_subsets(
+    subsets: Mapping[str, Clips],
     files: Mapping[str, str],
     faults: Mapping[str, str],
-    classes: LabelSet,
-    class_list: str,
-) -> Iterator[Clip]:
-    """Yield the clips of a subset; `class_list` is the name of the list of classes."""
-    for id_, labels in clips.items():
-        fault = faults.get(id_)
-        if unknown := [label for label in labels if label not in classes]:
-            fault = fault or f"label not in {class_list}: {' '.join(unknown)}"
-        yield Clip(id_, files.get(id_, ""), labels, fault)
+    verdicts: Mapping[str, Verdict],
+    min_samples: int,
+) -> dict[str, Selection]:
+    """Select the usable clips of each subset."""
+    selections = {}
+    for subset, listed in subsets.items():
+        clips = (
+            Clip(clip, files.get(clip, ""), labels, faults.get(clip))
+            for clip, labels in listed.items()
+        )
+        paper = PAPER_CLIPS.get(subset)
+        selections[subset] = select_clips(subset, clips, verdicts, paper, min_samples)
+    return selections
 
 
 def prepare_audioset(
@@ -111,16 +130,15 @@ def prepare_audioset(
 ) -> None:
     """Write the manifests of AudioSet, unless they are up to date.
 
-    They are if lists, audio folders and `min_samples` have not changed (audio files
-    replaced in place are not noticed: delete ``summary.json`` to check them).
+    Audio files that are replaced in place are not noticed: delete ``summary.json`` to
+    check them again.
 
     Parameters
     ----------
     data_folder, save_folder
         Corpus and results; see the docstring of this module.
     min_samples
-        Clips with fewer samples, at the rate of their file, are skipped, as in the
-        official code.
+        Minimum length at the rate of the file, as in the official code.
 
     Raises
     ------
@@ -140,34 +158,24 @@ def prepare_audioset(
     all_files = [*listing.files.values(), *chain(*listing.others.values())]
     verdicts = check_audio(data_folder, all_files, save_folder)
     files = _choose_files(listing, verdicts, min_samples)
-
-    listed, subsets = _with_pretrain(listing.subsets), {}
-    for subset, clips in listed.items():
-        clips = _list_clips(clips, files, listing.faults, classes, layout.labels.name)
-        in_paper = PAPER_CLIPS.get(subset)
-        subsets[subset] = select_clips(subset, clips, verdicts, in_paper, min_samples)
-    require_usable(
-        subsets, data_folder, "name audio files <YouTube id>.wav or the like"
-    )
+    faults = _find_faults(listing, classes, layout.labels.name)
+    listed = _with_pretrain(listing.subsets)
+    subsets = _select_subsets(listed, files, faults, verdicts, min_samples)
+    require_usable(subsets, data_folder, "name audio files <YouTube id>.wav or similar")
 
     unused = {"duplicates": listing.duplicates, "unlisted": listing.unlisted}
-    line = (
-        "unused audio files: {duplicates} whose clip has another, {unlisted} unlisted"
-    )
+    line = "unused audio files: {duplicates} duplicates, {unlisted} of unlisted clips"
     logger.info(line.format(**unused))
     counts = count_classes(classes, listed, subsets)
     title = f"AudioSet in {data_folder}: {layout}"
-    texts = {
-        "coverage.csv": coverage_csv(counts),
-        "summary.txt": summary_page(title, subsets, counts, listing),
-    }
+    page = summary_page(title, subsets, counts, listing)
     write_results(
         save_folder,
         inputs,
         subsets,
         classes,
         counts={"files_left_aside": unused},
-        texts=texts,
+        texts={"coverage.csv": coverage_csv(counts), "summary.txt": page},
         stale=STALE,
     )
 
