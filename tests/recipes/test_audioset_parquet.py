@@ -56,7 +56,7 @@ def write_parquet(path, rows):
 
 @pytest.fixture
 def data(tmp_path):
-    """Two balanced files and one for evaluation, with everything that goes wrong."""
+    """Two balanced files and one for evaluation, with each kind of problem."""
     folder = tmp_path / "data"
     rows = [
         row(f"-good{number}", flac(number), labels=("/m/2", "/m/1"))

@@ -51,7 +51,7 @@ def summary(save):
 
 @pytest.fixture
 def corpus(tmp_path):
-    """An AudioSet in which everything that goes wrong goes wrong once."""
+    """An AudioSet with each kind of problem once."""
     data = tmp_path / "data"
     audio = data / "audio"
     write_wav(audio / "train" / "-good1.wav")
