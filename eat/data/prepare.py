@@ -156,8 +156,7 @@ def make_save_folder(folder: Path) -> None:
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise ManifestError(
-            f"{folder}: cannot be written, {error.strerror} "
-            "(choose another save_folder)"
+            f"{folder}: cannot be written, {error.strerror} (choose another folder)"
         ) from None
 
 
