@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from speechbrain.utils.run_opts import RunOptions
 
+from eat.experiment.yaml_tree import read_hyperpyyaml
 from paper_tables import runner
 from paper_tables.tables import TABLES
 
@@ -72,12 +73,10 @@ def test_listed_commands_can_be_run(call, capsys, tmp_path, corpus, table):
     for folder, words in listed:
         script, settings = words[:2]
         assert folder.is_absolute() and (folder / script).is_file()
-        texts = [folder / settings, folder / settings.replace("_mini", "")]
-        text = "\n".join(path.read_text() for path in texts if path.exists())
+        text = read_hyperpyyaml(folder / settings)
         known = set(re.findall(r"^(\w+):", text, re.MULTILINE)) | RUN_OPTIONS
         given = {word[2:] for word in words[2:] if word.startswith("--")}
-        if (folder / settings.replace("_mini", "")).exists():
-            assert given <= known
+        assert given <= known
         placeholders = set(re.findall(r"^(\w+): !PLACEHOLDER", text, re.MULTILINE))
         assert placeholders <= given
         outputs.add(words[words.index("--output_folder") + 1])
