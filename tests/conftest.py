@@ -1,7 +1,5 @@
 """Fixtures shared by all tests: the official code's numbers, tiny corpora, recipes."""
 
-import functools
-import importlib.util
 import json
 import logging
 import os
@@ -16,6 +14,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import pytest
 import speechbrain as sb
 import torch
+from recipe_modules import load_recipe
 from safetensors.torch import load_file
 from speechbrain.utils.epoch_loop import EpochCounter
 from speechbrain.utils.train_logger import FileTrainLogger
@@ -102,22 +101,10 @@ def speech_commands(tmp_path_factory):
 # -- recipes -----------------------------------------------------------------------
 
 
-@pytest.fixture(scope="session")
-def load_recipe():
-    """A recipe's train.py as a module."""
-
-    @functools.cache
-    def load(name):
-        folder = ROOT / "recipes" / name
-        with pytest.MonkeyPatch.context() as patch:
-            patch.syspath_prepend(str(folder))  # the modules beside it
-            path = folder / "train.py"
-            spec = importlib.util.spec_from_file_location(f"{name}_train", path)
-            module = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(module)
-        return module
-
-    return load
+@pytest.fixture(scope="session", name="load_recipe")
+def load_recipe_fixture():
+    """Return a recipe's train.py as a module."""
+    return load_recipe
 
 
 @pytest.fixture(scope="session")

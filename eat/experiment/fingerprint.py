@@ -6,7 +6,6 @@ import os
 from collections.abc import Mapping, Sized
 
 from eat.experiment.config import read_scalar_settings
-from eat.utils.settings_diff import describe_changes
 
 # Settings that may change when a run is resumed, without changing its numbers.
 FREE_SETTINGS = {
@@ -61,7 +60,3 @@ def _relative(value: object, folder: str) -> object:
     if folder and isinstance(value, str) and f"{value}/".startswith(f"{folder}/"):
         return os.path.normpath(f"./{value.removeprefix(folder)}")
     return value
-
-
-# Former names, until their callers have changed.
-identity, differences = fingerprint, describe_changes

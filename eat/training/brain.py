@@ -1,60 +1,122 @@
-"""What every Brain here needs beyond SpeechBrain's: the parts that go wrong silently.
+"""The Brain that pre-training and fine-tuning share.
 
-Groups with their own rates, clipping over all of them, bad batches left out and
-counted, randomness and rates as functions of the step, a log that a program can read.
+SpeechBrain provides the loops over epochs and batches. This class adds what it lacks or
+gets wrong silently: gradient clipping over all parameter groups, skipping of steps that
+are not finite, learning rates and random numbers as functions of the step, logs that a
+program can read, and exact resume with any number of processes.
 """
 
 from __future__ import annotations
 
 import logging
 import math
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import speechbrain as sb
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, Sampler
 
-from eat.errors import ExperimentError
+from eat.data.dataset import Batch, collate
+from eat.data.samplers import EpochSampler, RankBatches
+from eat.data.workers import timeout, worker_errors
+from eat.errors import ExperimentError, Interrupted
+from eat.experiment.fingerprint import fingerprint
 from eat.experiment.results import write_results
-from eat.training.checkpointer import CHECKPOINT_META
+from eat.training.checkpointer import CHECKPOINT_META, CheckpointInterval
 from eat.training.cost import training_cost
 from eat.training.meter import IntervalMeter
 from eat.training.metrics_logger import MetricsLogger
 from eat.training.optim import clip_gradients, set_learning_rates
-from eat.training.resuming import ResumableBrain
-from eat.utils.distributed import all_gather_objects, any_rank
+from eat.training.skips import SkipMonitor
+from eat.training.train_state import TrainState
+from eat.utils.distributed import (
+    all_gather_objects,
+    any_rank,
+    is_connection_error,
+    world_size,
+)
 from eat.utils.random import batch_generator, step_seed
+from eat.utils.signals import Interruption, ignore_signals
 
 logger = logging.getLogger(__name__)
 
-MIN_UNREADABLE = 10  # never too many
 
+class EATBrain(sb.Brain):
+    """Train one module over epochs of a fixed number of optimizer steps.
 
-class EATBrain(ResumableBrain):
-    """Common ground of pre-training and fine-tuning.
+    A run may be interrupted at any time; re-running its command gives the same result
+    as an uninterrupted run. Everything random is a function of (seed, epoch, number of
+    the batch), and the n-th batch of an epoch holds the same clips whatever the number
+    of processes, so a checkpoint between two optimizer steps is all that is needed.
 
     A subclass sets :attr:`trainable_name` to the key of its one trainable module and
     implements :meth:`parameter_groups`, ``compute_forward`` and
     ``compute_objectives``.
 
-    Besides the keys of :class:`ResumableBrain` the YAML file must have: ``lr``,
-    ``min_lr``, ``scale_min_lr``, ``warmup_steps``, ``total_steps``, ``log_interval``,
-    ``max_unreadable_share``.
+    The YAML file must have: ``seed``, ``output_folder``, ``batch_size``,
+    ``steps_per_epoch``, ``epoch_counter``, ``num_workers``, ``max_unreadable_share``,
+    ``lr``, ``min_lr``, ``scale_min_lr``, ``warmup_steps``, ``total_steps``,
+    ``log_interval``, ``keep_checkpoints``, ``keep_every_epochs``.
+
+    Attributes
+    ----------
+    epoch
+        The current epoch, from 1; 0 in a test.
+    generator
+        Generator for the random numbers of the current training batch.
+    last
+        Metrics of the newest epoch; None before the first one of this process ends.
     """
 
     trainable_name: str
+    last: dict[str, float] | None = None
+    has_validation = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.rank = getattr(self, "rank", 0)
+        self.world_size = world_size()
         self.grad_norm = math.nan
         self.meter = IntervalMeter(self.rank, self.world_size)
         self.metrics_logger = MetricsLogger(self.hparams.output_folder)
-        self.clips_of_step: list[str] = []  # ids, of this process
-        self.unreadable_of_step: list[tuple[str, str]] = []  # ids and reasons
+        self.interruption = Interruption()
+        self.train_state = TrainState()
+        self.skips = SkipMonitor(self.train_state, self.metrics_logger)
         if self.checkpointer is not None:
-            self.checkpointer.add_recoverable("meter", self.meter)
-            self.checkpointer.add_recoverable("metrics_logger", self.metrics_logger)
+            # In place of SpeechBrain's own record, which counts the batches of one
+            # process.
+            self.checkpointer.add_recoverable("brain", self.train_state)
+        if self.ckpt_interval_steps % self.grad_accumulation_factor:
+            raise ExperimentError(
+                f"ckpt_interval_steps {self.ckpt_interval_steps}: must be a multiple "
+                f"of grad_accumulation_factor {self.grad_accumulation_factor}, or a "
+                "resumed run would lose the gradients accumulated so far"
+            )
+        self.saved_at: int | None = None  # optimizer step of the newest checkpoint
+        self.checkpoint_interval = CheckpointInterval(
+            self.ckpt_interval_steps, self.ckpt_interval_minutes
+        )
+        # Checkpoints within an epoch are saved in `fit_batch`, not by SpeechBrain: its
+        # own may fall between two batches of an optimizer step.
+        self.ckpt_interval_steps = self.ckpt_interval_minutes = 0
+
+    @classmethod
+    def from_hparams(cls, hparams: dict, run_opts: dict[str, Any]) -> EATBrain:
+        """Build the Brain from the objects of a YAML file."""
+        return cls(
+            modules=hparams["modules"],
+            opt_class=hparams["opt_class"],
+            hparams=hparams,
+            run_opts=run_opts,
+            checkpointer=hparams["checkpointer"],
+        )
+
+    # -- the module to train -----------------------------------------------------------
 
     @property
     def unwrapped_model(self) -> nn.Module:
@@ -63,56 +125,153 @@ class EATBrain(ResumableBrain):
         module = getattr(module, "module", module)
         return getattr(module, "_orig_mod", module)
 
+    def model_for(self, stage: sb.Stage) -> nn.Module:
+        """Return the trainable module; for evaluation without its DDP wrapper.
+
+        DDP synchronizes the ranks at every batch, but in evaluation they may have
+        different numbers of batches.
+        """
+        if stage == sb.Stage.TRAIN:
+            return self.modules[self.trainable_name]
+        return self.unwrapped_model
+
     def parameter_groups(self) -> list[dict]:
-        """Optimizer groups, see :func:`eat.training.optim.parameter_groups`."""
+        """Return optimizer groups, see :func:`eat.training.optim.parameter_groups`."""
         raise NotImplementedError
 
-    # -- SpeechBrain's hooks, in the order in which they run ------------------------
+    # -- the data ----------------------------------------------------------------------
 
-    def before_checkpoint(self) -> None:
-        """Bring together what each process has counted."""
-        self.meter.gather()
+    @property
+    def clips_per_step(self) -> int:
+        """Clips in one optimizer step, over all ranks."""
+        accumulated = self.hparams.batch_size * self.grad_accumulation_factor
+        return accumulated * self.world_size
+
+    @property
+    def clips_per_epoch(self) -> int:
+        """Clips in one epoch's optimizer steps."""
+        return self.hparams.steps_per_epoch * self.clips_per_step
+
+    @property
+    def batch_number(self) -> int:
+        """Number of this rank's batch among all batches of the epoch, from 0."""
+        return (self.step - 1) * self.world_size + self.rank
+
+    @property
+    def loader_options(self) -> dict[str, Any]:
+        """Arguments of every data loader."""
+        return {
+            "num_workers": self.hparams.num_workers,
+            "collate_fn": collate,
+            "worker_init_fn": ignore_signals,
+            "timeout": timeout(self.hparams.num_workers),
+            "pin_memory": "cuda" in self.device,
+        }
+
+    # -- training ----------------------------------------------------------------------
+
+    def fit_steps(
+        self, train: Dataset, valid: Dataset | None, sampler: Sampler | None = None
+    ) -> None:
+        """Train for all epochs, or resume training, with a validation after each.
+
+        Parameters
+        ----------
+        train
+            Training clips.
+        valid
+            Validation clips; None for no validation.
+        sampler
+            Draws :attr:`clips_per_epoch` training clips per epoch; by default every
+            clip is seen equally often.
+        """
+        if sampler is None:
+            sampler = EpochSampler(len(train), self.clips_per_epoch, self.hparams.seed)
+        self.fingerprint = fingerprint(self.hparams.output_folder, train)
+        self.has_validation = valid is not None
+        batch, options = self.hparams.batch_size, self.loader_options
+        self.train_sampler = RankBatches(sampler, batch, self.rank, self.world_size)
+        # Not SpeechBrain's loader, which distributes clips rather than batches and can
+        # only be resumed with the same number of processes.
+        loader = DataLoader(train, batch_sampler=self.train_sampler, **options)
+        kwargs = {**options, "batch_size": batch}
+        with (
+            self.interruption.watch(),
+            self.connection_errors(),
+            worker_errors(train, valid),
+        ):
+            self.fit(
+                self.hparams.epoch_counter, loader, valid, valid_loader_kwargs=kwargs
+            )
+            self.stop_if_requested()  # by a signal during the end of the last epoch
+
+    def on_fit_start(self) -> None:
+        """Build the optimizer, then start or resume."""
+        if self.checkpointer is None or self.checkpointer.find_checkpoint() is None:
+            self._require_unfinished()
+            # The run may have been interrupted before its first checkpoint.
+            self.metrics_logger.truncate({})
+        super().on_fit_start()
+        if self.train_state.fingerprint is not None:
+            self.restore_state()
+            logger.info("Resumed after optimizer step %d", self.optimizer_step)
+        self.train_sampler.start_from(self.step)
 
     def init_optimizers(self) -> None:
-        """Build the optimizer over the module's own groups."""
+        """Build the optimizer from :meth:`parameter_groups`."""
         self.optimizer = self.opt_class(self.parameter_groups())
         self.optimizers_dict = {"optimizer": self.optimizer}
         if self.checkpointer is not None:
             self.checkpointer.add_recoverable("optimizer", self.optimizer)
 
-    def on_fit_start(self) -> None:
-        """Start or resume, and say which."""
-        if self.checkpointer is None or self.checkpointer.find_checkpoint() is None:
-            self._require_unfinished()
-            self.metrics_logger.begin()  # killed before its first checkpoint
-        super().on_fit_start()
-        if self.optimizer_step:
-            logger.info("Resumed after optimizer step %d", self.optimizer_step)
-
     def _require_unfinished(self) -> None:
-        """Refuse to train anew over what a finished run has left."""
+        """Refuse to overwrite the results of a finished run."""
         results = Path(self.hparams.output_folder) / "results.json"
         if results.exists():
             raise ExperimentError(
-                f"{results}: a finished run's, whose checkpoints are gone (give "
-                "another --output_folder, or remove this file to train anew)"
+                f"{results}: results of a finished run, whose checkpoints are gone "
+                "(give another --output_folder, or remove this file to train from "
+                "scratch)"
             )
 
     def on_stage_start(self, stage: sb.Stage, epoch: int | None = None) -> None:
-        """Remember the epoch, of which every draw is a function."""
+        """Keep the epoch's number, and measure the time of training only."""
         self.epoch = epoch or 0
         if stage == sb.Stage.TRAIN:
             self.meter.resume()
+            self.checkpoint_interval.start()
         else:
             self.meter.pause()
 
-    def on_fit_batch_start(self, batch: Any, should_step: bool) -> None:
-        """Seed this step's draws and set its learning rate."""
+    def on_stage_end(
+        self, stage: sb.Stage, stage_loss: float, epoch: int | None = None
+    ) -> None:
+        """Save a checkpoint before validation: a signal may then end it early."""
+        validates = stage == sb.Stage.TRAIN and self.has_validation
+        if validates and self.checkpointer is not None:
+            self.save_within_epoch(self.avg_train_loss)
+
+    def fit_batch(self, batch: Batch) -> Tensor:
+        """Train on one batch, then save a checkpoint if one is due."""
+        loss = super().fit_batch(batch)
+        self.checkpoint_interval.batches += 1
+        if self.checkpoint_due():
+            # SpeechBrain adds this batch to the average once this method returns.
+            self.save_within_epoch(self.update_average(loss, self.avg_train_loss))
+        return loss
+
+    def evaluate_batch(self, batch: Batch, stage: sb.Stage) -> Tensor:
+        """Evaluate one batch; a signal may stop a validation after any of them."""
+        loss = super().evaluate_batch(batch, stage)
+        self.stop_if_requested()
+        return loss
+
+    def on_fit_batch_start(self, batch: Batch, should_step: bool) -> None:
+        """Seed the random numbers of this batch and set the learning rate."""
         place = (self.hparams.seed, self.epoch, self.batch_number)
         self.generator = batch_generator(*place, device=self.device)
-        torch.manual_seed(step_seed(*place))  # drop path draws from the global one
-        self.clips_of_step += batch.ids
-        self.unreadable_of_step += batch.failures
+        torch.manual_seed(step_seed(*place))  # drop path uses the global generator
+        self.skips.add(batch)
         self.lr = set_learning_rates(
             self.optimizer,
             self.optimizer_step,
@@ -124,13 +283,13 @@ class EATBrain(ResumableBrain):
         )
 
     def check_loss_isfinite(self, loss: Tensor) -> None:
-        """Leave it to the gradients: a loss that is not finite makes them so."""
+        """Do nothing: a loss that is not finite shows in the gradient norm."""
 
     def optimizers_step(self) -> None:
-        """Clip over all groups and step; a batch that is not finite is left out.
+        """Clip gradients over all groups and step, unless they are not finite.
 
-        SpeechBrain clips the first group only. A skipped batch still counts as a
-        step, so that schedules and draws stay functions of the step.
+        SpeechBrain clips the first group only. A skipped step still counts as a step,
+        so that schedules and random numbers remain functions of the step.
         """
         parameters = [p for g in self.optimizer.param_groups for p in g["params"]]
         self.scaler.unscale_(self.optimizer)
@@ -142,101 +301,171 @@ class EATBrain(ResumableBrain):
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         self.optimizer_step += 1
-        self.meter.count(finite)
-        if not finite:
-            self.skip_step()
-        self.clips_of_step = []
-        if any_rank(bool(self.unreadable_of_step), self.device):
-            self.log_unreadable()
+        self._end_step(finite)
+
+    def _end_step(self, finite: bool) -> None:
+        step, skips = self.optimizer_step, self.skips
+        skips.end_step(step, self.grad_norm, finite)
+        skips.check_skipped(step, self.nonfinite_patience, self.checkpointer)
+        clips, share = step * self.clips_per_step, self.hparams.max_unreadable_share
+        skips.log_unreadable(step, clips, share, self.device)
 
     def scale_gradients(self, gradients: list[Tensor]) -> None:
-        """Divide what was summed over the step by what is known at its end only."""
-
-    def skip_step(self) -> None:
-        """Write down a step whose gradient was not finite; stop if they go on."""
-        clips = [clip for ids in all_gather_objects(self.clips_of_step) for clip in ids]
-        reason = f"gradient norm {self.grad_norm}"
-        self.metrics_logger.write_skipped_clips(self.optimizer_step, reason, clips)
-        logger.warning(
-            "Step %d: %s, batch left out (%d so far; its clips: skipped.jsonl)",
-            self.optimizer_step,
-            reason,
-            self.meter.skipped,
-        )
-        # With fp16 a few in a row are how the loss scale finds its size.
-        if self.meter.skipped_in_a_row <= self.nonfinite_patience:
-            return
-        newest = self.checkpointer and self.checkpointer.find_checkpoint()
-        good = (
-            f"{newest.path} is the last good checkpoint" if newest else "none is kept"
-        )
-        raise ExperimentError(
-            f"step {self.optimizer_step}: the gradient was not finite for "
-            f"{self.meter.skipped_in_a_row} steps in a row (skipped.jsonl; {good}; "
-            "--nonfinite_patience bears more; with a lower --lr or --precision fp32 it "
-            "is another run, for another --output_folder)"
-        )
-
-    def log_unreadable(self) -> None:
-        """Write down clips that another stood in for; stop if they are too many."""
-        for unreadable in all_gather_objects(self.unreadable_of_step):
-            for clip, reason in unreadable:
-                self.metrics_logger.write_skipped_clips(
-                    self.optimizer_step, reason, [clip]
-                )
-                self.meter.unreadable += 1
-        self.unreadable_of_step = []
-        seen = self.optimizer_step * self.clips_per_step
-        logger.warning(
-            "%d damaged clips of %d (see skipped.jsonl)", self.meter.unreadable, seen
-        )
-        share = self.hparams.max_unreadable_share
-        if self.meter.unreadable > max(share * seen, MIN_UNREADABLE):
-            raise ExperimentError(
-                f"step {self.optimizer_step}: {self.meter.unreadable} damaged clips of "
-                f"{seen}, more than the share {share} (skipped.jsonl names them: mend "
-                "the corpus, or allow more with --max_unreadable_share)"
-            )
+        """Scale the gradients of a step by what is known at its end only."""
 
     def on_fit_batch_end(
-        self, batch: Any, outputs: Any, loss: Tensor, should_step: bool
+        self, batch: Batch, outputs: Any, loss: Tensor, should_step: bool
     ) -> None:
-        """Collect this batch's metrics, and log them every ``log_interval`` steps."""
-        self.meter.add(self.batch_metrics(loss), clips=len(batch.ids))
+        """Collect the batch's metrics, and log them every ``log_interval`` steps."""
+        self.meter.add(self.batch_metrics(outputs, loss), clips=len(batch.ids))
         if should_step and self.optimizer_step % self.hparams.log_interval == 0:
             record = {
-                **self.means(),
+                **self.interval_means(),
                 **self.interval_metrics(batch, outputs),
                 "grad_norm": self.grad_norm,
                 "lr": self.lr,
-                "skipped_batches": self.meter.skipped,
-                "unreadable_clips": self.meter.unreadable,
+                "skipped_batches": self.train_state.skipped_steps,
+                "unreadable_clips": self.train_state.unreadable_clips,
             }
             self.log("step", record)
             self.meter.reset()
 
-    def means(self) -> dict[str, float]:
-        """Means over the interval and all processes, and their clips per second."""
+    def interval_means(self) -> dict[str, float]:
+        """Return means over the interval and ranks, and the total clips per second."""
         parts = all_gather_objects(self.meter.means())
         sums = {key: sum(part[key] for part in parts) for key in parts[0]}
         rate = sums.pop("clips_per_second")
         means = {key: value / len(parts) for key, value in sums.items()}
         return {**means, "clips_per_second": rate}
 
-    def batch_metrics(self, loss: Tensor) -> dict[str, Tensor]:
-        """Scalars to average over an interval."""
+    def batch_metrics(self, outputs: Any, loss: Tensor) -> dict[str, Tensor]:
+        """Return scalars of a batch to average over an interval."""
         return {"loss": loss.detach()}
 
-    def interval_metrics(self, batch: Any, outputs: Any) -> dict[str, float]:
-        """Figures worth computing once an interval, of its last batch."""
+    def interval_metrics(self, batch: Batch, outputs: Any) -> dict[str, float]:
+        """Return metrics that are computed once an interval, from its last batch."""
         return {}
 
+    def log(self, kind: str, record: dict[str, float]) -> None:
+        """Append a record to ``metrics.jsonl`` and show it on the console."""
+        self.metrics_logger.write(kind, self.epoch, self.optimizer_step, record)
+
+    # -- checkpoints -------------------------------------------------------------------
+
+    def checkpoint_due(self) -> bool:
+        """Return whether an interval has passed, or a signal came, on any rank.
+
+        Never between the batches of one optimizer step: a checkpoint would lose the
+        gradients accumulated so far.
+        """
+        if self.checkpointer is None or self.step % self.grad_accumulation_factor:
+            return False
+        due = self.checkpoint_interval.is_over() or self.interruption.requested
+        return any_rank(due, self.device)
+
+    def save_within_epoch(self, average_loss: float) -> None:
+        """Save a checkpoint within an epoch, then stop if a signal has requested it."""
+        self.capture_state(average_loss)
+        self.checkpointer.save_checkpoint(end_of_epoch=False, verbosity=logging.DEBUG)
+        self.checkpointer.delete_within_epoch(num_to_keep=1)
+        self.checkpoint_interval.start()
+        self.saved_at = self.optimizer_step
+        if any_rank(self.interruption.requested, self.device):
+            self._stop()
+
+    def save_epoch(self, meta: dict, best: str | None = None) -> None:
+        """Save a checkpoint at the end of an epoch, then delete old ones.
+
+        Kept are the newest ``keep_checkpoints``, those of every epoch that is a
+        multiple of ``keep_every_epochs`` (0: none), and those with the highest value of
+        the metric `best`.
+        """
+        # SpeechBrain resets these after the hooks of a stage: without a validation the
+        # checkpoint would say "batch N" of an epoch that has not started.
+        self.step, self.avg_train_loss = 0, 0.0
+        if self.checkpointer is None:
+            return
+        self.capture_state(average_loss=0.0)
+        self.checkpointer.save_checkpoint(meta=meta)
+        # Those within the epoch must not count among the newest.
+        self.checkpointer.delete_within_epoch(num_to_keep=0)
+        self.checkpointer.delete_epochs(
+            self.hparams.keep_checkpoints, self.hparams.keep_every_epochs, best
+        )
+
+    def capture_state(self, average_loss: float) -> None:
+        """Bring :attr:`train_state` up to date; all ranks must call this."""
+        state = self.train_state
+        state.optimizer_step = self.optimizer_step
+        state.batches = self.step * self.world_size
+        state.clips_per_step = self.clips_per_step
+        state.average_loss = float(average_loss)
+        state.fingerprint = self.fingerprint
+        state.capture_logs(self.meter, self.metrics_logger)
+
+    def restore_state(self) -> None:
+        """Continue from the :attr:`train_state` that a checkpoint held."""
+        state, folder = self.train_state, self.checkpointer.checkpoints_dir
+        state.require_same_run(self.fingerprint, self.clips_per_step, folder)
+        self.optimizer_step = state.optimizer_step
+        self.step = state.batches // self.world_size
+        self.avg_train_loss = state.average_loss
+        state.restore_meter(self.meter)
+        if not self.is_finished():  # a finished run has logged more since
+            self.metrics_logger.truncate(state.log_sizes)
+
+    # -- how a run ends ----------------------------------------------------------------
+
+    def stop_if_requested(self) -> None:
+        """Stop if a signal has requested it; the newest checkpoint must be saved."""
+        if self.interruption.requested:
+            self._stop()
+
+    def _stop(self) -> None:
+        raise Interrupted(
+            f"stopped by {self.interruption.name or 'a signal'} after optimizer step "
+            f"{self.optimizer_step}, checkpoint saved: re-run the same command to "
+            "resume",
+            self.interruption.number or signal.SIGTERM,
+        )
+
+    @contextmanager
+    def connection_errors(self) -> Iterator[None]:
+        """Turn the error of a lost connection into one line.
+
+        Raises
+        ------
+        Interrupted
+            If a signal has stopped all ranks.
+        ExperimentError
+            If another rank has exited.
+        """
+        try:
+            yield
+        except RuntimeError as error:
+            if not is_connection_error(error):
+                raise
+            if self.saved_at == self.optimizer_step:
+                self.stop_if_requested()
+            raise ExperimentError(
+                "another rank exited: see its log (re-run the same command to resume "
+                "from the last checkpoint)"
+            ) from error
+
+    def is_finished(self) -> bool:
+        """Return whether the run has written its results."""
+        return (Path(self.hparams.output_folder) / "results.json").is_file()
+
+    def was_complete(self) -> bool:
+        """Return whether an earlier process had finished the run."""
+        return self.last is None and self.is_finished()
+
     def write_results(self, **results: Any) -> None:
-        """Write ``results.json``; nothing if the run was complete before."""
+        """Write ``results.json``, unless the run was complete before."""
         if self.was_complete():
             logger.info("Nothing left to do: the run was complete")
             return
-        if self.last is None:  # killed between the last epoch and here
+        if self.last is None:  # interrupted between the last epoch and here
             meta = self.checkpointer.find_checkpoint().meta
             self.last = {k: v for k, v in meta.items() if k not in CHECKPOINT_META}
         write_results(
@@ -244,19 +473,15 @@ class EATBrain(ResumableBrain):
             seed=self.hparams.seed,
             steps=self.optimizer_step,
             clips_seen=self.optimizer_step * self.clips_per_step,
-            skipped_batches=self.meter.skipped,
-            unreadable_clips=self.meter.unreadable,
+            skipped_batches=self.train_state.skipped_steps,
+            unreadable_clips=self.train_state.unreadable_clips,
             last=self.last,
             **results,
             cost=self.cost(),
         )
 
     def cost(self) -> dict[str, Any]:
-        """Time, devices and memory of training, every part of the run included."""
+        """Return time, devices and memory of training, over all parts of the run."""
         clips = self.optimizer_step * self.clips_per_step
         times = self.meter.seconds, self.meter.device_seconds
         return training_cost(*times, clips, self.device, self.world_size)
-
-    def log(self, kind: str, record: dict[str, float]) -> None:
-        """Append a record to ``metrics.jsonl`` and show it on the console."""
-        self.metrics_logger.write(kind, self.epoch, self.optimizer_step, record)

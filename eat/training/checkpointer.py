@@ -1,40 +1,78 @@
-"""Checkpoints that exist whole or not at all, and are read only if unaltered."""
+"""Checkpoints that are written atomically and verified before they are loaded."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from logging import DEBUG
 from pathlib import Path
 from typing import Any
 
 import yaml
-from speechbrain.utils.checkpoints import Checkpoint, Checkpointer, ckpt_recency
+from speechbrain.utils.checkpoints import (
+    CKPT_PREFIX,
+    METAFNAME,
+    Checkpoint,
+    Checkpointer,
+    ckpt_recency,
+)
 from speechbrain.utils.distributed import ddp_barrier, if_main_process
 
 from eat.errors import CorruptCheckpointError
 from eat.utils.distributed import all_gather_objects, is_connection_error, world_size
+from eat.utils.files import sha256_file, sync_to_disk, write_json
 
 logger = logging.getLogger(__name__)
 
-PARTIAL = ".partial-"
-SUMS = "SHA256.json"
-LAG = 60  # seconds a network file system may take to show a file everywhere
-CHECKPOINT_META = {"unixtime", "end-of-epoch"}  # beside the caller's
+PARTIAL = ".partial-"  # prefix of folders that are being written or deleted
+CHECKSUMS = "SHA256.json"
+LAG = 60  # seconds a network file system may take to show a file on all machines
+CHECKPOINT_META = {"unixtime", "end-of-epoch"}  # SpeechBrain's own keys
+
+
+class CheckpointInterval:
+    """How often checkpoints are saved within an epoch.
+
+    Parameters
+    ----------
+    every_batches, every_minutes
+        Length of the interval; 0 for none.
+
+    Attributes
+    ----------
+    batches
+        Batches since the interval started.
+    """
+
+    def __init__(self, every_batches: int, every_minutes: float) -> None:
+        self.every_batches = every_batches
+        self.every_minutes = every_minutes
+        self.start()
+
+    def start(self) -> None:
+        """Start an interval."""
+        self.batches, self._started = 0, time.time()
+
+    def is_over(self) -> bool:
+        """Return whether a checkpoint is due."""
+        minutes = (time.time() - self._started) / 60
+        return (
+            0 < self.every_batches <= self.batches or 0 < self.every_minutes < minutes
+        )
 
 
 class AtomicCheckpointer(Checkpointer):
-    """SpeechBrain's Checkpointer, writing aside and renaming once complete.
+    """SpeechBrain's Checkpointer, with atomic writes and checksums.
 
-    SpeechBrain writes the metadata first, so that a run killed while it saves leaves
-    a folder which the next start picks and fails on. Here an unfinished folder has
-    another name, is never picked, and goes when the next checkpoint is written. Every
-    file's checksum lies beside it and is compared before anything is read.
+    SpeechBrain writes the metadata first: a run killed while it saves leaves a folder
+    that the next start picks and fails on. Here SpeechBrain writes into a temporary
+    folder, which is renamed when it is complete. The checksum of every file is stored
+    with the checkpoint and verified before loading.
     """
 
     def save_checkpoint(
@@ -47,30 +85,19 @@ class AtomicCheckpointer(Checkpointer):
         """Save as SpeechBrain does; the folder appears when it is complete."""
         if if_main_process():
             self._remove_partials()
-        meta = {"unixtime": self._now(), **(meta or {})}
+        meta = {"unixtime": self._timestamp(), **(meta or {})}
+        name = name or self._new_name()
         try:
-            # SpeechBrain would announce the folder by its passing name.
-            saved = super().save_checkpoint(meta, end_of_epoch, name, DEBUG)
-            ddp_barrier()  # other ranks may write into the folder as well
+            with self._temporary_folder():
+                saved = super().save_checkpoint(meta, end_of_epoch, name, DEBUG)
+            ddp_barrier()  # other ranks may have recoverables to write as well
             published = saved and self._publish(saved, verbosity)
-        except (OSError, RuntimeError) as error:  # torch says RuntimeError for both
+        except (OSError, RuntimeError) as error:  # torch raises RuntimeError as well
             if not if_main_process() or is_connection_error(error):
-                raise  # another process has failed, and says why
-            raise CorruptCheckpointError(self._cannot_write(error)) from error
-        ddp_barrier()  # no rank lists the checkpoints before this one is there
+                raise  # another process reports the cause
+            raise CorruptCheckpointError(self._write_failure(error)) from error
+        ddp_barrier()  # no rank lists the checkpoints before this one exists
         return published
-
-    def _cannot_write(self, error: Exception) -> str:
-        """Say what happened, and what is left to go on from."""
-        for folder in Path(self.checkpoints_dir).glob(f"{PARTIAL}*"):
-            shutil.rmtree(folder, ignore_errors=True)
-        newest = self.find_checkpoint()
-        left = f"{newest.path} is complete" if newest else "there is none before it"
-        reason = str(error).strip().splitlines()[0]
-        return (
-            f"{self.checkpoints_dir}: the checkpoint cannot be written, {reason} "
-            f"({left}; free space or mend the disk and repeat the command)"
-        )
 
     def list_checkpoints(self) -> list[Checkpoint]:
         """List all checkpoints.
@@ -78,167 +105,195 @@ class AtomicCheckpointer(Checkpointer):
         Raises
         ------
         CorruptCheckpointError
-            If one has lost what says which it is: the next start would pass it over.
+            If one has no metadata: SpeechBrain would ignore it.
         """
-        for folder in Path(self.checkpoints_dir).glob("CKPT*"):
+        for folder in Path(self.checkpoints_dir).glob(f"{CKPT_PREFIX}*"):
             if folder.is_dir() and not _has_meta(folder):
-                raise CorruptCheckpointError(_refusal(folder, "CKPT.yaml"))
+                raise CorruptCheckpointError(_corrupt(folder / METAFNAME))
         return super().list_checkpoints()
 
     def recover_if_possible(self, *args: Any, **kwargs: Any) -> Checkpoint | None:
-        """Recover as SpeechBrain does, all processes from the same checkpoint.
+        """Recover as SpeechBrain does, on all ranks from the main process's choice.
 
-        The main one picks it: on network file systems others may see an older list.
+        On a network file system the other ranks may see an outdated list.
         """
-        mine = self.find_checkpoint(*args, **kwargs) if if_main_process() else None
-        chosen, *_ = all_gather_objects(mine)
+        own = self.find_checkpoint(*args, **kwargs) if if_main_process() else None
+        chosen, *_ = all_gather_objects(own)
         if chosen is None:
-            logger.info("No checkpoint to go on from")
+            logger.info("No checkpoint to resume from")
         else:
             self.load_checkpoint(chosen)
         return chosen
 
-    def delete_checkpoints(
-        self,
-        *,
-        num_to_keep: int = 1,
-        min_keys: list[str] | None = None,
-        max_keys: list[str] | None = None,
-        importance_keys: Sequence[Callable] = (ckpt_recency,),
-        ckpt_predicate: Callable | None = None,
-        verbosity: int = DEBUG,
-    ) -> None:
-        """Delete by SpeechBrain's rules, but never half of a checkpoint."""
-        if if_main_process():
-            rules: list[dict] = [{"min_key": key} for key in min_keys or ()]
-            rules += [{"max_key": key} for key in max_keys or ()]
-            rules += [{"importance_key": key} for key in importance_keys]
-            for rule in rules:
-                rule["ckpt_predicate"] = ckpt_predicate
-            kept, every = (
-                {c for rule in rules for c in self.find_checkpoints(**rule, **most)}
-                for most in ({"max_num_checkpoints": num_to_keep}, {})
-            )
-            for checkpoint in every - kept:
-                self._delete(checkpoint, verbosity)
-        ddp_barrier()
-
     def load_checkpoint(self, checkpoint: Checkpoint) -> None:
-        """Load a checkpoint that is as it was written.
+        """Load a checkpoint after verifying its checksums.
 
         Raises
         ------
         CorruptCheckpointError
             If a file is missing, truncated or altered.
         """
-        _await(checkpoint.path / SUMS)
-        if wrong := _altered(checkpoint.path):
-            raise CorruptCheckpointError(_refusal(checkpoint.path, wrong))
+        _wait_for(checkpoint.path / CHECKSUMS)
+        if changed := _first_changed_file(checkpoint.path):
+            raise CorruptCheckpointError(_corrupt(changed))
         super().load_checkpoint(checkpoint)
 
-    def save_and_keep_only(
+    def delete_checkpoints(
         self,
-        *args: Any,
-        importance_keys: list[Callable] | None = None,
-        **kwargs: Any,
+        *,
+        num_to_keep: int = 1,
+        min_keys: Sequence[str] | None = None,
+        max_keys: Sequence[str] | None = None,
+        importance_keys: Sequence[Callable] = (ckpt_recency,),
+        ckpt_predicate: Callable | None = None,
+        verbosity: int = DEBUG,
     ) -> None:
-        """Save, then delete all but the best or newest, as SpeechBrain does.
+        """Delete by SpeechBrain's rules, on the main process only, and atomically.
 
-        Its default list of keys is shared between calls and grows with each.
+        Every key ranks the checkpoints for which `ckpt_predicate` is true; those that
+        are not among the first `num_to_keep` of any ranking are deleted.
         """
-        keys = list(importance_keys or [])
-        super().save_and_keep_only(*args, importance_keys=keys, **kwargs)
+        rankings = [
+            *({"min_key": key} for key in min_keys or ()),
+            *({"max_key": key} for key in max_keys or ()),
+            *({"importance_key": key} for key in importance_keys),
+        ]
+        if if_main_process():
+            ranked: set[Checkpoint] = set()
+            kept: set[Checkpoint] = set()
+            for ranking in rankings:
+                found = self.find_checkpoints(**ranking, ckpt_predicate=ckpt_predicate)
+                ranked.update(found)
+                kept.update(found[:num_to_keep])
+            for checkpoint in ranked - kept:
+                self._delete(checkpoint, verbosity)
+        ddp_barrier()
 
-    @staticmethod
-    def _publish(saved: Checkpoint, verbosity: int) -> Checkpoint:
-        """Give a complete checkpoint its final name."""
-        final = saved.path.with_name(saved.path.name.removeprefix(PARTIAL))
-        (saved.path / SUMS).write_text(json.dumps(_sums(saved.path)), encoding="utf-8")
+    def delete_within_epoch(self, num_to_keep: int) -> None:
+        """Delete checkpoints within an epoch but for the newest `num_to_keep`."""
+        self.delete_checkpoints(
+            num_to_keep=num_to_keep,
+            ckpt_predicate=lambda checkpoint: not checkpoint.meta["end-of-epoch"],
+        )
+
+    def delete_epochs(self, num_to_keep: int, every: int, best: str | None) -> None:
+        """Delete checkpoints but for the newest, the best and every n-th epoch's.
+
+        Parameters
+        ----------
+        num_to_keep
+            How many of the newest, and of the best, to keep.
+        every
+            Keep each epoch that is a multiple of this; 0 for none.
+        best
+            Metric of which the highest values are the best; None for none.
+        """
+
+        def removable(checkpoint: Checkpoint) -> bool:
+            epoch = checkpoint.meta.get("epoch")
+            return not (every and epoch and epoch % every == 0)
+
+        self.delete_checkpoints(
+            num_to_keep=num_to_keep,
+            max_keys=[best] if best else None,
+            ckpt_predicate=removable,
+        )
+
+    @contextmanager
+    def _temporary_folder(self) -> Iterator[None]:
+        """Let SpeechBrain write into a temporary folder inside its own."""
+        folder = self.checkpoints_dir
+        self.checkpoints_dir = folder / f"{PARTIAL}save"
+        try:
+            yield
+        finally:
+            self.checkpoints_dir = folder
+
+    def _publish(self, saved: Checkpoint, verbosity: int) -> Checkpoint:
+        """Give a complete checkpoint its final path."""
+        final = self.checkpoints_dir / saved.path.name
+        checksums = {path.name: sha256_file(path) for path in saved.path.iterdir()}
+        write_json(saved.path / CHECKSUMS, checksums)
+        # Without this a power failure may leave the name without the content.
         for path in (*saved.path.iterdir(), saved.path):
-            _flush(path)  # or a machine that goes down keeps the name without content
+            sync_to_disk(path)
         os.rename(saved.path, final)
-        _flush(final.parent)
+        sync_to_disk(final.parent)
+        self._remove_partials(ignore_errors=True)
         logger.log(verbosity, "Saved checkpoint %s", final)
         files = {key: final / Path(p).name for key, p in saved.paramfiles.items()}
         return Checkpoint(final, saved.meta, files)
 
-    def _now(self) -> float:
-        """The time, later than that of every checkpoint whatever the clocks say.
+    def _write_failure(self, error: Exception) -> str:
+        """Return a message about a failed write, and remove what it left."""
+        self._remove_partials(ignore_errors=True)
+        newest = self.find_checkpoint()
+        left = f"{newest.path} is complete" if newest else "there is no earlier one"
+        reason = str(error).strip().splitlines()[0]
+        return (
+            f"{self.checkpoints_dir}: cannot write the checkpoint: {reason} ({left}; "
+            "free some disk space or fix the disk, then re-run the same command to "
+            "resume)"
+        )
 
-        The newest is known by its time, and another machine may have written it.
+    def _new_name(self) -> str:
+        """Return a name that no checkpoint has: the time and a number."""
+        stamp, number = time.strftime("%Y-%m-%d+%H-%M-%S"), 0
+        while (self.checkpoints_dir / f"{CKPT_PREFIX}+{stamp}+{number:02d}").exists():
+            number += 1
+        return f"{stamp}+{number:02d}"
+
+    def _timestamp(self) -> float:
+        """Return the time, but later than that of every checkpoint.
+
+        The newest is found by its time, and the clocks of machines may differ.
         """
         newest = self.find_checkpoint()
         return max(time.time(), newest.meta["unixtime"] + 1e-3 if newest else 0)
 
-    @staticmethod
-    def _delete(checkpoint: Checkpoint, verbosity: int) -> None:
-        """Take a checkpoint's name, then its files."""
-        aside = _aside(checkpoint.path)
-        os.rename(checkpoint.path, aside)
-        shutil.rmtree(aside)
+    def _delete(self, checkpoint: Checkpoint, verbosity: int) -> None:
+        """Rename a checkpoint, then delete its files: it never appears incomplete."""
+        partial = checkpoint.path.with_name(PARTIAL + checkpoint.path.name)
+        os.rename(checkpoint.path, partial)
+        shutil.rmtree(partial)
         logger.log(verbosity, "Deleted checkpoint %s", checkpoint.path)
 
-    def _new_checkpoint_dirpath(self) -> Path:
-        return _aside(super()._new_checkpoint_dirpath())
-
-    def _custom_checkpoint_dirpath(self, name: str) -> Path:
-        return _aside(super()._custom_checkpoint_dirpath(name))
-
-    def _remove_partials(self) -> None:
+    def _remove_partials(self, ignore_errors: bool = False) -> None:
+        """Remove what interrupted or failed writes and deletions have left."""
         for folder in Path(self.checkpoints_dir).glob(f"{PARTIAL}*"):
-            shutil.rmtree(folder)
+            shutil.rmtree(folder, ignore_errors)
 
 
-def _flush(path: Path) -> None:
-    """Have the disk hold a file or folder before what comes next."""
-    descriptor = os.open(path, os.O_RDONLY)
+def _first_changed_file(folder: Path) -> Path | None:
+    """Return a file of a checkpoint that differs from its checksum, if there is one."""
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _sums(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file of a checkpoint but the list of sums itself."""
-    sums = {}
-    for path in sorted(folder.iterdir()):
-        if path.name != SUMS:
-            with open(path, "rb") as file:
-                sums[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return sums
-
-
-def _altered(folder: Path) -> str | None:
-    """The first file of a checkpoint that is not as it was written."""
-    try:
-        written = json.loads((folder / SUMS).read_text(encoding="utf-8"))
+        checksums = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return SUMS
-    found = _sums(folder)
-    return next((name for name in written if found.get(name) != written[name]), None)
+        return folder / CHECKSUMS
+    for name, checksum in checksums.items():
+        path = folder / name
+        if not path.is_file() or sha256_file(path) != checksum:
+            return path
+    return None
 
 
 def _has_meta(folder: Path) -> bool:
     try:
-        meta = yaml.safe_load((folder / "CKPT.yaml").read_text(encoding="utf-8"))
+        meta = yaml.safe_load((folder / METAFNAME).read_text(encoding="utf-8"))
         return isinstance(meta, dict) and CHECKPOINT_META <= meta.keys()
     except (OSError, ValueError, yaml.YAMLError):
         return False
 
 
-def _refusal(folder: Path, name: str) -> str:
+def _corrupt(path: Path) -> str:
     return (
-        f"{folder / name}: missing, truncated or altered since it was written (remove "
-        f"the folder {folder.name} to go on from the checkpoint before it)"
+        f"{path}: missing, truncated or altered (remove the folder {path.parent.name} "
+        "to resume from the checkpoint before it)"
     )
 
 
-def _await(path: Path) -> None:
-    """Wait a while for what another machine has written."""
+def _wait_for(path: Path) -> None:
+    """Wait until a file that another machine has written is visible here."""
     deadline = time.monotonic() + (LAG if world_size() > 1 else 0)
     while not path.exists() and time.monotonic() < deadline:
         time.sleep(0.5)
-
-
-def _aside(path: Path) -> Path:
-    return path.with_name(PARTIAL + path.name)

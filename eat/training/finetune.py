@@ -1,4 +1,4 @@
-"""The fine-tuning Brain: what classification has in common, whatever the corpus."""
+"""The fine-tuning Brain: evaluation, the best epoch's model, tests."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ import speechbrain as sb
 import torch
 from speechbrain.utils.distributed import run_on_main
 from torch import Tensor, nn
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from eat.data.dataset import Batch
 from eat.data.manifest import LabelSet
 from eat.data.workers import worker_errors
 from eat.errors import ExperimentError
+from eat.evaluation.metrics import accuracy, average_precision
+from eat.evaluation.per_class import write_class_ap, write_confusion
 from eat.interop.loading import load_classifier, load_frontend, read_checkpoint
 from eat.interop.pretrained import load_strictly, read_model, save_model
 from eat.training.brain import EATBrain
@@ -24,11 +26,12 @@ from eat.utils.distributed import all_gather_objects
 
 
 class FinetuneBrain(EATBrain):
-    """Train a classifier and judge it every epoch: ``frontend``, ``classifier``.
+    """Train ``modules.classifier`` and evaluate it after every epoch.
 
-    A recipe's subclass says how its corpus is augmented and judged:
-    ``compute_forward`` returns logits and labels `[B, C]`, ``compute_objectives`` the
-    loss of such a pair, :meth:`compute_metrics` the scores of the whole evaluation set.
+    A recipe's subclass implements ``compute_forward``, which returns logits and labels
+    `[B, C]`, and ``compute_objectives``, which returns the loss of such a pair. It
+    derives from :class:`MultiLabelBrain` or :class:`SingleLabelBrain`, which implement
+    :meth:`compute_metrics`.
 
     Besides the keys of :class:`EATBrain` the YAML file must have: ``weight_decay``,
     ``decay_vectors``, ``layer_decay``, ``train_logger``.
@@ -36,11 +39,11 @@ class FinetuneBrain(EATBrain):
     Attributes
     ----------
     metric
-        The score of :meth:`compute_metrics` that the best epoch has the highest of.
+        Name of the metric whose highest value marks the best epoch.
     label_set
-        The classes, in the order of the classifier's outputs.
+        Classes, in the order of the classifier's outputs.
     tested
-        Scores of :meth:`test`.
+        Metrics of :meth:`test`.
     """
 
     trainable_name = "classifier"
@@ -50,14 +53,14 @@ class FinetuneBrain(EATBrain):
     step_count: Tensor | int = 0
 
     def compute_metrics(self, logits: Tensor, labels: Tensor) -> dict[str, float]:
-        """Scores of all evaluation clips, from logits and labels `[M, C]`."""
+        """Return metrics of the evaluation clips, from logits and labels `[M, C]`."""
         raise NotImplementedError
 
     def write_details(self, logits: Tensor, labels: Tensor) -> None:
-        """Write what `metrics` does not say, of the best epoch, to the run's folder."""
+        """Write a per-class report of the best epoch to the run's folder."""
 
     def parameter_groups(self) -> list[dict]:
-        """Groups with layer-wise decayed learning rates."""
+        """Return groups with layer-wise decayed learning rates."""
         return parameter_groups(
             self.unwrapped_model,
             self.hparams.weight_decay,
@@ -66,26 +69,21 @@ class FinetuneBrain(EATBrain):
             depth=len(self.unwrapped_model.encoder.blocks),
         )
 
-    def classify(self, spec: Tensor, stage: sb.Stage) -> Tensor:
-        """Logits `[B, C]` of spectrograms `[B, T, F]`."""
-        if stage == sb.Stage.TRAIN:
-            return self.modules.classifier(spec)
-        # Past DDP's wrapper: it waits for the other processes at every batch, and
-        # they need not have equally many.
-        return self.unwrapped_model(spec)
+    def divide_over_step(self, total: Tensor, count: Tensor, stage: sb.Stage) -> Tensor:
+        """Return the loss ``total / count``, whose gradient has the whole step's count.
 
-    def sum_over_step(self, total: Tensor, count: Tensor) -> Tensor:
-        """The loss total / count, with the gradient divided by the whole step's count.
-
-        The official trainer divides by the count of all batches of a step, over
-        processes and accumulation. It is known at the end of the step only: until
-        then the gradient is that of the total.
+        The official trainer divides by the count of all batches of an optimizer step,
+        over processes and accumulation. It is known at the end of the step only: until
+        then the gradient is that of `total`.
         """
+        loss = total / count.clamp(min=1)
+        if stage != sb.Stage.TRAIN:
+            return loss
         self.step_count = self.step_count + count.detach()
-        return total + (total / count.clamp(min=1) - total).detach()
+        return total + (loss - total).detach()
 
     def scale_gradients(self, gradients: list[Tensor]) -> None:
-        """Divide by the step's count, where the loss is summed over the step."""
+        """Divide by the step's count, if the loss is divided over the step."""
         count, self.step_count = self.step_count, 0
         if not isinstance(count, Tensor):
             return
@@ -95,31 +93,32 @@ class FinetuneBrain(EATBrain):
         batches = self.grad_accumulation_factor * self.world_size
         torch._foreach_mul_(gradients, batches / count.clamp(min=1).item())
 
-    # -- evaluation: every process takes its share, all know the whole ---------------
+    # -- evaluation, sharded over the ranks --------------------------------------------
 
     def make_dataloader(
         self, dataset: Dataset, stage: sb.Stage, *args: Any, **kwargs: Any
-    ) -> torch.utils.data.DataLoader:
-        """Make a loader; for evaluation, of every world_size-th clip."""
+    ) -> DataLoader:
+        """Return a loader; for evaluation, of every world_size-th clip."""
         if stage != sb.Stage.TRAIN:
             kwargs["sampler"] = range(self.rank, len(dataset), self.world_size)
         return super().make_dataloader(dataset, stage, *args, **kwargs)
 
     def on_stage_start(self, stage: sb.Stage, epoch: int | None = None) -> None:
-        """Begin to collect logits and labels."""
+        """Start to collect logits and labels."""
         super().on_stage_start(stage, epoch)
         self.outputs: list[tuple[Tensor, Tensor]] = []
 
     def evaluate_batch(self, batch: Batch, stage: sb.Stage) -> Tensor:
-        """Collect a batch's logits and labels; returns its loss."""
+        """Collect the logits and labels of a batch, and return its loss."""
         with torch.no_grad(), self.evaluation_ctx:
             logits, labels = self.compute_forward(batch, stage)
         logits, labels = logits.float().cpu(), labels.cpu()
         self.outputs.append((logits, labels))
+        self.stop_if_requested()
         return self.compute_objectives((logits, labels), batch, stage)
 
-    def gathered(self) -> tuple[Tensor, Tensor]:
-        """Logits and labels `[M, C]` of all processes."""
+    def gathered_outputs(self) -> tuple[Tensor, Tensor]:
+        """Return logits and labels `[M, C]` of all ranks."""
         parts = all_gather_objects(self.outputs)
         logits, labels = zip(*chain.from_iterable(parts), strict=True)
         return torch.cat(logits), torch.cat(labels)
@@ -127,10 +126,11 @@ class FinetuneBrain(EATBrain):
     def on_stage_end(
         self, stage: sb.Stage, stage_loss: float, epoch: int | None = None
     ) -> None:
-        """Scores, log, model folder of the best, checkpoint."""
+        """After evaluation: metrics, logs, the best epoch's model, checkpoint."""
+        super().on_stage_end(stage, stage_loss, epoch)
         if stage == sb.Stage.TRAIN:
             return
-        logits, labels = self.gathered()
+        logits, labels = self.gathered_outputs()
         loss = self.compute_objectives((logits, labels), None, stage)
         record = {"loss": loss.item(), **self.compute_metrics(logits, labels)}
         if stage == sb.Stage.TEST:
@@ -143,7 +143,7 @@ class FinetuneBrain(EATBrain):
         self.hparams.train_logger.log_stats(
             {"epoch": epoch, "step": self.optimizer_step}, valid_stats=record
         )
-        # The model first: a run killed in between repeats the epoch and writes both.
+        # Before the checkpoint: a run killed in between repeats the validation.
         run_on_main(self.keep_best, args=[logits, labels])
         self.save_epoch(self.last, best=self.metric)
 
@@ -155,12 +155,17 @@ class FinetuneBrain(EATBrain):
             self.write_model()
 
     def best(self) -> dict[str, float] | None:
-        """Figures of the best checkpoint so far."""
+        """Return the metrics of the best checkpoint so far."""
         found = self.checkpointer.find_checkpoint(max_key=self.metric)
         keys = ("loss", self.metric, "epoch")
         return found and {key: found.meta[key] for key in keys}
 
     # -- the model ---------------------------------------------------------------------
+
+    @property
+    def model_folder(self) -> Path:
+        """Folder of the best epoch's classifier."""
+        return Path(self.hparams.output_folder) / "model"
 
     def write_model(self) -> None:
         """Write the classifier as a model folder."""
@@ -173,72 +178,106 @@ class FinetuneBrain(EATBrain):
         }
         save_model(self.model_folder, config, self.unwrapped_model)
 
-    @property
-    def model_folder(self) -> Path:
-        """Where the best epoch's classifier is."""
-        return Path(self.hparams.output_folder) / "model"
-
     def test(self, dataset: Dataset) -> dict[str, float]:
-        """Judge the best epoch (with ``--test_only`` the network as it is)."""
+        """Evaluate the best epoch's model; with ``--test_only``, the given one."""
         options = {**self.loader_options, "batch_size": self.hparams.batch_size}
-        with self.lost_connections(), worker_errors(dataset):
+        with self.connection_errors(), worker_errors(dataset):
             self.evaluate(dataset, test_loader_kwargs=options)
         return self.tested
 
     def on_evaluate_start(
         self, max_key: str | None = None, min_key: str | None = None
     ) -> None:
-        """Take the best epoch's weights, without going back to its checkpoint."""
+        """Load the best epoch's model, rather than the checkpoint of that epoch."""
         if not self.test_only:
             _, state = read_model(self.model_folder)
             load_strictly(self.unwrapped_model, state, self.model_folder)
         elif self.model_folder.exists():
             raise ExperimentError(
-                f"{self.hparams.output_folder}: holds a training, whose results the "
-                "test would replace (give another --output_folder)"
+                f"{self.hparams.output_folder}: contains a training run; testing here "
+                "would overwrite its results (give another --output_folder)"
             )
 
 
+class MultiLabelBrain(FinetuneBrain):
+    """Fine-tuning evaluated by mean average precision: any number of labels a clip."""
+
+    metric = "mAP"
+
+    def compute_metrics(self, logits: Tensor, labels: Tensor) -> dict[str, float]:
+        """Return the mean average precision over the classes that occur."""
+        per_class = average_precision(logits.sigmoid(), labels)
+        return {"mAP": per_class.nanmean().item()}
+
+    def write_details(self, logits: Tensor, labels: Tensor) -> None:
+        """Write the average precision of each class to ``class_ap.txt``."""
+        per_class = average_precision(logits.sigmoid(), labels)
+        path = Path(self.hparams.output_folder) / "class_ap.txt"
+        write_class_ap(path, self.label_set.names, per_class.tolist())
+
+
+class SingleLabelBrain(FinetuneBrain):
+    """Fine-tuning evaluated by accuracy: one label a clip, one-hot in `[M, C]`."""
+
+    metric = "accuracy"
+
+    def compute_metrics(self, logits: Tensor, labels: Tensor) -> dict[str, float]:
+        """Return the share of clips whose class has the highest logit."""
+        return {"accuracy": accuracy(logits, labels.argmax(dim=1))}
+
+    def write_details(self, logits: Tensor, labels: Tensor) -> None:
+        """Write the confusion matrix to ``confusion.csv``."""
+        path = Path(self.hparams.output_folder) / "confusion.csv"
+        write_confusion(path, self.label_set.names, logits, labels)
+
+
 def require_classes(labels: LabelSet, hparams: dict[str, Any]) -> LabelSet:
-    """The corpus's classes, if they are as many as the network's outputs.
+    """Return the corpus's classes, if the classifier has as many outputs.
 
     Raises
     ------
     ExperimentError
-        If they are not, or the settings are those of a pre-training.
+        If it has not, or the settings are those of a pre-training.
     """
     if "num_classes" not in hparams:
-        raise ExperimentError("--test_only: give a fine-tuning YAML file with it")
+        raise ExperimentError("--test_only: needs a fine-tuning YAML file")
     if len(labels) != hparams["num_classes"]:
         raise ExperimentError(
             f"num_classes {hparams['num_classes']}: {hparams['data_folder']} has "
-            f"{len(labels)} (add --num_classes {len(labels)})"
+            f"{len(labels)} classes (add --num_classes {len(labels)})"
         )
     return labels
 
 
 def finetuned_modules(path: str, labels: LabelSet) -> dict[str, nn.Module]:
-    """``frontend`` and ``classifier`` of a fine-tuned checkpoint, ours or official.
+    """Return ``frontend`` and ``classifier`` of a fine-tuned checkpoint.
+
+    Parameters
+    ----------
+    path
+        A model folder or an official checkpoint.
+    labels
+        Classes of the corpus.
 
     Raises
     ------
     CheckpointError
-        If it is missing, damaged or not a classifier.
+        If the checkpoint is missing, corrupt or not a classifier.
     ExperimentError
-        If it was trained for other classes.
+        If it was trained on other classes.
     """
     classifier, (config, _) = load_classifier(path), read_checkpoint(path)
-    names = config.get("labels")  # official files do not tell them
+    names = config.get("labels")  # official checkpoints have none
     if config["num_classes"] != len(labels):
         raise ExperimentError(
-            f"{path}: tells {config['num_classes']} classes apart, the corpus has "
+            f"{path}: was trained on {config['num_classes']} classes, the corpus has "
             f"{len(labels)} (give a checkpoint that was fine-tuned on this corpus)"
         )
     if names and list(names) != list(labels.names):
         pairs = zip(names, labels.names, strict=True)
         theirs, ours = next(pair for pair in pairs if pair[0] != pair[1])
         raise ExperimentError(
-            f"{path}: has a class '{theirs}' where the corpus has '{ours}' "
+            f"{path}: has class '{theirs}' where the corpus has '{ours}' "
             "(give a checkpoint that was fine-tuned on this corpus)"
         )
     return {"frontend": load_frontend(path), "classifier": classifier}

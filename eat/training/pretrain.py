@@ -1,4 +1,4 @@
-"""The pre-training Brain: EAT's self-supervised step on any corpus."""
+"""The pre-training Brain: teacher updates, validation, model folders."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import speechbrain as sb
 import torch
 from speechbrain.utils.distributed import run_on_main
-from torch import Tensor
+from torch import Generator, Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import BatchSampler, DataLoader, Dataset
 from tqdm import tqdm
@@ -31,9 +31,15 @@ from eat.utils.random import clip_generators
 
 logger = logging.getLogger(__name__)
 
+PROBE_BATCH = 32
+
 
 class PretrainBrain(EATBrain):
-    """Pre-train an EAT: ``modules`` holds ``frontend`` and ``model``.
+    """Pre-train ``modules.model``, an :class:`eat.pretraining.model.EATForPreTraining`.
+
+    A recipe's subclass implements ``compute_forward``, which returns the
+    :class:`eat.pretraining.model.PretrainingOutput` of a batch, and
+    ``compute_objectives``, which returns its loss.
 
     Besides the keys of :class:`EATBrain` the YAML file must have: ``mask_sampler``,
     ``clones``, ``weight_decay``, ``decay_vectors``, ``ema_start``, ``ema_end``,
@@ -43,23 +49,23 @@ class PretrainBrain(EATBrain):
     Attributes
     ----------
     probe_sets
-        Labeled clips (gallery, query) for the kNN score of every epoch; None
-        where there are no labels.
+        Labeled clips (gallery, query) for a kNN score after every epoch; None if there
+        are no labels.
     """
 
     trainable_name = "model"
     probe_sets: tuple[ClipDataset, ClipDataset] | None = None
 
     def on_fit_start(self) -> None:
-        """Keep DDP from broadcasting what is the same in all processes.
+        """Exclude the teacher and all buffers from DDP's broadcasts.
 
-        The teacher and all buffers follow from the student's weights.
+        They are the same on all ranks, since every rank computes them alike.
         """
         model = self.unwrapped_model
-        constant = {f"teacher.{name}" for name in model.teacher.state_dict()}
-        constant |= {name for name, _ in model.named_buffers()}
+        same = {f"teacher.{name}" for name in model.teacher.state_dict()}
+        same |= {name for name, _ in model.named_buffers()}
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(
-            model, sorted(constant)
+            model, sorted(same)
         )
         super().on_fit_start()
 
@@ -71,37 +77,23 @@ class PretrainBrain(EATBrain):
             self.hparams.decay_vectors,
         )
 
-    def compute_forward(self, batch: Batch, stage: sb.Stage) -> PretrainingOutput:
-        """Run student and teacher on a batch."""
-        batch = batch.to(self.device, non_blocking=True)
+    def clip_generators(self, batch: Batch, stage: sb.Stage) -> list[Generator]:
+        """Return a generator for each clip's masks and noise.
+
+        They depend on the clip's place in the epoch only, not on the batch size or the
+        number of processes. Validation uses the same ones in every epoch, so that its
+        loss is comparable.
+        """
         training = stage == sb.Stage.TRAIN
-        # Validation uses the same masks in every epoch, so that its loss is comparable.
         epoch = self.epoch if training else 0
         number = self.batch_number if training else self.batch_number + 1
-        # Validation bypasses DDP, which synchronizes at every batch: processes may
-        # have different numbers of batches.
-        model = self.modules.model if training else self.unwrapped_model
         first, clips = number * self.hparams.batch_size, len(batch.ids)
-        generators = clip_generators(
-            self.hparams.seed, epoch, first, clips, self.device
-        )
-        spec = self.modules.frontend(batch.wav, batch.lengths)
-        masks = self.hparams.mask_sampler(
-            len(spec), self.hparams.clones, grid_of(*spec.shape[1:]), generators
-        )
-        return model(spec, masks, generator=generators, update_center=training)
-
-    def compute_objectives(
-        self, predictions: PretrainingOutput, batch: Batch, stage: sb.Stage
-    ) -> Tensor:
-        """Return the loss that the model has computed."""
-        self.losses = predictions
-        return predictions.loss
+        return clip_generators(self.hparams.seed, epoch, first, clips, self.device)
 
     def on_fit_batch_end(
-        self, batch: Batch, outputs: Any, loss: Tensor, should_step: bool
+        self, batch: Batch, outputs: PretrainingOutput, loss: Tensor, should_step: bool
     ) -> None:
-        """Move the teacher after every optimizer step, then log."""
+        """Update the teacher after every optimizer step, then log."""
         if should_step:
             self.ema_decay = ema_decay(
                 self.optimizer_step,
@@ -113,17 +105,21 @@ class PretrainBrain(EATBrain):
             model.teacher.update(model.student.encoder, self.ema_decay)
         super().on_fit_batch_end(batch, outputs, loss, should_step)
 
-    def batch_metrics(self, loss: Tensor) -> dict[str, Tensor]:
-        """Total, frame and utterance loss."""
+    def batch_metrics(
+        self, outputs: PretrainingOutput, loss: Tensor
+    ) -> dict[str, Tensor]:
+        """Return total, frame and utterance loss."""
         return {
             "loss": loss.detach(),
-            "frame_loss": self.losses.frame_loss.detach(),
-            "utterance_loss": self.losses.utterance_loss.detach(),
+            "frame_loss": outputs.frame_loss.detach(),
+            "utterance_loss": outputs.utterance_loss.detach(),
         }
 
-    def interval_metrics(self, batch: Batch, outputs: Any) -> dict[str, float]:
-        """Signs of collapse, of the interval's last batch."""
-        if not math.isfinite(self.grad_norm):  # a batch left out tells nothing
+    def interval_metrics(
+        self, batch: Batch, outputs: PretrainingOutput
+    ) -> dict[str, float]:
+        """Return signs of collapse in the interval's last batch."""
+        if not math.isfinite(self.grad_norm):  # a skipped batch tells nothing
             return {"ema_decay": self.ema_decay}
         tokens = outputs.targets.flatten(0, 1)
         metrics = {
@@ -139,25 +135,25 @@ class PretrainBrain(EATBrain):
             logger.warning(warning)
         return metrics
 
-    # -- validation: every process takes its share, all know the whole -----------------
+    # -- validation, sharded over the ranks --------------------------------------------
 
     def make_dataloader(
         self, dataset: Dataset, stage: sb.Stage, *args: Any, **kwargs: Any
     ) -> DataLoader:
-        """Make a loader of every world_size-th batch."""
+        """Return a loader of every world_size-th batch."""
         batches = BatchSampler(range(len(dataset)), kwargs.pop("batch_size"), False)
         kwargs["batch_sampler"] = list(batches)[self.rank :: self.world_size]
         return super().make_dataloader(dataset, stage, *args, **kwargs)
 
     def on_stage_start(self, stage: sb.Stage, epoch: int | None = None) -> None:
-        """Begin to collect losses."""
+        """Start to collect losses."""
         super().on_stage_start(stage, epoch)
         self.valid_losses: list[float] = []
-        self.replaced: dict[str, str] = {}  # clips that are no sound, and why
+        self.valid_unreadable: dict[str, str] = {}  # ids of clips, and reasons
 
     def evaluate_batch(self, batch: Batch, stage: sb.Stage) -> Tensor:
-        """Collect a batch's loss."""
-        self.replaced.update(batch.failures)
+        """Collect the loss of a batch."""
+        self.valid_unreadable.update(batch.failures)
         loss = super().evaluate_batch(batch, stage)
         self.valid_losses.append(loss.item())
         return loss
@@ -165,54 +161,57 @@ class PretrainBrain(EATBrain):
     def on_stage_end(
         self, stage: sb.Stage, stage_loss: float, epoch: int | None = None
     ) -> None:
-        """After validation: kNN score, log, checkpoint, model folder."""
+        """After validation: kNN score, logs, model folder, checkpoint."""
+        super().on_stage_end(stage, stage_loss, epoch)
         if stage != sb.Stage.VALID:
             return
         losses = interleave(all_gather_objects(self.valid_losses))
         record = {"valid_loss": fmean(losses)}
         if self.probe_sets is not None:
             record["knn_mAP"] = self.knn_score()
-        self.note_replaced()
+        self.log_unreadable()
         self.last = {**record, "epoch": epoch}
         self.log("epoch", record)
         self.hparams.train_logger.log_stats(
             {"epoch": epoch, "step": self.optimizer_step}, valid_stats=record
         )
-        # The model first: a run killed in between repeats the epoch and writes both.
+        # Before the checkpoint: a run killed in between repeats the validation.
         run_on_main(self.write_model)
         if self.hparams.keep_epoch_models:
             run_on_main(self.write_model, args=[f"models/epoch{epoch}"])
         self.save_epoch(self.last)
 
-    def note_replaced(self) -> None:
-        """Write down clips of the validation that another stood in for.
+    def log_unreadable(self) -> None:
+        """Log the validation's unreadable clips.
 
-        These scores only watch a training; a damaged clip need not end it.
+        They do not stop the run: validation only monitors it.
         """
-        for replaced in all_gather_objects(self.replaced):
-            for clip, reason in replaced.items():
+        for unreadable in all_gather_objects(self.valid_unreadable):
+            for clip, reason in unreadable.items():
                 self.metrics_logger.write_skipped_clips(
                     self.optimizer_step, reason, [clip]
                 )
-                logger.warning("Validation: another clip for %s: %s", clip, reason)
+                logger.warning("Validation: substitute for clip %s: %s", clip, reason)
 
     def knn_score(self) -> float:
-        """MAP of nearest neighbors in the student's mean patch features."""
+        """Return the mAP of nearest neighbors in the student's mean patch features."""
         gallery, query = (self.embed(dataset) for dataset in self.probe_sets)
         return knn_probe(*gallery, *query)
 
     @torch.no_grad()
     def embed(self, dataset: ClipDataset) -> tuple[Tensor, Tensor]:
-        """Mean patch features `[M, D]` and labels `[M, C]` of labeled clips.
+        """Return mean patch features `[M, D]` and labels `[M, C]` of labeled clips.
 
-        Every process computes its share, all know the whole.
+        Every rank computes a shard and gets the whole.
         """
-        share = range(self.rank, len(dataset), self.world_size)
-        loader = DataLoader(dataset, batch_size=32, sampler=share, collate_fn=collate)
+        shard = range(self.rank, len(dataset), self.world_size)
+        loader = DataLoader(
+            dataset, batch_size=PROBE_BATCH, sampler=shard, collate_fn=collate
+        )
         features, labels = [], []
         for batch in tqdm(loader, "kNN features", leave=False, disable=None):
             self.stop_if_requested()
-            self.replaced.update(batch.failures)
+            self.valid_unreadable.update(batch.failures)
             batch = batch.to(self.device)
             with self.evaluation_ctx:
                 spec = self.modules.frontend(batch.wav, batch.lengths)
@@ -223,16 +222,17 @@ class PretrainBrain(EATBrain):
         features, labels = (interleave(part) for part in zip(*parts, strict=True))
         return torch.stack(features), torch.stack(labels)
 
+    # -- the model ---------------------------------------------------------------------
+
     def write_model(self, name: str = "model") -> None:
-        """Write the student, its decoder and the teacher as a model folder."""
+        """Write student, decoder and teacher as a model folder."""
         model = self.unwrapped_model
-        student, teacher = model.student, model.teacher
         config = {
             "kind": "pretraining",
-            "encoder": student.encoder.config,
-            "decoder": student.decoder.config,
-            "student": {"mask_noise_std": student.mask_noise_std},
-            "teacher": teacher.config,
+            "encoder": model.student.encoder.config,
+            "decoder": model.student.decoder.config,
+            "student": {"mask_noise_std": model.student.mask_noise_std},
+            "teacher": model.teacher.config,
             "utterance_weight": model.utterance_weight,
             "frontend": self.modules.frontend.config,
             "step": self.optimizer_step,
@@ -240,18 +240,16 @@ class PretrainBrain(EATBrain):
         save_model(Path(self.hparams.output_folder) / name, config, model)
 
     def cost(self) -> dict[str, Any]:
-        """What training costs, with the operations of one clip and its clones."""
-        frames = self.modules.frontend.num_frames
+        """Return the cost of training, with the operations per clip and its clones."""
         model = self.unwrapped_model
+        frames = self.modules.frontend.num_frames
         mels = model.student.encoder.config["num_mels"]
         spec = torch.zeros(1, frames, mels, device=self.device)
-        generator = torch.Generator(self.device).manual_seed(0)
+        generator = Generator(self.device).manual_seed(0)
         masks = self.hparams.mask_sampler(
             1, self.hparams.clones, grid_of(frames, mels), generator
         )
-
         student = gflop(lambda: model.student(spec, masks, generator=generator))
-        teacher = gflop(lambda: model.teacher(spec, update_center=False))
-        # The student's backward pass takes twice its forward pass.
-        counted = 3 * student + teacher
-        return {**super().cost(), "gflop_per_clip": counted}
+        teacher = gflop(lambda: model.teacher(spec))
+        # The student's backward pass takes twice as many as its forward pass.
+        return {**super().cost(), "gflop_per_clip": 3 * student + teacher}

@@ -1,4 +1,4 @@
-"""An orderly end: SIGTERM and SIGINT let the step and a checkpoint be finished."""
+"""Graceful shutdown: on SIGTERM or SIGINT a run finishes its step and a checkpoint."""
 
 from __future__ import annotations
 
@@ -13,10 +13,21 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Interruption:
-    """Whether, and by which signal, the run has been asked to end."""
+    """Record whether a signal has asked the run to stop.
+
+    Attributes
+    ----------
+    number
+        The first signal's number; None before one came.
+    """
 
     def __init__(self) -> None:
         self.number: int | None = None
+
+    @property
+    def requested(self) -> bool:
+        """Whether a signal came."""
+        return self.number is not None
 
     @property
     def name(self) -> str:
@@ -24,37 +35,38 @@ class Interruption:
         return signal.Signals(self.number).name if self.number else ""
 
     @contextmanager
-    def watched(self) -> Iterator[None]:
-        """Note the signals in place of dying; a second SIGINT kills as usual."""
+    def watch(self) -> Iterator[None]:
+        """Record signals instead of exiting; a second SIGINT raises as usual."""
         if threading.current_thread() is not threading.main_thread():
             yield  # only the main thread may handle signals
             return
-        before = {number: signal.signal(number, self._note) for number in SIGNALS}
+        before = {number: signal.signal(number, self._record) for number in SIGNALS}
         try:
             yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _record(self, number: int, frame: FrameType | None) -> None:
         if self.number is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.number = number
 
 
 def ignore_signals(worker_id: int) -> None:
-    """Let a data worker live on when all processes of its run are asked to end.
+    """Keep a data worker alive when the process group of its run is signaled.
 
-    Launchers and batch systems signal a whole group. The main process still needs
-    batches to finish its step, and ends its workers itself.
+    Launchers and batch systems signal a whole process group, but the main process still
+    needs batches to finish its step. It ends its workers itself.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Blocked, since only who waits for a signal learns who sent it.
+    # Blocked, because only `sigwaitinfo` tells which process sent the signal.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    threading.Thread(target=_obey_parent, daemon=True).start()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 
-def _obey_parent() -> None:
+def _exit_with_parent() -> None:
+    """Exit on a SIGTERM from the parent process."""
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
         pass
     os._exit(0)

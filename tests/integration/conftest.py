@@ -1,4 +1,4 @@
-"""What the tests of whole runs share."""
+"""Fixtures of the tests of whole runs."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory):
-    """A corpus in AudioSet's layout on which a run takes seconds."""
+    """A corpus in AudioSet's layout that is small enough for runs of seconds."""
     folder = tmp_path_factory.mktemp("runs") / "AudioSet"
     folder.mkdir()
     bank = load_bank(ROOT / "tools" / "bank")

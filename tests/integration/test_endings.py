@@ -1,4 +1,4 @@
-"""However a process of a run ends, the others end soon, and the run goes on exactly."""
+"""When a process of a run exits, the others exit soon, and the run can be resumed."""
 
 import json
 import random
@@ -25,20 +25,20 @@ ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
 ONE = Setting("finetune_mini.yaml", f"{FINETUNE} --num_workers 2")
 TWO = Setting("pretrain_mini.yaml", f"{PRETRAIN} --num_workers 0", processes=2)
-SOON = 25  # seconds; a launcher waits for 30 before it kills who does not end
+SOON = 25  # seconds; a launcher kills after 30
 
 
 @pytest.fixture
 def restarts_allowed(monkeypatch):
-    """What a launcher needs in its environment to restart processes."""
+    """Set what a launcher needs in its environment to restart processes."""
     monkeypatch.setenv("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
 
 
 class Restarted(Setting):
-    """A launcher that starts all processes anew when one has gone."""
+    """A launcher that restarts all processes when one has exited."""
 
     def command(self, data, run):
-        """With one option more than Setting's."""
+        """Return Setting's command with one more option."""
         command = super().command(data, run)
         return [*command[:3], "--max-restarts=1", *command[3:]]
 
@@ -50,7 +50,7 @@ class OneOfTwoMachines(Setting):
     port: int = 0
 
     def command(self, data, run):
-        """With the options that several machines need."""
+        """Return the command with the options for several machines."""
         meet = ["--rdzv_id=1", "--rdzv_backend=c10d"]
         meet += [f"--rdzv_endpoint=localhost:{self.port}", "--max-restarts=1"]
         command = super().command(data, run)
@@ -59,14 +59,14 @@ class OneOfTwoMachines(Setting):
 
 @pytest.fixture(scope="module")
 def whole(data, tmp_path_factory):
-    """A run of two processes that nothing interrupted."""
+    """An uninterrupted run of two processes."""
     run = tmp_path_factory.mktemp("whole")
     train_under_kills(TWO, data, run, 0, random.Random(0))
     return run
 
 
 def started(setting, data, run, wait=True):
-    """Start a run, wait for its first logged step."""
+    """Start a run and wait for its first logged step."""
     process = start(setting, data, run)
     while wait and not (run / "metrics.jsonl").exists():
         assert process.poll() is None, (run / "output.txt").read_text()
@@ -75,52 +75,51 @@ def started(setting, data, run, wait=True):
 
 
 def rank(process, number):
-    """The training process of this rank under a launcher."""
+    """Return the training process of this rank under a launcher."""
     ranks = psutil.Process(process.pid).children()
     return next(child for child in ranks if child.environ()["RANK"] == str(number))
 
 
 def output_at_end(process, run):
-    """What the run has said, once it has ended, which must be soon."""
+    """Return the run's output once it has failed, which must be soon."""
     assert process.wait(timeout=SOON) != 0
     return (run / "output.txt").read_text()
 
 
-def goes_on(data, run, whole):
-    """The same command ends the run as if it had not been interrupted."""
+def resume(data, run, whole):
+    """Check that the resumed run gives the result of an uninterrupted run."""
     train_under_kills(TWO, data, run, 0, random.Random(0))
     assert list(differences(whole, run)) == []
 
 
 @pytest.mark.parametrize("number", [0, 1])
-def test_process_that_dies_takes_the_others_down(data, whole, tmp_path, number):
+def test_killed_process_stops_the_others(data, whole, tmp_path, number):
     process = started(TWO, data, tmp_path)
     rank(process, number).kill()
-    told = output_at_end(process, tmp_path)
-    assert "error: another process of the run has ended, see what it said" in told
-    assert f"rank      : {number} " in told and "Signal 9 (SIGKILL)" in told
-    assert told.count("Traceback") == 1  # the launcher's own
-    goes_on(data, tmp_path, whole)
+    output = output_at_end(process, tmp_path)
+    assert output.count("\nerror: ") == 1  # of the other rank
+    assert f"rank      : {number} " in output and "Signal 9 (SIGKILL)" in output
+    assert output.count("Traceback") == 1  # the launcher's own
+    resume(data, tmp_path, whole)
 
 
-def test_signal_to_the_launcher_ends_all_in_order(data, whole, tmp_path):
+def test_signal_to_the_launcher_stops_all_processes(data, whole, tmp_path):
     process = started(TWO, data, tmp_path)
     process.send_signal(signal.SIGTERM)
-    told = output_at_end(process, tmp_path)
-    assert told.count("ended by SIGTERM after optimizer step") == 1
+    assert output_at_end(process, tmp_path).count("stopped by SIGTERM") == 1
     assert len(list((tmp_path / "save").glob("CKPT*"))) == 1
     assert not (tmp_path / "results.json").exists()
-    goes_on(data, tmp_path, whole)
+    resume(data, tmp_path, whole)
 
 
-def test_signal_to_one_process_ends_all_in_order(data, whole, tmp_path):
+def test_signal_to_one_process_stops_all(data, whole, tmp_path):
     process = started(TWO, data, tmp_path)
     rank(process, 1).send_signal(signal.SIGTERM)
-    assert "ended by a signal after optimizer" in output_at_end(process, tmp_path)
-    goes_on(data, tmp_path, whole)
+    assert output_at_end(process, tmp_path).count("stopped by a signal") == 1
+    resume(data, tmp_path, whole)
 
 
-def test_launcher_that_restarts_ends_as_if_nothing_had_been(
+def test_restarting_launcher_gives_the_same_result(
     data, whole, tmp_path, restarts_allowed
 ):
     setting = Restarted(TWO.yaml, TWO.options, TWO.processes)
@@ -133,14 +132,12 @@ def test_launcher_that_restarts_ends_as_if_nothing_had_been(
 def test_launcher_whose_restarts_would_hang_is_refused(data, tmp_path):
     setting = Restarted(TWO.yaml, TWO.options, TWO.processes)
     assert start(setting, data, tmp_path).wait(timeout=120) == 1
-    told = (tmp_path / "output.txt").read_text()
-    assert "error: --max-restarts: torchrun's restarts hang without TORCH_" in told
+    output = (tmp_path / "output.txt").read_text()
+    assert "error: --max-restarts: " in output
     assert not (tmp_path / "metrics.jsonl").exists()
 
 
-def test_two_machines_are_one_and_restart_together(
-    data, whole, tmp_path, restarts_allowed
-):
+def test_two_machines_restart_together(data, whole, tmp_path, restarts_allowed):
     with socket.create_server(("localhost", 0)) as probe:
         port = probe.getsockname()[1]
     setting = OneOfTwoMachines(TWO.yaml, TWO.options, TWO.processes, port)
@@ -151,8 +148,8 @@ def test_two_machines_are_one_and_restart_together(
     assert list(differences(whole, tmp_path)) == []
 
 
-def test_run_goes_on_in_another_number_of_processes(data, whole, tmp_path):
-    """Two processes, then one that takes both their batches."""
+def test_run_resumes_with_another_number_of_processes(data, whole, tmp_path):
+    """Two processes, then one that accumulates two batches."""
     process = started(TWO, data, tmp_path)
     process.send_signal(signal.SIGTERM)
     output_at_end(process, tmp_path)
@@ -169,10 +166,10 @@ def test_run_goes_on_in_another_number_of_processes(data, whole, tmp_path):
             assert there[key] == pytest.approx(here[key], rel=1e-4), (key, here)
 
 
-def test_data_worker_that_dies_is_told_with_its_clips(data, tmp_path):
+def test_clips_of_a_killed_data_worker_are_reported(data, tmp_path):
     process = started(ONE, data, tmp_path)
     workers = psutil.Process(process.pid).children()
     workers[-1].kill()
     last = output_at_end(process, tmp_path).splitlines()[-1]
     assert last.startswith("error: DataLoader worker (pid")
-    assert "killed by signal: Killed" in last and "clips being read: " in last
+    assert "clips being read: " in last

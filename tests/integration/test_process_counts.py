@@ -1,8 +1,8 @@
-"""The same global batch gives the same training, whoever takes which part of it.
+"""The same global batch gives the same training, however it is distributed.
 
-One process that accumulates two batches, two processes, and one that takes both at once
-(pre-training only: mixup pairs the clips of a batch). The file is also the script that
-the processes run.
+One process that accumulates two batches, two processes, and one process with batches of
+twice the size (pre-training only: mixup pairs the clips of a batch). The file is also
+the script that the processes run.
 """
 
 import json
@@ -12,50 +12,24 @@ from pathlib import Path
 import pytest
 import speechbrain as sb
 import torch
-import torch.nn.functional as F
 from speechbrain.utils.distributed import ddp_init_group
 from speechbrain.utils.epoch_loop import EpochCounter
 from speechbrain.utils.train_logger import FileTrainLogger
 
-from eat.audio.augment import mixup, roll_and_gain, spec_augment
 from eat.audio.frontend import LogMel
 from eat.evaluation.collapse import CollapseMonitor
-from eat.evaluation.metrics import mean_average_precision
 from eat.model.classifier import EATClassifier
 from eat.model.decoder import CNNDecoder
 from eat.model.encoder import EATEncoder
 from eat.pretraining.masking import FlexibleBlockMasking
 from eat.pretraining.model import EATForPreTraining, EATStudent
 from eat.pretraining.teacher import EMATeacher
-from eat.training.finetune import FinetuneBrain
-from eat.training.pretrain import PretrainBrain
 from eat.utils.distributed import shutdown
 
+sys.path.append(str(Path(__file__).parents[1]))
+from recipe_modules import load_recipe  # noqa: E402
+
 FRAMES, DIM, STEPS, CLIPS, CLASSES = 64, 16, 4, 4, 3
-
-
-class MultiLabel(FinetuneBrain):
-    """The AudioSet recipe's step."""
-
-    metric = "mAP"
-
-    def compute_forward(self, batch, stage):
-        wav, labels = batch.wav, batch.target
-        if stage == sb.Stage.TRAIN:
-            wav = roll_and_gain(wav, batch.lengths, self.generator)
-        spec = self.modules.frontend(wav, batch.lengths)
-        if stage == sb.Stage.TRAIN:
-            spec, labels = mixup(spec, labels, 0.8, 0.9, self.generator)
-            spec = spec_augment(spec, 0.2, self.generator)
-        return self.classify(spec, stage), labels
-
-    def compute_objectives(self, predictions, batch, stage):
-        logits, labels = predictions
-        total = F.binary_cross_entropy_with_logits(logits, labels, reduction="sum")
-        return self.sum_over_step(total, labels.sum())
-
-    def compute_metrics(self, logits, labels):
-        return {"mAP": mean_average_precision(logits, labels)}
 
 
 def settings(folder, batch_size):
@@ -83,6 +57,10 @@ def settings(folder, batch_size):
         "ema_start": 0.9,
         "ema_end": 0.99,
         "ema_anneal_steps": 4,
+        "roll": True,
+        "mixup_alpha": 0.8,
+        "mixup_probability": 0.9,
+        "spec_augment_ratio": 0.2,
         "mask_sampler": FlexibleBlockMasking(0.8, 0.07, ((3, 2), (2, 3))),
         "collapse_monitor": CollapseMonitor(0.0, 0.0),
         "train_logger": FileTrainLogger(f"{folder}/train_log.txt"),
@@ -90,7 +68,7 @@ def settings(folder, batch_size):
 
 
 def make_clips():
-    """Clips of different loudness, with one to three labels: all batches differ."""
+    """Make clips of different loudness, with one to three labels."""
     generator = torch.Generator().manual_seed(0)
     wavs = torch.randn(CLIPS * STEPS, 9000, generator=generator) * 0.02
     labels = (torch.rand(len(wavs), CLASSES, generator=generator) < 0.5).float()
@@ -111,16 +89,16 @@ def make_brain(kind, folder, batch_size, run_opts):
         student = EATStudent(encoder, CNNDecoder(dim=DIM, depth=2, kernel=3, groups=2))
         teacher = EMATeacher(encoder, 0.9, FRAMES // 2)
         modules = {"model": EATForPreTraining(student, teacher, utterance_weight=6.0)}
-        brain_class = PretrainBrain
+        brain_class = load_recipe("AudioSet").AudioSetPretrainBrain
     else:
         modules = {"classifier": EATClassifier(encoder, CLASSES)}
-        brain_class = MultiLabel
+        brain_class = load_recipe("AudioSet").AudioSetFinetuneBrain
     modules["frontend"] = frontend
     return brain_class(modules, torch.optim.AdamW, hparams, run_opts)
 
 
 def train(kind, folder, batch_size, *options):
-    """Train two epochs of four clips a step; leave losses and weights."""
+    """Train two epochs of four clips per step; write losses and weights."""
     _, run_opts, _ = sb.parse_arguments(["none.yaml", "--noprogressbar", *options])
     ddp_init_group(run_opts)
     brain = make_brain(kind, folder, int(batch_size), run_opts)
@@ -150,13 +128,13 @@ def outcome(launch, folder, kind, batch_size, processes, accumulation):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["pretrain", "finetune"])
-def test_two_processes_are_one_that_accumulates(launch, tmp_path, kind):
+def test_two_processes_equal_one_that_accumulates(launch, tmp_path, kind):
     curves, weights = zip(
         outcome(launch, tmp_path / "one", kind, 2, processes=1, accumulation=2),
         outcome(launch, tmp_path / "two", kind, 2, processes=2, accumulation=1),
         strict=True,
     )
-    # The logged loss of fine-tuning is the mean of the batches' own means in both.
+    # In both, the logged loss of fine-tuning is the mean of the batches' means.
     torch.testing.assert_close(*curves, rtol=2e-4, atol=1e-5)
     for name in weights[0]:
         torch.testing.assert_close(
@@ -166,25 +144,26 @@ def test_two_processes_are_one_that_accumulates(launch, tmp_path, kind):
 
 @pytest.mark.slow
 def test_pretraining_does_not_depend_on_the_batch(launch, tmp_path):
-    """Masks and noise are the clip's own, whatever clips come with it."""
+    """Masks and noise of a clip do not depend on the other clips."""
     parts, _ = outcome(launch, tmp_path / "parts", "pretrain", 2, 1, accumulation=2)
     whole, _ = outcome(launch, tmp_path / "whole", "pretrain", 4, 1, accumulation=1)
     torch.testing.assert_close(parts, whole, rtol=2e-4, atol=1e-5)
 
 
 def test_gradient_is_divided_by_the_positives_of_the_whole_step(tmp_path):
-    """Uneven batches: the sum of all, over the count of all, not a mean of means."""
+    """It is the sum over all batches, divided by their count, not a mean of means."""
     brain = make_brain("finetune", str(tmp_path), 2, {"device": "cpu"})
     brain.grad_accumulation_factor = 2
     weight = torch.zeros(1, requires_grad=True)
     totals = [(3.0, 1.0), (10.0, 4.0)]  # gradient of the sum, positives
     values = []
     for slope, count in totals:
-        loss = brain.sum_over_step(slope * (weight.sum() + 1), torch.tensor(count))
+        total = slope * (weight.sum() + 1)
+        loss = brain.divide_over_step(total, torch.tensor(count), sb.Stage.TRAIN)
         values.append(loss.item())
         (loss / 2).backward()  # SpeechBrain divides by the number of batches
-    assert values == pytest.approx([3.0, 2.5])  # what is shown: each batch's own mean
+    assert values == pytest.approx([3.0, 2.5])  # each batch's own mean
     brain.scale_gradients([weight.grad])
     assert weight.grad.item() == pytest.approx((3 + 10) / (1 + 4))
-    brain.scale_gradients([weight.grad])  # nothing was summed since
+    brain.scale_gradients([weight.grad])  # nothing was added since
     assert weight.grad.item() == pytest.approx(13 / 5)

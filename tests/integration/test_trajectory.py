@@ -34,7 +34,6 @@ import eat
 from eat.audio.augment import mix_with_flipped
 from eat.evaluation.collapse import CollapseMonitor
 from eat.model.classifier import EATClassifier
-from eat.training.pretrain import PretrainBrain
 
 
 @pytest.fixture(scope="module")
@@ -58,18 +57,19 @@ def inputs(recorded):
 # -- pre-training --------------------------------------------------------------------
 
 
-class RecordedPretrainBrain(StateRecorder, PretrainBrain):
-    pass
-
-
 @pytest.fixture(scope="module")
 def pretrain_numbers(recorded):
     return json.loads((recorded / "pretrain.json").read_text())
 
 
 @pytest.fixture(scope="module")
-def pretrained(recorded, inputs, pretrain_numbers, tmp_path_factory):
-    """The Brain after 60 updates from the official start."""
+def pretrained(recorded, inputs, pretrain_numbers, load_recipe, tmp_path_factory):
+    """The AudioSet recipe's Brain after 60 updates from the official start."""
+    recipe = load_recipe("AudioSet")
+
+    class RecordedPretrainBrain(StateRecorder, recipe.AudioSetPretrainBrain):
+        pass
+
     clips, masks = inputs
     numbers, optimizer = pretrain_numbers, pretrain_numbers["optimiser"]
     ema, config = numbers["ema"], numbers["config"]

@@ -1,8 +1,7 @@
-"""Two processes train one model: the same weights on both, other clips and draws.
+"""Two processes train one model: the same weights, different clips and random numbers.
 
-They judge it together: each clip once, the scores those of one process.
-
-The file is also the script that the processes run.
+They share its evaluation: each clip is evaluated once, and the metrics are those of one
+process. The file is also the script that the processes run.
 """
 
 import json
@@ -32,15 +31,17 @@ from eat.pretraining.model import EATForPreTraining, EATStudent
 from eat.pretraining.teacher import EMATeacher
 from eat.training.checkpointer import AtomicCheckpointer
 from eat.training.finetune import FinetuneBrain
-from eat.training.pretrain import PretrainBrain
 from eat.utils.distributed import shutdown
+
+sys.path.append(str(Path(__file__).parents[1]))
+from recipe_modules import load_recipe  # noqa: E402
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "AudioSet"
 FRAMES, DIM, STEPS, BATCH = 64, 16, 3, 2
 
 
-class Recorder(PretrainBrain):
-    """Keeps clips and masks of its process."""
+class Recorder(load_recipe("AudioSet").AudioSetPretrainBrain):
+    """Record the clips of this process."""
 
     def compute_forward(self, batch, stage):
         self.ids += batch.ids
@@ -77,7 +78,7 @@ def settings(folder):
 
 
 def train(folder, *options):
-    """Take three steps in this process and write what it has then."""
+    """Take three steps in this process and write its state."""
     _, run_opts, _ = sb.parse_arguments(["none.yaml", "--noprogressbar", *options])
     ddp_init_group(run_opts)
     torch.manual_seed(1)
@@ -106,16 +107,16 @@ def train(folder, *options):
     torch.save(state, Path(folder) / f"rank{brain.rank}.pt")
 
 
-class Judge(FinetuneBrain):
-    """Keeps the clips that its process judges."""
+class Evaluator(FinetuneBrain):
+    """Record the clips that this process evaluates."""
 
     metric = "mAP"
 
     def compute_forward(self, batch, stage):
         if stage != sb.Stage.TRAIN:
-            self.judged.setdefault((stage.name, self.epoch), []).extend(batch.ids)
+            self.evaluated.setdefault((stage.name, self.epoch), []).extend(batch.ids)
         spec = self.modules.frontend(batch.wav, batch.lengths)
-        return self.classify(spec, stage), batch.target
+        return self.model_for(stage)(spec), batch.target
 
     def compute_objectives(self, predictions, batch, stage):
         return binary_cross_entropy_with_logits(*predictions)
@@ -125,7 +126,7 @@ class Judge(FinetuneBrain):
 
 
 def labeled_clips():
-    """Eight clips to train on and seven others: one process gets one more."""
+    """Make eight training and seven other clips, which do not divide evenly."""
     generator = torch.Generator().manual_seed(0)
     wavs = torch.randn(15, 9000, generator=generator) * 0.1
     labels = torch.eye(3)[torch.arange(15) % 3]
@@ -136,8 +137,8 @@ def labeled_clips():
     return clips[:8], clips[8:]
 
 
-def judge(folder, *options):
-    """Fine-tune for two epochs, validate after each, test, write what came out."""
+def finetune(folder, *options):
+    """Fine-tune for two epochs, validate after each, test, and write the results."""
     _, run_opts, _ = sb.parse_arguments(["none.yaml", "--noprogressbar", *options])
     ddp_init_group(run_opts)
     torch.manual_seed(1)
@@ -153,22 +154,22 @@ def judge(folder, *options):
     recoverables = {"classifier": classifier, "epoch_counter": counter}
     modules = {"frontend": LogMel(-4.268, 4.569, FRAMES), "classifier": classifier}
     checkpointer = AtomicCheckpointer(f"{folder}/save", recoverables)
-    brain = Judge(modules, torch.optim.AdamW, hparams, run_opts, checkpointer)
-    brain.judged, brain.label_set = {}, LabelSet(("a", "b", "c"), ("A", "B", "C"))
+    brain = Evaluator(modules, torch.optim.AdamW, hparams, run_opts, checkpointer)
+    brain.evaluated, brain.label_set = {}, LabelSet(("a", "b", "c"), ("A", "B", "C"))
     train, valid = labeled_clips()
     brain.fit_steps(train, valid)
     tested = brain.test(valid)
-    state = {"judged": brain.judged, "last": brain.last, "tested": tested}
+    state = {"evaluated": brain.evaluated, "last": brain.last, "tested": tested}
     torch.save({**state, "best": brain.best()}, Path(folder) / f"rank{brain.rank}.pt")
 
 
 if __name__ == "__main__":
-    {"train": train, "judge": judge}[sys.argv[1]](*sys.argv[2:])
+    {"train": train, "finetune": finetune}[sys.argv[1]](*sys.argv[2:])
     shutdown()
 
 
 @pytest.mark.slow
-def test_processes_stay_equal(launch, tmp_path):
+def test_processes_keep_equal_weights(launch, tmp_path):
     options = ["--device", "cpu", "--distributed_backend", "gloo"]
     launch(__file__, "train", tmp_path, *options, processes=2)
     one, two = (torch.load(tmp_path / f"rank{rank}.pt") for rank in (0, 1))
@@ -178,23 +179,23 @@ def test_processes_stay_equal(launch, tmp_path):
     for name, tensor in one["model"].items():
         assert torch.equal(tensor, two["model"][name]), name
     assert one["model"]["teacher.center"].abs().sum() > 0
-    # They worked on different clips, under different masks.
+    # They have different clips and masks.
     assert sorted(map(int, one["ids"] + two["ids"])) == list(range(2 * STEPS * BATCH))
     assert not any(map(torch.equal, one["masks"], two["masks"]))
 
 
 @pytest.mark.slow
-def test_processes_judge_together(launch, tmp_path):
+def test_processes_share_the_evaluation(launch, tmp_path):
     options = ["--device", "cpu", "--distributed_backend", "gloo"]
-    launch(__file__, "judge", tmp_path, *options, processes=2)
+    launch(__file__, "finetune", tmp_path, *options, processes=2)
     one, two = (torch.load(tmp_path / f"rank{rank}.pt") for rank in (0, 1))
     for stage in (("VALID", 1), ("VALID", 2), ("TEST", 0)):
-        mine, other = one["judged"][stage], two["judged"][stage]
+        mine, other = one["evaluated"][stage], two["evaluated"][stage]
         assert len(mine) == 4 and len(other) == 3
         assert sorted(map(int, mine + other)) == list(range(8, 15))
     for key in ("last", "tested", "best"):
         assert one[key] == two[key]
-    # One process, from the best epoch's model alone.
+    # The same from the best epoch's model in one process.
     batch = collate(labeled_clips()[1])
     model = eat.load_classifier(tmp_path / "model")
     frontend = eat.load_frontend(tmp_path / "model")
@@ -215,7 +216,7 @@ def test_processes_judge_together(launch, tmp_path):
 
 @pytest.mark.slow
 def test_recipe_tests_in_two_processes(launch, run_recipe, audioset, tmp_path):
-    """Of eleven clips; the twelfth is no sound."""
+    """Eleven clips are readable, the twelfth is not."""
     corpus = tmp_path / "AudioSet"
     shutil.copytree(audioset, corpus)
     min((corpus / "audio" / "eval").iterdir()).write_text("no such video")
@@ -274,7 +275,7 @@ def test_recipe_in_two_processes(launch, audioset, tmp_path):
     assert len((tmp_path / "train_log.txt").read_text().splitlines()) == 2
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["steps"] == 4 and results["clips_seen"] == 4 * 2 * 2
-    # Five clips are validated on: two batches of one process, one of the other.
+    # Validation has five clips: two batches on one process, one on the other.
     assert results["last"] == pytest.approx(one["last"], rel=1e-5)
     assert len(list((tmp_path / "save").glob("CKPT*"))) == 1
     model = eat.load_pretraining(tmp_path / "model")

@@ -34,7 +34,7 @@ def test_counting_leaves_no_gradients():
     assert not outputs[0].requires_grad
 
 
-def test_time_and_devices():
+def test_time_and_number_of_devices():
     cost = training_cost(1800.0, 4 * 1800.0, 9000, "cpu", 4)
     assert cost["hours"] == 0.5 and cost["device_hours"] == 2.0
     assert cost["clips_per_second"] == 5.0 and cost["devices"] == 4

@@ -1,4 +1,4 @@
-"""Fine-tuning: evaluation in shares, the epoch that is tested, what may be tested."""
+"""Fine-tuning: sharded evaluation, the tested epoch, valid checkpoints."""
 
 import json
 import shutil
@@ -19,14 +19,14 @@ SEVEN = LabelSet(tuple("0123456"), tuple("abcdefg"))
 
 
 class Toy(FinetuneBrain):
-    """The score is the number of clips of the first class: a stand-in."""
+    """Use the number of clips of the first class as the score."""
 
     metric = "score"
 
     def compute_forward(self, batch, stage):
         self.seen.append(batch.ids)
         spec = self.modules.frontend(batch.wav, batch.lengths)
-        return self.classify(spec, stage), batch.target
+        return self.model_for(stage)(spec), batch.target
 
     def compute_objectives(self, predictions, batch, stage):
         logits, labels = predictions
@@ -66,7 +66,7 @@ def brain(finetune_brain, tmp_path):
 
 
 def evaluate(brain, clips):
-    """Judge clips as a validation does; gives the record."""
+    """Evaluate clips as a validation does; return the collected outputs."""
     brain.modules.eval()
     options = {**brain.loader_options, "batch_size": 2}
     loader = brain.make_dataloader(clips, Stage.TEST, **options)
@@ -77,7 +77,7 @@ def evaluate(brain, clips):
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 8])
-def test_every_clip_is_one_process_s(brain, clips, world_size):
+def test_every_clip_is_evaluated_by_one_rank(brain, clips, world_size):
     everything = []
     brain.world_size = world_size
     for brain.rank in range(world_size):
@@ -90,10 +90,10 @@ def test_every_clip_is_one_process_s(brain, clips, world_size):
     assert sorted(everything) == [clip["id"] for clip in clips]
 
 
-def test_processes_know_the_whole(brain, clips, monkeypatch):
-    """What each has collected is joined; logits stay beside their labels."""
+def test_outputs_of_all_ranks_are_gathered(brain, clips, monkeypatch):
+    """Logits stay beside their labels."""
     evaluate(brain, clips)
-    whole_logits, whole_labels = brain.gathered()
+    whole_logits, whole_labels = brain.gathered_outputs()
     shares = []
     brain.world_size = 2
     for brain.rank in range(2):
@@ -106,14 +106,14 @@ def test_processes_know_the_whole(brain, clips, monkeypatch):
 
     monkeypatch.setattr(torch.distributed, "all_gather_object", all_gather_object)
     monkeypatch.setattr(distributed, "world_size", lambda: 2)
-    logits, labels = brain.gathered()
+    logits, labels = brain.gathered_outputs()
     order = [0, 2, 4, 6, 1, 3, 5]
     torch.testing.assert_close(logits, whole_logits[order])
     assert torch.equal(labels, whole_labels[order])
 
 
 def test_loss_is_that_of_all_clips_at_once(brain, clips):
-    """Not the mean over batches, the last of which is smaller."""
+    """It is not the mean over batches, the last of which is smaller."""
     brain.fit_steps(clips, clips)
     spec = brain.modules.frontend(*(lambda b: (b.wav, b.lengths))(collate(clips)))
     targets = torch.stack([clip["target"] for clip in clips])
@@ -130,8 +130,8 @@ def test_loss_is_that_of_all_clips_at_once(brain, clips):
     assert not any(logits.requires_grad for logits, _ in brain.details)
 
 
-def test_only_training_costs(finetune_brain, clips, tmp_path, monkeypatch):
-    """A second for each batch, a hundred for one that is judged, in both epochs."""
+def test_cost_is_that_of_training(finetune_brain, clips, tmp_path, monkeypatch):
+    """A training batch takes a second, an evaluation batch a hundred."""
 
     class Clock:
         now = 0.0
@@ -157,38 +157,38 @@ def test_only_training_costs(finetune_brain, clips, tmp_path, monkeypatch):
 
 
 def test_best_epoch_is_tested(brain, clips):
-    """Whatever came after; training could go on from where it was, not from there."""
+    """The weights after it do not matter."""
     brain.fit_steps(clips, clips)
     kept = {k: v.clone() for k, v in brain.unwrapped_model.state_dict().items()}
     with torch.no_grad():
         for parameter in brain.unwrapped_model.parameters():
             parameter.add_(1.0)
-    figures = brain.test(clips)
-    assert figures["loss"] == pytest.approx(brain.last["loss"], rel=1e-5)
+    metrics = brain.test(clips)
+    assert metrics["loss"] == pytest.approx(brain.last["loss"], rel=1e-5)
     assert all(
         torch.equal(kept[k], v) for k, v in brain.unwrapped_model.state_dict().items()
     )
     assert len(brain.details) == 2  # of the best epoch, then of the test
 
 
-def test_with_test_only_the_network_is_tested_as_it_is(finetune_brain, clips, tmp_path):
+def test_test_only_evaluates_the_given_network(finetune_brain, clips, tmp_path):
     brain = finetune_brain(Toy, tmp_path, run_opts={"test_only": True})
     brain.seen, brain.details = [], []
     weights = {k: v.clone() for k, v in brain.unwrapped_model.state_dict().items()}
-    figures = brain.test(clips)
+    metrics = brain.test(clips)
     assert all(
         torch.equal(weights[k], v)
         for k, v in brain.unwrapped_model.state_dict().items()
     )
     [logged] = [json.loads(line) for line in (tmp_path / "metrics.jsonl").open()]
-    assert logged["kind"] == "test" and logged["test_loss"] == figures["loss"]
+    assert logged["kind"] == "test" and logged["test_loss"] == metrics["loss"]
 
 
-def test_test_only_does_not_replace_a_training(brain, finetune_brain, clips, tmp_path):
+def test_test_only_does_not_overwrite_a_run(brain, finetune_brain, clips, tmp_path):
     brain.fit_steps(clips, clips)
     before = (tmp_path / "metrics.jsonl").read_text()
     other = finetune_brain(Toy, tmp_path, run_opts={"test_only": True})
-    with pytest.raises(ExperimentError, match="give another --output_folder") as error:
+    with pytest.raises(ExperimentError, match="--output_folder") as error:
         other.test(clips)
     assert one_line(error).startswith(str(tmp_path))
     assert (tmp_path / "metrics.jsonl").read_text() == before
@@ -197,10 +197,10 @@ def test_test_only_does_not_replace_a_training(brain, finetune_brain, clips, tmp
 def test_classes_must_be_as_many_as_outputs():
     hparams = {"num_classes": 7, "data_folder": "DATA"}
     assert require_classes(SEVEN, hparams) is SEVEN
-    with pytest.raises(ExperimentError, match="num_classes 8: DATA has 7") as error:
+    with pytest.raises(ExperimentError, match="8.*DATA.*--num_classes 7") as error:
         require_classes(SEVEN, {**hparams, "num_classes": 8})
-    assert one_line(error).endswith("(add --num_classes 7)")
-    with pytest.raises(ExperimentError, match="fine-tuning YAML") as error:
+    one_line(error)
+    with pytest.raises(ExperimentError, match="--test_only") as error:
         require_classes(SEVEN, {"data_folder": "DATA"})
     one_line(error)
 
@@ -210,20 +210,18 @@ def official(parity_folder):
     return parity_folder / "official_finetuned.pt"
 
 
-def test_official_checkpoint_is_taken(official, finetune_parity):
+def test_official_checkpoint_is_loaded(official, finetune_parity):
     modules = finetuned_modules(official, SEVEN)
     assert modules["frontend"].num_frames == eat.load_frontend(official).num_frames
     with torch.no_grad():
         logits = modules["classifier"](finetune_parity["x"][:, 0])
     torch.testing.assert_close(logits, finetune_parity["logits"], atol=5e-6, rtol=0)
     eight = LabelSet(tuple("01234567"), tuple("abcdefgh"))
-    with pytest.raises(
-        ExperimentError, match="tells 7 classes apart, the corpus has 8"
-    ):
+    with pytest.raises(ExperimentError, match="7 classes.* 8 "):
         finetuned_modules(official, eight)
 
 
-def test_our_checkpoint_must_be_of_these_classes(brain, clips, tmp_path):
+def test_checkpoint_must_have_the_corpus_classes(brain, clips, tmp_path):
     brain.fit_steps(clips, clips)
     model, labels = brain.model_folder, brain.label_set
     modules = finetuned_modules(model, labels)
@@ -233,9 +231,9 @@ def test_our_checkpoint_must_be_of_these_classes(brain, clips, tmp_path):
     )
     assert all(torch.equal(state[key], expected[key]) for key in expected)
     other = LabelSet(("/m/a", "/m/c", "/m/b"), ("a", "c", "b"))
-    with pytest.raises(ExperimentError, match="a class 'b' where the corpus has 'c'"):
+    with pytest.raises(ExperimentError, match="'b'.*'c'"):
         finetuned_modules(model, other)
-    with pytest.raises(ExperimentError, match="3 classes apart, the corpus has 7") as e:
+    with pytest.raises(ExperimentError, match="3 classes.* 7 ") as e:
         finetuned_modules(model, SEVEN)
     assert one_line(e).startswith(str(model))
     shutil.rmtree(model)
@@ -246,6 +244,6 @@ def test_our_checkpoint_must_be_of_these_classes(brain, clips, tmp_path):
 
 def test_pretrained_checkpoint_is_refused(parity_folder):
     path = parity_folder / "official_pretrain.pt"
-    with pytest.raises(CheckpointError, match="a pretraining model, not a") as error:
+    with pytest.raises(CheckpointError, match="pretraining") as error:
         finetuned_modules(path, SEVEN)
     assert one_line(error).startswith(str(path))

@@ -1,9 +1,11 @@
-"""The pre-training Brain: EMA, logs, model folder, exact resume, collapse."""
+"""The pre-training Brain: teacher updates, logs, model folder, resume, collapse."""
 
 import json
 
 import pytest
 import torch
+from recipe_modules import load_recipe
+from speechbrain import Stage
 from speechbrain.utils.epoch_loop import EpochCounter
 from speechbrain.utils.train_logger import FileTrainLogger
 
@@ -19,11 +21,11 @@ from eat.pretraining.masking import InverseBlockMasking
 from eat.pretraining.model import EATForPreTraining, EATStudent
 from eat.pretraining.teacher import EMATeacher, ema_decay
 from eat.training.checkpointer import AtomicCheckpointer
-from eat.training.pretrain import PretrainBrain
 
+PretrainBrain = load_recipe("AudioSet").AudioSetPretrainBrain
 FRAMES, DIM = 64, 16
 EMA = {"ema_start": 0.9, "ema_end": 0.99, "ema_anneal_steps": 4}
-FIGURES = {
+STEP_METRICS = {
     "loss",
     "frame_loss",
     "utterance_loss",
@@ -121,7 +123,7 @@ def snapshot(module):
 
 
 class Watched(PretrainBrain):
-    """Keeps the student's and the teacher's encoder after every batch."""
+    """Record the student's and the teacher's encoder after every batch."""
 
     def on_fit_start(self):
         super().on_fit_start()
@@ -158,11 +160,11 @@ def check_ema(trace, decays):
             torch.testing.assert_close(new.double(), expected, atol=1e-7, rtol=1e-7)
 
 
-def test_teacher_follows_the_decay_of_its_step(whole):
+def test_teacher_update_has_the_decay_of_its_step(whole):
     decays = [ema_decay(step, 0.9, 0.99, 4) for step in range(1, 7)]
     assert decays[0] == pytest.approx(0.9225) and decays[3:] == [0.99] * 3
     check_ema(whole.trace, decays)
-    # The student moved after the first step (of rate 0), so that this says something.
+    # The student moved after the first step, whose learning rate is 0.
     for (before, _), (after, _) in zip(whole.trace[1:-1], whole.trace[2:], strict=True):
         assert not torch.equal(before[0], after[0])
 
@@ -173,7 +175,7 @@ def test_teacher_moves_once_per_optimizer_step(tmp_path, clips):
     fit(brain, clips)
     assert brain.optimizer_step == 2
     one, two = (ema_decay(step, 0.9, 0.99, 4) for step in (1, 2))
-    # A decay of 1 is no update.
+    # A decay of 1 means no update.
     check_ema(brain.trace, [1.0, 1.0, one, 1.0, 1.0, two])
 
 
@@ -199,16 +201,16 @@ def test_log(whole):
         ("epoch", 2, 6),
     ]
     for record in records:
-        figures = {k: v for k, v in record.items() if k not in ("kind", "epoch")}
-        assert all(isinstance(value, int | float) for value in figures.values())
+        metrics = {k: v for k, v in record.items() if k not in ("kind", "epoch")}
+        assert all(isinstance(value, int | float) for value in metrics.values())
         if record["kind"] == "step":
-            assert figures.keys() - {"step"} == FIGURES
+            assert metrics.keys() - {"step"} == STEP_METRICS
             total = record["frame_loss"] + 6.0 * record["utterance_loss"]
             assert record["loss"] == pytest.approx(total, rel=1e-5)
             assert record["ema_decay"] == ema_decay(record["step"], 0.9, 0.99, 4)
             assert record["clips_per_second"] > 0
         else:
-            assert figures.keys() - {"step"} == {"valid_loss", "knn_mAP"}
+            assert metrics.keys() - {"step"} == {"valid_loss", "knn_mAP"}
             assert 0 <= record["knn_mAP"] <= 1
     keys = ("valid_loss", "knn_mAP", "epoch")
     assert whole.last == {key: records[-1][key] for key in keys}
@@ -222,12 +224,12 @@ def test_validation_sees_the_same_masks_every_time(whole, clips):
         whole.step = 1
         whole.modules.eval()
         before = whole.unwrapped_model.teacher.center.clone()
-        losses.append(whole.evaluate_batch(batch, stage="valid").item())
+        losses.append(whole.evaluate_batch(batch, Stage.VALID).item())
         assert torch.equal(before, whole.unwrapped_model.teacher.center)
     assert losses[0] == losses[1]
 
 
-def test_model_folder_holds_the_brain_s_weights(whole):
+def test_model_folder_has_the_brains_weights(whole):
     loaded = eat.load_pretraining(whole.folder / "model")
     assert loaded.utterance_weight == 6.0
     state, expected = loaded.state_dict(), whole.unwrapped_model.state_dict()
@@ -256,12 +258,12 @@ def test_killed_run_resumes_exactly(whole, tmp_path, clips, stop_at):
     assert resumed.last == whole.last
 
 
-def test_bad_clip_does_no_lasting_harm(tmp_path, clips):
+def test_clip_with_nan_does_not_spoil_the_weights(tmp_path, clips):
     bad = {**clips[0], "sig": clips[0]["sig"] * torch.nan}
     brain = make_brain(tmp_path, clips)
     brain.hparams.log_interval = 1
     fit(brain, [bad, *clips[1:]])
-    assert brain.meter.skipped == 2  # once in each epoch
+    assert brain.train_state.skipped_steps == 2  # once in each epoch
     for module in brain.modules.values():
         assert all(tensor.isfinite().all() for tensor in module.state_dict().values())
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
@@ -269,20 +271,20 @@ def test_bad_clip_does_no_lasting_harm(tmp_path, clips):
     assert len(steps) == 6 and sum(r["loss"] is None for r in steps) == 2
 
 
-def test_collapse_stops_the_run_in_one_line(tmp_path, clips):
+def test_collapse_stops_the_run(tmp_path, clips):
     monitor = CollapseMonitor(0.1, 0.1, stop_std=100.0, grace_steps=3)
     brain = make_brain(tmp_path, clips, monitor=monitor)
     with pytest.raises(CollapseError) as caught:
         fit(brain, clips)
-    assert str(caught.value).startswith("stopped at step 4 by collapse: target_std")
+    assert "step 4" in str(caught.value) and "target_std" in str(caught.value)
     assert "\n" not in str(caught.value)
-    with pytest.raises(SystemExit, match="^error: stopped at step 4"):
+    with pytest.raises(SystemExit, match="^error: "):
         with exit_on_error():
             raise caught.value
 
 
-def test_run_killed_before_its_results_gets_them(tmp_path, clips):
-    """Repeating the command of a trained run writes what is missing."""
+def test_run_killed_before_its_results_can_be_resumed(tmp_path, clips):
+    """Re-running the command of a trained run writes the missing file."""
     brain = make_brain(tmp_path, clips)
     fit(brain, clips)
     again = make_brain(tmp_path, clips)
@@ -294,8 +296,8 @@ def test_run_killed_before_its_results_gets_them(tmp_path, clips):
     assert written["steps"] == brain.optimizer_step
 
 
-def test_validation_does_without_a_damaged_clip_and_says_so(tmp_path, clips):
-    """It only watches: an end after hours of training would help nobody."""
+def test_unreadable_validation_clips_are_logged(tmp_path, clips):
+    """They do not stop the run: validation only monitors it."""
     bad = [{**clips[0], "failures": [("broken", "no sound")]}, *clips[1:]]
     brain = make_brain(tmp_path, bad, PretrainBrain)
     brain.probe_sets = (bad[:4], clips[2:])
@@ -303,4 +305,4 @@ def test_validation_does_without_a_damaged_clip_and_says_so(tmp_path, clips):
     lines = (tmp_path / "skipped.jsonl").read_text().splitlines()
     expected = [{"step": s, "reason": "no sound", "clips": ["broken"]} for s in (3, 6)]
     assert [json.loads(line) for line in lines] == expected  # once an epoch
-    assert brain.meter.unreadable == 0  # of those that train
+    assert brain.train_state.unreadable_clips == 0  # of those that train

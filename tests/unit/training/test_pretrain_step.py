@@ -1,9 +1,10 @@
-"""A step of the pre-training Brain is the method's step, with fresh draws each time."""
+"""A step of the pre-training Brain: the loss of the model, new masks and noise."""
 
 import copy
 
 import pytest
 import torch
+from recipe_modules import load_recipe
 from speechbrain import Stage
 from speechbrain.utils.epoch_loop import EpochCounter
 from speechbrain.utils.train_logger import FileTrainLogger
@@ -18,14 +19,14 @@ from eat.pretraining.masking import InverseBlockMasking
 from eat.pretraining.model import EATForPreTraining, EATStudent
 from eat.pretraining.teacher import EMATeacher
 from eat.training.checkpointer import AtomicCheckpointer
-from eat.training.pretrain import PretrainBrain
 
+PretrainBrain = load_recipe("AudioSet").AudioSetPretrainBrain
 FRAMES, DIM, CLONES, WEIGHT = 64, 16, 3, 6.0
 EPOCHS, STEPS = 2, 3
 
 
 class Watched(PretrainBrain):
-    """Keeps the masks and the noise of every batch, by stage."""
+    """Record the masks and the noise of every batch, by stage."""
 
     def watch(self):
         self.masks = {stage: [] for stage in Stage}
@@ -63,7 +64,7 @@ def make_brain(folder, center_momentum=None, seed=1):
     encoder = EATEncoder(dim=DIM, depth=2, num_heads=2, max_frames=FRAMES)
     student = EATStudent(encoder, CNNDecoder(dim=DIM, depth=2, kernel=3, groups=2), 0.3)
     teacher = EMATeacher(encoder, center_momentum, num_patches=FRAMES // 2)
-    with torch.no_grad():  # as after some training: no longer the student's copy
+    with torch.no_grad():  # as after some training: not a copy of the student
         for parameter in teacher.parameters():
             parameter += 0.05 * torch.randn(parameter.shape)
     model = EATForPreTraining(student, teacher, WEIGHT)
@@ -109,7 +110,7 @@ def fit(brain, clips):
 
 
 def forward(brain, clips):
-    """The first step's batch, its outputs and its loss; nothing is updated."""
+    """Return the first step's batch, its outputs and its loss."""
     brain.init_optimizers()
     brain.modules.train()
     brain.on_stage_start(Stage.TRAIN, 1)
@@ -120,21 +121,21 @@ def forward(brain, clips):
 
 
 @pytest.mark.parametrize("center_momentum", [None, 0.9])
-def test_step_is_the_method_s(tmp_path, clips, center_momentum):
+def test_loss_is_that_of_the_model(tmp_path, clips, center_momentum):
     brain = make_brain(tmp_path, center_momentum)
     student, teacher = copy.deepcopy(
         (brain.unwrapped_model.student, brain.unwrapped_model.teacher)
     )
     del student.draw_noise  # the recorder of the other one
-    method = EATForPreTraining(student, teacher, WEIGHT)
+    model = EATForPreTraining(student, teacher, WEIGHT)
     batch, outputs, loss = forward(brain, clips[:2])
     [masks], [noise] = brain.masks[Stage.TRAIN], brain.noise[Stage.TRAIN]
     assert masks.shape == (2 * CLONES, FRAMES // 2)
     spec = LogMel(-4.268, 4.569, FRAMES)(batch.wav, batch.lengths)
-    expected = method(spec, masks, noise)
+    expected = model(spec, masks, noise)
     assert loss.item() == pytest.approx(expected.loss.item(), rel=1e-6)
     for part in ("frame_loss", "utterance_loss"):
-        own, theirs = getattr(brain.losses, part), getattr(expected, part)
+        own, theirs = getattr(outputs, part), getattr(expected, part)
         assert own.item() == pytest.approx(theirs.item(), rel=1e-6), part
     torch.testing.assert_close(outputs.targets, expected.targets, atol=1e-6, rtol=0)
     loss.backward()
@@ -146,7 +147,7 @@ def test_step_is_the_method_s(tmp_path, clips, center_momentum):
 
 
 def test_clips_of_a_batch_do_not_mix(tmp_path, clips):
-    """What is predicted for a clip, and from what, is that clip's alone."""
+    """Predictions and targets of a clip do not depend on the other clips."""
     pairs = []
     for pair in (clips[:2], [clips[0], clips[5]]):
         brain, seen = make_brain(tmp_path), []
@@ -170,16 +171,16 @@ def different(tensors):
     return len({tensor.numpy().tobytes() for tensor in tensors})
 
 
-def test_every_step_draws_anew(whole):
+def test_every_step_has_new_masks_and_noise(whole):
     masks, noise = whole.masks[Stage.TRAIN], whole.noise[Stage.TRAIN]
     assert len(masks) == len(noise) == different(masks) == different(noise) == 6
-    # So does every clone within a step; of small masks two may agree by chance.
+    # So has every clone of a step; small masks may agree by chance.
     assert different(torch.cat(masks)) > 30
     assert different(torch.cat(noise)) == 6 * 2 * CLONES
     assert torch.cat(noise).std().item() == pytest.approx(0.3, rel=0.05)
 
 
-def test_draws_are_a_function_of_the_seed(whole, tmp_path, clips):
+def test_masks_and_noise_are_a_function_of_the_seed(whole, tmp_path, clips):
     torch.manual_seed(99)  # another process has another global state
     again, other = (fit(make_brain(tmp_path, seed=s), clips) for s in (1, 2))
     for stage in (Stage.TRAIN, Stage.VALID):
@@ -189,7 +190,7 @@ def test_draws_are_a_function_of_the_seed(whole, tmp_path, clips):
             assert not any(map(torch.equal, drawn, new))
 
 
-def test_validation_draws_the_same_every_epoch(whole):
+def test_validation_has_the_same_masks_in_every_epoch(whole):
     for drawn in (whole.masks[Stage.VALID], whole.noise[Stage.VALID]):
         assert len(drawn) == 4 and different(drawn) == 2
         first, second = drawn[:2], drawn[2:]

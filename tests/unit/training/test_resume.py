@@ -1,4 +1,4 @@
-"""A run that is asked to end leaves in order, and goes on as if it had not."""
+"""Signals stop a run after a checkpoint; the resumed run gives the same result."""
 
 import json
 import os
@@ -17,22 +17,22 @@ from eat.training.finetune import FinetuneBrain
 
 
 class Toy(FinetuneBrain):
-    """Gets a signal at its n-th batch of a stage."""
+    """Receive a signal at the n-th batch of a stage."""
 
     metric = "mAP"
-    asked = None
+    signal_at = None
 
     def compute_forward(self, batch, stage):
-        if self.asked == (stage, self.epoch, self.step):
+        if self.signal_at == (stage, self.epoch, self.step):
             os.kill(os.getpid(), signal.SIGTERM)
         spec = self.modules.frontend(batch.wav, batch.lengths)
-        return self.classify(spec, stage), batch.target
+        return self.model_for(stage)(spec), batch.target
 
     def compute_objectives(self, predictions, batch, stage):
         return binary_cross_entropy_with_logits(*predictions)
 
     def compute_metrics(self, logits, labels):
-        scores = getattr(self, "scores", None)  # of each epoch, where a test says them
+        scores = getattr(self, "scores", None)  # of each epoch, if a test sets them
         score = scores[self.epoch] if scores else mean_average_precision(logits, labels)
         return {"mAP": score}
 
@@ -51,7 +51,7 @@ def clips(count):
 
 @pytest.fixture
 def make(finetune_brain):
-    """A Brain that takes three steps an epoch, of two batches of two clips."""
+    """Make a Brain with three steps an epoch, of two batches of two clips."""
 
     def brain(folder, **changed):
         folder.mkdir(exist_ok=True)
@@ -67,7 +67,7 @@ def fit(brain):
 
 
 def outcome(folder, brain):
-    """Weights, optimizer state and figures, times apart."""
+    """Return weights, optimizer state and metrics, but for times."""
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     records = [json.loads(line) for line in lines]
     for record in records:
@@ -82,30 +82,26 @@ TRAIN, VALID = sb.Stage.TRAIN, sb.Stage.VALID
 
 
 @pytest.mark.parametrize(
-    ("asked", "step"),
+    ("signal_at", "step"),
     [
         ((TRAIN, 1, 2), 1),  # at the last batch of a step
-        ((TRAIN, 1, 3), 2),  # at the first: the step is finished first
+        ((TRAIN, 1, 3), 2),  # at the first: the step is finished
         ((TRAIN, 2, 6), 6),
         ((VALID, 1, 1), 3),  # before the validation's other batches
         ((VALID, 2, 2), 6),
     ],
     ids=lambda value: str(value),
 )
-def test_signal_ends_in_order_and_nothing_is_lost(make, tmp_path, asked, step):
+def test_signal_saves_a_checkpoint_and_stops(make, tmp_path, signal_at, step):
     whole = make(tmp_path / "whole")
     fit(whole)
-    ended = make(tmp_path / "run")
-    ended.asked = asked
-    with pytest.raises(Interrupted) as told:
-        fit(ended)
-    assert told.value.number == signal.SIGTERM
-    assert str(told.value) == (
-        f"ended by SIGTERM after optimizer step {step}, checkpoint written: "
-        "the same command goes on"
-    )
-    if asked[0] == VALID:
-        assert len(ended.outputs) == asked[2]  # batches judged
+    stopped = make(tmp_path / "run")
+    stopped.signal_at = signal_at
+    with pytest.raises(Interrupted, match=f"SIGTERM.* step {step}\\b") as stop:
+        fit(stopped)
+    assert stop.value.number == signal.SIGTERM
+    if signal_at[0] == VALID:
+        assert len(stopped.outputs) == signal_at[2]  # evaluated batches
     resumed = make(tmp_path / "run")
     fit(resumed)
     tensors, records = outcome(tmp_path / "whole", whole)
@@ -139,23 +135,25 @@ def test_checkpoints_are_kept_by_rule(make, tmp_path, settings, expected):
     assert brain.best()["epoch"] == 3
 
 
-def test_nothing_is_deleted_before_the_new_one_is_complete(make, tmp_path, monkeypatch):
+def test_checkpoints_are_deleted_after_the_new_one_is_complete(
+    make, tmp_path, monkeypatch
+):
     brain = make(tmp_path, epochs=3, steps_per_epoch=1)
     before = []
     publish = AtomicCheckpointer._publish
 
-    def watched(saved, verbosity):
+    def watched(self, saved, verbosity):
         before.append(kept(tmp_path))
-        return publish(saved, verbosity)
+        return publish(self, saved, verbosity)
 
-    monkeypatch.setattr(AtomicCheckpointer, "_publish", staticmethod(watched))
+    monkeypatch.setattr(AtomicCheckpointer, "_publish", watched)
     brain.scores = [None, 0.1, 0.2, 0.3]
     fit(brain)
-    # Of each epoch one before and one after validation.
+    # Each epoch saves one before and one after validation.
     assert before == [[], [WITHIN], [1], [1, WITHIN], [2], [2, WITHIN]]
 
 
-def test_equally_good_epochs_count_as_the_newest_of_them(make, tmp_path):
+def test_of_equally_good_epochs_the_newest_is_the_best(make, tmp_path):
     brain = make(tmp_path, epochs=4, steps_per_epoch=1)
     brain.scores = [None, 0.1, 0.5, 0.5, 0.2]
     fit(brain)
@@ -164,52 +162,47 @@ def test_equally_good_epochs_count_as_the_newest_of_them(make, tmp_path):
     assert config["step"] == 3
 
 
-def test_steps_of_another_size_are_refused(make, tmp_path):
+def test_other_number_of_clips_per_step_is_refused(make, tmp_path):
     fit(make(tmp_path, epochs=1))
-    with pytest.raises(ExperimentError) as told:
+    with pytest.raises(
+        ExperimentError, match="4.*6.*grad_accumulation_factor"
+    ) as error:
         fit(make(tmp_path, run_opts={"grad_accumulation_factor": 3}))
-    assert str(told.value) == (
-        f"{tmp_path}: its steps have 4 clips, these would have 6 (1 process(es) x "
-        "batch_size 2 x grad_accumulation_factor 3); change the last, or give another "
-        "--output_folder"
-    )
+    assert str(tmp_path) in str(error.value) and "\n" not in str(error.value)
 
 
-def test_other_clips_or_settings_than_the_checkpoint_s_are_refused(make, tmp_path):
+def test_other_clips_or_settings_are_refused(make, tmp_path):
     settings = tmp_path / "run" / "hyperparams.yaml"
     settings.parent.mkdir()
     settings.write_text("lr: 0.01\n")
     fit(make(tmp_path / "run", epochs=1))
     other = make(tmp_path / "run")
-    refused = r"CKPT\S+: is of a run with other settings or clips \("
-    with pytest.raises(
-        ExperimentError, match=f"{refused}training clips was 24, now 25"
-    ):
+    with pytest.raises(ExperimentError, match="training clips was 24, now 25"):
         other.fit_steps(clips(25), clips(6))
     settings.write_text("lr: 0.02\n")  # as the start writes them
-    with pytest.raises(ExperimentError, match=f"{refused}lr was 0.01, now 0.02"):
+    with pytest.raises(ExperimentError, match="lr was 0.01, now 0.02"):
         fit(make(tmp_path / "run"))
 
 
-def test_a_finished_run_without_checkpoints_is_not_trained_anew(make, tmp_path):
+def test_a_finished_run_without_checkpoints_is_not_overwritten(make, tmp_path):
     brain = make(tmp_path, epochs=1)
     fit(brain)
     brain.write_results(best=brain.best())
     before = (tmp_path / "metrics.jsonl").read_bytes()
     shutil.rmtree(tmp_path / "save")
-    with pytest.raises(ExperimentError, match="results.json: a finished run's, whose"):
+    with pytest.raises(ExperimentError, match="results.json"):
         fit(make(tmp_path, epochs=1))
     assert (tmp_path / "metrics.jsonl").read_bytes() == before
 
 
-def test_a_signal_at_the_very_end_is_obeyed_as_well(make, tmp_path, monkeypatch):
+def test_signal_after_the_last_checkpoint_stops_as_well(make, tmp_path, monkeypatch):
     brain = make(tmp_path, epochs=1)
     save_epoch = brain.save_epoch
 
-    def asked(*arguments, **options):
+    def signaled(*arguments, **options):
         save_epoch(*arguments, **options)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(brain, "save_epoch", asked)
-    with pytest.raises(Interrupted, match="after optimizer step 3, checkpoint written"):
+    monkeypatch.setattr(brain, "save_epoch", signaled)
+    with pytest.raises(Interrupted, match="step 3"):
         fit(brain)
