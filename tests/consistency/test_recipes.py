@@ -1,7 +1,13 @@
-"""Every YAML file of a recipe says what it is for, has no unused key, and loads."""
+"""Recipes: YAML files say what they are for, have no unused key, and load.
 
+The scripts have little code in common: what two of them repeat belongs in the library.
+"""
+
+import ast
 import re
 from dataclasses import fields
+from difflib import SequenceMatcher
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -20,6 +26,8 @@ ROOT = Path(__file__).parents[2]
 YAMLS = sorted((ROOT / "recipes").glob("*/hparams/*.yaml"))
 SHORT = [path for path in YAMLS if INCLUDE in path.read_text(encoding="utf-8")]
 MINI = [path for path in YAMLS if path.stem.endswith("_mini")]
+SCRIPTS = sorted((ROOT / "recipes").glob("*/train.py"))
+MIN_RUN, MAX_REPEATED = 4, 40  # lines
 RUN_OPTIONS = {option.name for option in fields(RunOptions)} | {"help"}
 
 
@@ -107,3 +115,23 @@ def test_loads(path, tmp_path):
     assert hparams.keys() == config.values.keys()
     assert "frontend" in hparams["modules"]
     assert hparams["total_steps"] >= hparams["warmup_steps"]
+
+
+def code_lines(path):
+    """Return the lines of a script without blank lines, comments and imports."""
+    text = text_of(path)
+    imports = {
+        number
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for number in range(node.lineno, node.end_lineno + 1)
+    }
+    lines = enumerate(map(str.strip, text.splitlines()), start=1)
+    return [x for n, x in lines if x and x[0] != "#" and n not in imports]
+
+
+@pytest.mark.parametrize("pair", combinations(SCRIPTS, 2), ids=ids)
+def test_scripts_repeat_little(pair):
+    matcher = SequenceMatcher(None, *map(code_lines, pair), autojunk=False)
+    runs = [match.size for match in matcher.get_matching_blocks()]
+    assert sum(size for size in runs if size >= MIN_RUN) < MAX_REPEATED

@@ -1,4 +1,4 @@
-"""AudioSet's fine-tuning Brain: loss, augmentation, rates and which epoch is kept."""
+"""AudioSet's fine-tuning Brain: loss, augmentation, rates, the best epoch."""
 
 import json
 
@@ -12,6 +12,7 @@ from eat.audio.augment import mix_with_flipped
 from eat.audio.frontend import LogMel
 from eat.data.dataset import collate
 from eat.evaluation.per_class import read_class_ap
+from eat.training import finetune
 
 FRAMES, CLASSES = 64, 3
 NOTHING = {
@@ -76,7 +77,7 @@ def test_batch_without_labels_has_a_loss(make_brain, tmp_path):
 
 
 def forward(make_brain, folder, clips, stage, step=1, **augmentation):
-    """What a batch becomes: (wave, spectrogram, labels) as the network sees them."""
+    """Return the wave, spectrogram and labels of a batch after augmentation."""
     brain = make_brain(folder, **augmentation)
     brain.init_optimizers()
     brain.on_stage_start(stage, 1)
@@ -118,14 +119,14 @@ def test_nothing_is_augmented(make_brain, tmp_path, pair, plain, stage, settings
 @pytest.mark.parametrize("step", [1, 2, 3])
 def test_mixup_mixes_clips_and_labels_alike(make_brain, tmp_path, pair, plain, step):
     _, spec, labels = forward(make_brain, tmp_path, pair, Stage.TRAIN, step, **MIXUP)
-    own, other = labels[0, :2]  # the clips have one label each, so it tells the share
+    own, other = labels[0, :2]  # shares, since every clip has one label
     assert own + other == 1 and min(own, other) > 0.05 and abs(own - other) > 0.01
     assert torch.equal(labels[1, :2], torch.stack([other, own]))
     torch.testing.assert_close(spec, own * plain + other * plain.flip(0))
 
 
 @pytest.mark.parametrize("step", [2, 3])
-def test_spec_augment_blanks_a_cross(make_brain, tmp_path, pair, plain, step):
+def test_spec_augment_masks_time_and_frequency(make_brain, tmp_path, pair, plain, step):
     blanking = {**NOTHING, "spec_augment_ratio": 1.0}
     _, spec, labels = forward(make_brain, tmp_path, pair, Stage.TRAIN, step, **blanking)
     blank = spec == 0
@@ -137,7 +138,7 @@ def test_spec_augment_blanks_a_cross(make_brain, tmp_path, pair, plain, step):
     assert torch.equal(labels, torch.eye(2, CLASSES))
 
 
-def test_roll_turns_every_clip(make_brain, tmp_path, pair):
+def test_roll_shifts_and_scales_every_clip(make_brain, tmp_path, pair):
     wav, _, _ = forward(
         make_brain, tmp_path, pair, Stage.TRAIN, **{**NOTHING, "roll": True}
     )
@@ -149,7 +150,7 @@ def test_roll_turns_every_clip(make_brain, tmp_path, pair):
         torch.testing.assert_close(rolled, gain * clip.roll(shift))
 
 
-def test_every_step_draws_anew(make_brain, tmp_path, pair):
+def test_every_step_has_new_random_numbers(make_brain, tmp_path, pair):
     one, again, two = (
         forward(make_brain, tmp_path, pair, Stage.TRAIN, step, **EVERYTHING)
         for step in (1, 1, 2)
@@ -177,13 +178,13 @@ def test_rates_and_decay(make_brain, tmp_path, clips, decay_vectors):
         assert group["weight_decay"] == (0.05 if decays else 0.0), name
 
 
-# Average precision of each class in four epochs: their means fall, rise, fall again.
+# Average precision of each class in four epochs; the third is the best.
 SCORES = [[0.5, 0.4, 0.6], [0.1, 0.3, 0.2], [0.7, 0.6, 0.8], [0.3, 0.5, 0.4]]
 
 
 @pytest.fixture
 def fit(recipe, make_brain, clips, monkeypatch):
-    """Train with the given scores of the classes; keeps each epoch's weights."""
+    """Train with the given scores of the classes; record each epoch's weights."""
 
     def fit(folder, epochs, scores):
         class Watched(recipe.AudioSetFinetuneBrain):
@@ -193,8 +194,8 @@ def fit(recipe, make_brain, clips, monkeypatch):
                 if stage == Stage.VALID:
                     state = self.unwrapped_model.state_dict()
                     self.weights[epoch] = {k: v.clone() for k, v in state.items()}
-                    told = torch.tensor(scores[epoch - 1])
-                    monkeypatch.setattr(recipe, "average_precision", lambda *_: told)
+                    score = torch.tensor(scores[epoch - 1])
+                    monkeypatch.setattr(finetune, "average_precision", lambda *_: score)
                 super().on_stage_end(stage, stage_loss, epoch)
 
         brain = make_brain(folder, epochs, Watched)
@@ -206,14 +207,14 @@ def fit(recipe, make_brain, clips, monkeypatch):
 
 
 def check_kept(folder, weights, best, last, scores):
-    """The model, its table and the results are those of the best epoch."""
+    """Check that model, table and results are those of the best epoch."""
     kept = eat.load_classifier(folder / "model").state_dict()
     assert kept.keys() == weights.keys()
     assert all(torch.equal(kept[name], weights[name]) for name in kept)
     config = json.loads((folder / "model" / "config.json").read_text())
     assert config["step"] == 2 * best
     table = read_class_ap(folder / "class_ap.txt")
-    assert list(table) == ["a", "b", "c"]  # in the order of the outputs, as official
+    assert list(table) == ["a", "b", "c"]  # in the order of the outputs
     assert list(table.values()) == pytest.approx(scores[best - 1])
     results = json.loads((folder / "results.json").read_text())
     for key, epoch in (("best", best), ("last", last)):
@@ -231,7 +232,7 @@ def test_best_epoch_is_kept(fit, tmp_path, epochs, best):
 
 
 def test_of_equal_epochs_the_last_is_kept(fit, tmp_path):
-    """As officially; the model, its table and the best figures are of one epoch."""
+    """As in the official code; model, table and metrics are of one epoch."""
     scores = [SCORES[0], SCORES[0][::-1], SCORES[1]]
     brain = fit(tmp_path, 3, scores)
     check_kept(tmp_path, brain.weights[2], 2, 3, scores)
@@ -248,7 +249,7 @@ def test_best_epoch_survives_an_interruption(fit, tmp_path, after, best):
 
 
 def test_score_is_that_of_the_kept_model(make_brain, tmp_path, clips):
-    """From the folder alone, the mean average precision comes out the same."""
+    """The model folder alone gives the same mean average precision."""
     brain = make_brain(tmp_path, epochs=2, **EVERYTHING)
     brain.fit_steps(clips, clips)
     batch = collate(clips)

@@ -1,7 +1,8 @@
-"""The AudioSet recipe as a user runs it, on a mini corpus of a few clips."""
+"""The AudioSet recipe, run as a user does, on a corpus of a few clips."""
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -32,7 +33,7 @@ ALWAYS = {
     "save",
     "model",
 }
-# What SpeechBrain writes anew, with dates, whenever a run is started.
+# Files that are rewritten, with dates, whenever a run is started.
 REWRITTEN = {
     "hyperparams.yaml",
     "env.log",
@@ -46,7 +47,7 @@ slow = pytest.mark.slow
 
 
 def train(name, data, run, *options):
-    """Call train.py, as on a command line; returns status and both outputs."""
+    """Call train.py as on a command line; return its status and outputs."""
     settings = RECIPE / "hparams" / f"{name}.yaml"
     folders = ["--data_folder", data, "--output_folder", run]
     return subprocess.run(
@@ -64,7 +65,7 @@ def succeed(*args):
 
 
 def complaint(*args):
-    """The one line on stderr with which a run refuses its input."""
+    """Return the one line on stderr with which a run refuses its input."""
     finished = train(*args)
     assert finished.returncode == 1, finished.stderr
     assert "Traceback" not in finished.stderr
@@ -74,7 +75,7 @@ def complaint(*args):
 
 
 def contents(run):
-    """All files of a run that only training may change."""
+    """Return the content of all files that only training may change."""
     files = [path for path in run.rglob("*") if path.is_file()]
     return {p: p.read_bytes() for p in files if p.name not in REWRITTEN}
 
@@ -89,7 +90,7 @@ def results(run):
 
 @pytest.fixture(scope="session")
 def corpus(audioset, tmp_path_factory):
-    """The tiny corpus, one clip of which is not sound."""
+    """The tiny corpus with one unreadable clip."""
     folder = tmp_path_factory.mktemp("broken") / "AudioSet"
     shutil.copytree(audioset, folder)
     broken(folder).write_text("a page that says: no such video")
@@ -124,7 +125,7 @@ def test_pretraining(pretrained, corpus):
     model = eat.load_pretraining(pretrained / "model")
     spec = torch.zeros(1, 256, 128)
     assert model.student.encoder(spec).patches.isfinite().all()
-    # The clip that is not sound is left out and listed.
+    # The unreadable clip is skipped and listed.
     bad = broken(corpus).stem
     assert bad in (pretrained / "manifests" / "skipped.csv").read_text()
     assert bad not in (pretrained / "manifests" / "pretrain.csv").read_text()
@@ -134,20 +135,20 @@ FOLDERS = ("--data_folder", "in", "--output_folder", "out")
 
 
 def test_run_sh_calls(run_sh):
-    said = run_sh("AudioSet", *FOLDERS, "--stop_stage", "3", "--ngpu", "2").stdout
-    assert f"{RECIPE}/audioset_prepare.py in out/manifests\n" in said
-    assert "--nproc_per_node=2" in said and "--grad_accumulation_factor 2" in said
-    assert "finetune_as20k.yaml" in said and "--pretrained out/pretrain/model" in said
+    calls = run_sh("AudioSet", *FOLDERS, "--stop_stage", "3", "--ngpu", "2").stdout
+    assert f"{RECIPE}/audioset_prepare.py in out/manifests\n" in calls
+    assert "--nproc_per_node=2" in calls and "--grad_accumulation_factor 2" in calls
+    assert "finetune_as20k.yaml" in calls and "--pretrained out/pretrain/model" in calls
     only = ["--stage", "2", "--stop_stage", "2", "--mini", "true"]
-    said = run_sh("AudioSet", *FOLDERS, *only).stdout
-    assert "pretrain_mini.yaml" in said and "accumulation" not in said
-    assert "prepare" not in said and "finetune" not in said
+    calls = run_sh("AudioSet", *FOLDERS, *only).stdout
+    assert "pretrain_mini.yaml" in calls and "accumulation" not in calls
+    assert "prepare" not in calls and "finetune" not in calls
 
 
 @pytest.mark.parametrize(("kind", "number"), [("table", 3), ("figure", 4)])
 def test_run_sh_reproduces(run_sh, kind, number):
-    said = run_sh("AudioSet", f"--{kind}", str(number), "--seeds", "2", "--list")
-    script, *options = said.stdout.split()
+    called = run_sh("AudioSet", f"--{kind}", str(number), "--seeds", "2", "--list")
+    script, *options = called.stdout.split()
     assert Path(script).resolve() == ROOT / "tools" / "reproduce.py"
     assert options == [f"--{kind}", str(number), "--seeds", "2", "--list"]
 
@@ -170,7 +171,7 @@ WEIGHTED = (
 
 @pytest.fixture(scope="module")
 def seen(load_recipe, run_recipe, audioset):
-    """Fine-tune in this process; gives the clips of every epoch."""
+    """Fine-tune in this process; return the clips of every epoch."""
     recipe = load_recipe("AudioSet")
 
     def run(folder, *options, stop_at=None):
@@ -205,18 +206,18 @@ def test_weighted_draws_change_what_an_epoch_sees(seen, audioset, tmp_path):
     for epochs in (plain, weighted):
         assert [len(set(epochs[epoch])) for epoch in (1, 2)] == [12, 12]
     assert set(weighted[1]) != set(plain[1])
-    # Draws of different epochs overlap; the shuffle has not come round yet.
+    # Weighted draws of different epochs overlap, parts of one shuffle do not.
     assert not set(plain[1]) & set(plain[2]) and set(weighted[1]) & set(weighted[2])
     other = seen(tmp_path / "c", *draws, "--seed", 2)
     assert other[1] != weighted[1]
-    # Killed in the second epoch, it goes on with the same clips.
+    # Killed in the second epoch, the run resumes with the same clips.
     first = seen(tmp_path / "d", *draws, stop_at=(2, 2))
     again = seen(tmp_path / "d", *draws)
     assert first[1] == weighted[1] and again == {2: weighted[2]}
 
 
 def test_too_many_draws_are_refused(seen, tmp_path):
-    with pytest.raises(ManifestError, match="25 different clips") as error:
+    with pytest.raises(ManifestError, match="25") as error:
         seen(tmp_path, "--weighted_draws", 25)
     assert "\n" not in str(error.value)
 
@@ -234,15 +235,15 @@ def test_test_only(seen, run_recipe, audioset, parity_folder, tmp_path):
     assert tested == pytest.approx({k: best[k] for k in ("loss", "mAP")}, rel=1e-5)
     ours, theirs = ((f / "class_ap.txt").read_text() for f in (run, tests))
     assert ours == theirs
-    for path, told, error in (
-        (parity_folder / "official_finetuned.pt", "7 classes apart", ExperimentError),
-        (parity_folder / "official_pretrain.pt", "a pretraining mod", CheckpointError),
-        (tmp_path / "none", "none", CheckpointError),
+    for path, error in (
+        (parity_folder / "official_finetuned.pt", ExperimentError),
+        (parity_folder / "official_pretrain.pt", CheckpointError),
+        (tmp_path / "none", CheckpointError),
     ):
-        with pytest.raises(error, match=told) as caught:
+        with pytest.raises(error, match=re.escape(str(path))) as caught:
             test(tmp_path / "other", "--pretrained", path)
         assert "\n" not in str(caught.value)
-    with pytest.raises(ExperimentError, match="give a fine-tuning YAML file"):
+    with pytest.raises(ExperimentError, match="--test_only"):
         other = tmp_path / "another"
         run_recipe("AudioSet", "pretrain_mini", audioset, other, "--test_only")
 
@@ -261,7 +262,7 @@ def test_finetuning(finetuned):
 
 @slow
 def test_finetuning_starts_from_the_pretrained_student(corpus, pretrained, tmp_path):
-    still = ["--lr", "0", "--min_lr", "0"]  # what it starts from is what it writes
+    still = ["--lr", "0", "--min_lr", "0"]  # it writes the weights it starts from
     model = pretrained / "model"
     succeed("finetune_mini", corpus, tmp_path / "a", "--pretrained", model, *still)
     succeed("finetune_mini", corpus, tmp_path / "b", "--pretrained", "none", *still)
@@ -279,8 +280,7 @@ def test_repeating_a_finished_command_changes_nothing(corpus, pretrained, finetu
     before = contents(pretrained), contents(finetuned)
     succeed("pretrain_mini", corpus, pretrained)
     model = pretrained / "model"
-    repeated = succeed("finetune_mini", corpus, finetuned, "--pretrained", model)
-    assert "Nothing left to do" in repeated.stdout + repeated.stderr
+    succeed("finetune_mini", corpus, finetuned, "--pretrained", model)
     assert (contents(pretrained), contents(finetuned)) == before
 
 
@@ -296,8 +296,8 @@ def test_bad_folders(tmp_path):
 def test_bad_settings(corpus, pretrained, finetuned, tmp_path):
     none = ("--pretrained", "none")
     run = tmp_path / "run"
-    told = complaint("finetune_mini", corpus, run, *none, "--layer_decai", "1")
-    assert "layer_decai" in told and "layer_decay" in told
+    error = complaint("finetune_mini", corpus, run, *none, "--layer_decai", "1")
+    assert "layer_decai" in error and "layer_decay" in error
     assert "pretrained" in complaint("finetune_mini", corpus, run)
     absent = tmp_path / "absent.pt"
     assert str(absent) in complaint(
@@ -305,10 +305,10 @@ def test_bad_settings(corpus, pretrained, finetuned, tmp_path):
     )
     model = pretrained / "model"  # of width 128
     other = tmp_path / "other"
-    told = complaint("finetune_as20k", corpus, other, "--pretrained", model)
-    assert "num_classes 527" in told and "has 20 (add" in told
+    error = complaint("finetune_as20k", corpus, other, "--pretrained", model)
+    assert "num_classes 527" in error and "--num_classes 20" in error
     base = ("--num_classes", "20", "--pretrained", model)
-    told = complaint("finetune_as20k", corpus, other, *base)
-    assert str(model) in told and "128" in told and "768" in told
-    told = complaint("finetune_mini", corpus, finetuned, *none)
-    assert str(finetuned) in told and "other settings" in told
+    error = complaint("finetune_as20k", corpus, other, *base)
+    assert str(model) in error and "128" in error and "768" in error
+    error = complaint("finetune_mini", corpus, finetuned, *none)
+    assert str(finetuned) in error and "pretrained was" in error

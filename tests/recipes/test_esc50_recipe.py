@@ -1,4 +1,4 @@
-"""ESC-50: its loss and augmentation, its runs, its folds' mean, its run.sh."""
+"""The ESC-50 recipe: loss, augmentation, runs, mean of the folds, run.sh."""
 
 import csv
 import importlib.util
@@ -64,14 +64,14 @@ def test_augments_in_training_only(recipe, brain, call_order, stage):
 
 
 def complaint(error):
-    """The one line of an expected error."""
+    """Return the message of an expected error, which must be one line."""
     assert "\n" not in str(error.value)
     return str(error.value)
 
 
 @pytest.fixture(scope="module")
 def finetuned(run_recipe, esc50, tmp_path_factory):
-    """Folder and results of a short run from scratch on fold 2."""
+    """Folder and results of a short training from scratch on fold 2."""
     folder = tmp_path_factory.mktemp("esc50") / "run"
     options = [*SHORT.split(), "--pretrained", "none", "--fold", 2]
     return folder, run_recipe("ESC50", "finetune_mini", esc50, folder, *options)
@@ -85,11 +85,11 @@ def test_results(finetuned):
     folder, results = finetuned
     epochs = [r for r in records(folder) if r["kind"] == "epoch"]
     assert [r["epoch"] for r in epochs] == [1, 2]
-    # Best by accuracy; of equals the last, as officially.
+    # The best by accuracy; of equal ones the last, as in the official code.
     best = max(epochs, key=lambda r: (r["valid_accuracy"], r["epoch"]))
     for name, record in (("best", best), ("last", epochs[-1])):
-        figures = {key: record[f"valid_{key}"] for key in ("loss", "accuracy")}
-        assert results[name] == {**figures, "epoch": record["epoch"]}
+        metrics = {key: record[f"valid_{key}"] for key in ("loss", "accuracy")}
+        assert results[name] == {**metrics, "epoch": record["epoch"]}
     assert results["seed"] == 1 and results["steps"] == 4
     assert results["clips_seen"] == 16 and results["settings"]["fold"] == 2
     # Ten clips a fold, as many as the corpus has, not the paper's 400.
@@ -98,7 +98,7 @@ def test_results(finetuned):
     assert {"eat", "git", "torch", "speechbrain"} <= results["versions"].keys()
 
 
-def test_folder_is_judged_on_its_fold(finetuned, esc50):
+def test_run_is_evaluated_on_its_fold(finetuned, esc50):
     folder, results = finetuned
     with open(folder / "confusion.csv", newline="") as file:
         header, *rows = csv.reader(file)
@@ -123,14 +123,14 @@ def test_test_only_repeats_the_best_epoch(run_recipe, finetuned, esc50, tmp_path
     confusion = (tmp_path / "confusion.csv").read_text()
     assert confusion == (folder / "confusion.csv").read_text()
     assert (folder / "results.json").read_bytes() == before
-    # Another fold is other clips.
+    # Another fold has other clips.
     options[-1] = 3
     other = run_recipe("ESC50", "finetune_mini", esc50, tmp_path / "3", *options)
     assert other["test"]["loss"] != tested["test"]["loss"]
 
 
-def test_pretraining_is_where_finetuning_begins(run_recipe, esc50, tmp_path):
-    """Nothing of the fold that judges is pre-trained on; no step changes weights."""
+def test_finetuning_starts_from_the_pretrained_model(run_recipe, esc50, tmp_path):
+    """The learning rate is 0, so that fine-tuning keeps the weights."""
     run = tmp_path / "pretrain"
     short = [*SHORT.split(), "--clones", 2, "--fold", 4]
     results = run_recipe("ESC50", "pretrain_mini", esc50, run, *short)
@@ -145,25 +145,25 @@ def test_pretraining_is_where_finetuning_begins(run_recipe, esc50, tmp_path):
     start = eat.load_encoder(run / "models" / "epoch1").state_dict()
     assert all(torch.equal(start[key], tuned[key]) for key in start)
     tests = ["--test_only", "--fold", 4, "--pretrained", run / "model"]
-    with pytest.raises(CheckpointError, match="a pretraining model, not a cl") as error:
+    with pytest.raises(CheckpointError, match="pretraining") as error:
         run_recipe("ESC50", "finetune_mini", esc50, tmp_path / "test", *tests)
     complaint(error)
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "named"),
     [
-        ("--pretrained none --fold 6", "fold 6: must be 1 to 5"),
-        ("--pretrained none --num_classes 50", r"has 10 \(add --num_classes 10\)"),
+        ("--pretrained none --fold 6", "fold 6"),
+        ("--pretrained none --num_classes 50", "50.*--num_classes 10"),
     ],
 )
-def test_refusals(run_recipe, esc50, tmp_path, options, told):
-    with pytest.raises(ExperimentError, match=told) as error:
+def test_refusals(run_recipe, esc50, tmp_path, options, named):
+    with pytest.raises(ExperimentError, match=named) as error:
         run_recipe("ESC50", "finetune_mini", esc50, tmp_path, *options.split())
     complaint(error)
 
 
-def made_up(output):
+def write_fold_results(output):
     best, last = [0.9, 0.8, 1.0, 0.7, 0.6], [0.5, 0.5, 0.5, 0.5, 0.75]
     for fold, pair in enumerate(zip(best, last, strict=True), 1):
         (output / f"fold{fold}").mkdir()
@@ -171,26 +171,26 @@ def made_up(output):
         (output / f"fold{fold}" / "results.json").write_text(json.dumps(both))
 
 
-def test_mean_and_spread_of_the_folds(tmp_path):
-    made_up(tmp_path)
+def test_mean_and_standard_deviation_of_the_folds(tmp_path):
+    write_fold_results(tmp_path)
     rows = folds.fold_rows(tmp_path)
     assert [row["best"] for row in rows[:5]] == [0.9, 0.8, 1.0, 0.7, 0.6]
-    mean, spread = rows[5:]
+    mean, deviation = rows[5:]
     # By hand: squares .01 + 0 + .04 + .01 + .04 = .1 over n - 1 = 4; .05 over 4.
     assert mean["best"] == pytest.approx(0.8)
-    assert spread["best"] == pytest.approx(0.025**0.5)
+    assert deviation["best"] == pytest.approx(0.025**0.5)
     assert mean["last"] == pytest.approx(0.55)
-    assert spread["last"] == pytest.approx(0.0125**0.5)
+    assert deviation["last"] == pytest.approx(0.0125**0.5)
 
 
-def test_folds_are_shown_or_the_missing_one_is_named(tmp_path, monkeypatch, capsys):
-    made_up(tmp_path)
+def test_summary_of_the_folds_and_missing_ones(tmp_path, monkeypatch, capsys):
+    write_fold_results(tmp_path)
     monkeypatch.setattr(sys, "argv", ["summarize_folds.py", str(tmp_path)])
     folds.main()
-    told = capsys.readouterr().out
-    assert "0.800" in told and "0.158" in told and "0.550" in told
+    printed = capsys.readouterr().out
+    assert "0.800" in printed and "0.158" in printed and "0.550" in printed
     (tmp_path / "fold3" / "results.json").unlink()
-    with pytest.raises(SystemExit, match="fold3/results.json: missing") as error:
+    with pytest.raises(SystemExit, match="fold3/results.json") as error:
         folds.main()
     assert "\n" not in error.value.code
 
@@ -232,7 +232,7 @@ def test_run_sh_refuses(options, run_sh):
 
 @pytest.mark.slow
 def test_first_and_last_stage(esc50, tmp_path):
-    made_up(tmp_path)
+    write_fold_results(tmp_path)
     folders = ["--data_folder", esc50, "--output_folder", tmp_path]
     environment = {
         **os.environ,
