@@ -217,7 +217,7 @@ def compute_chunks(
     with (
         _progress_bar(store, own, rank, num_ranks) as progress,
         worker_errors(clips),
-        interruption.watched(),
+        interruption.watch(),
     ):
         loaded = iter(loader)
         for chunk in missing:
