@@ -1,1 +1,1 @@
-"""What EAT adds to the network: masks, targets, objective, teacher, student."""
+"""What EAT adds to the network: masks, teacher, objective, and the model of them."""

@@ -1,7 +1,7 @@
-"""Multi-masks: which patches each of a clip's K clones loses (paper section 3.2).
+"""Multi-masks: the masked patches of each of a clip's K clones (paper, section 3.2).
 
-Every sampler draws all masks of a batch at once, on the device of the given generator
-(or of the clips' own generators), and keeps exactly the same number of patches in each.
+A sampler draws all masks of a batch at once, on the device of the given generator (or
+of the clips' own generators). All masks have the same number of visible patches.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ class Masks:
     Attributes
     ----------
     mask
-        `[B*K, N]` bool, true where a patch is mask.
+        `[B*K, N]` bool, true where a patch is masked.
     ids_keep
-        `[B*K, V]` indices of the kept patches.
+        `[B*K, V]` indices of the visible patches.
     ids_mask
-        `[B*K, N-V]` indices of the mask patches.
+        `[B*K, N-V]` indices of the masked patches.
     """
 
     mask: Tensor
@@ -36,19 +36,19 @@ class Masks:
 
     @classmethod
     def from_mask(cls, mask: Tensor) -> Masks:
-        """Build from `[B*K, N]` bool or uint8, 1 = mask.
+        """Build from `[B*K, N]` bool or uint8, 1 = masked.
 
         Raises
         ------
         ValueError
-            If the rows do not all remove the same number of patches.
+            If the rows mask different numbers of patches.
         """
         mask = mask.bool()
         counts = mask.sum(dim=1)
         if (counts != counts[0]).any():
             raise ValueError(
-                f"masks remove {int(counts.min())} to {int(counts.max())} patches: "
-                "every row must remove the same number"
+                f"masks: rows mask {int(counts.min())} to {int(counts.max())} patches "
+                "(every row must mask the same number)"
             )
         order = mask.to(torch.uint8).argsort(dim=1, stable=True)
         num_visible = mask.shape[1] - int(counts[0])
@@ -73,17 +73,17 @@ class MaskSampler(Protocol):
 
 
 def num_visible(num_patches: int, mask_ratio: float) -> int:
-    """Patches a mask leaves: 102 of 512 at ratio 0.8, truncated as officially."""
+    """Return how many patches are visible: 102 of 512 at ratio 0.8 (truncated)."""
     return int(num_patches * (1 - mask_ratio))
 
 
 class RandomMasking:
-    """Remove patches uniformly at random.
+    """Mask patches uniformly at random.
 
     Parameters
     ----------
     mask_ratio
-        Share of patches to remove.
+        Share of patches to mask.
     """
 
     def __init__(self, mask_ratio: float = 0.8) -> None:
@@ -99,23 +99,23 @@ class RandomMasking:
 
 
 class FlexibleBlockMasking:
-    """Inverse block masking, each clip with a block shape drawn from a list.
+    """Inverse block masking with a block shape that each clip draws from a list.
 
-    Blocks of kept patches are painted around uniformly drawn centers (clamped at the
-    borders); single patches are then dropped or added at random until the count is
-    exact. The K clones of a clip share the block shape.
+    Blocks of visible patches are placed around uniformly drawn centers (clamped at the
+    borders); then single patches are masked or made visible at random until the count
+    is exact. The K clones of a clip share the block shape.
 
     Parameters
     ----------
     mask_ratio
-        Share of patches to remove.
+        Share of patches to mask.
     adjust
-        Added to the kept share when counting blocks, since blocks overlap.
+        Added to the visible share when counting blocks, since blocks overlap.
     blocks
         Block shapes (time, frequency) in patches.
     offset
-        Cells of a block before its center, (time, frequency). The default is the
-        official code's, which leaves blocks other than 5 x 5 off-center.
+        Cells of a block before its center, (time, frequency). The default is that of
+        the official code, which is not centered for blocks other than 5 x 5.
     """
 
     def __init__(
@@ -137,8 +137,8 @@ class FlexibleBlockMasking:
         height, width = grid
         shape = integers(len(self.blocks), batch, (1,), generator)
         shape = shape.expand(batch, clones).flatten()
-        # One center count for all rows keeps tensors rectangular; the shapes of a
-        # flexible set have nearly equal areas.
+        # The same number of centers in all rows keeps tensors rectangular; the shapes
+        # of a list have nearly equal areas.
         num_centers = self._num_blocks(height * width)
         centers = integers(
             height * width, batch, (clones, num_centers, 1), generator
@@ -146,41 +146,41 @@ class FlexibleBlockMasking:
         cells = self._block_cells().to(centers.device)[shape][:, None]  # [B*K, 1, A, 2]
         time = (centers // width + cells[..., 0]).clamp(0, height - 1)
         frequency = (centers % width + cells[..., 1]).clamp(0, width - 1)
-        painted = (time * width + frequency).flatten(1)
-        # Painted patches rank above all others and ties break at random: too many
-        # are thinned out, too few are filled up, both uniformly.
+        visible = (time * width + frequency).flatten(1)
+        # Patches in blocks rank above all others, and ties break at random: surplus
+        # patches are masked and missing ones made visible, both uniformly.
         scores = uniform(batch, (clones, height * width), generator).flatten(0, 1)
-        scores += torch.zeros_like(scores).scatter_(1, painted, 1.0)
+        scores += torch.zeros_like(scores).scatter_(1, visible, 1.0)
         return Masks.keep_highest(scores, num_visible(height * width, self.mask_ratio))
 
     def _num_blocks(self, num_patches: int) -> int:
         area = max(height * width for height, width in self.blocks)
         share = 1 - self.mask_ratio + self.adjust
-        # At least one: on a small grid the official rule gives none, that is
-        # uniform masks in place of blocks.
+        # At least one: on a small grid the official rule gives none, which would make
+        # the masks uniform.
         return max(1, int(num_patches * (share / area)))
 
     def _block_cells(self) -> Tensor:
-        """Cells of each block shape relative to its center `[shapes, A, 2]`."""
+        """Return the cells of each shape relative to its center `[shapes, A, 2]`."""
         area = max(height * width for height, width in self.blocks)
         tables = []
         for height, width in self.blocks:
             table = torch.cartesian_prod(torch.arange(height), torch.arange(width))
             table = table - torch.tensor(self.offset)
-            # Smaller shapes repeat their first cell to fill the table.
+            # Smaller shapes repeat their first cell up to the largest area.
             tables.append(torch.cat([table, table[:1].expand(area - len(table), 2)]))
         return torch.stack(tables)
 
 
 class InverseBlockMasking(FlexibleBlockMasking):
-    """Inverse block masking with one block shape: EAT's masks.
+    """Inverse block masking with one block shape, as EAT uses it.
 
     Parameters
     ----------
     mask_ratio
-        Share of patches to remove.
+        Share of patches to mask.
     adjust
-        Added to the kept share when counting blocks, since blocks overlap.
+        Added to the visible share when counting blocks, since blocks overlap.
     block
         Block shape (time, frequency) in patches.
     """
@@ -197,15 +197,15 @@ class InverseBlockMasking(FlexibleBlockMasking):
 
 
 def block_masking(mask_ratio: float, adjust: float, blocks: str) -> MaskSampler:
-    """Inverse block masking from a text, as a command line gives it.
+    """Return an inverse block masking from a text, as on a command line.
 
     Parameters
     ----------
     mask_ratio, adjust
         As above.
     blocks
-        ``5x5``: every block of this shape (time x frequency, in patches); several,
-        ``6x4,5x5,8x3``: each clip with one of them.
+        A block shape (time x frequency, in patches) such as ``5x5``, or several of
+        which each clip draws one, such as ``6x4,5x5,8x3``.
 
     Raises
     ------
@@ -213,7 +213,7 @@ def block_masking(mask_ratio: float, adjust: float, blocks: str) -> MaskSampler:
         If the text is not such a list.
     """
     if not re.fullmatch(r"[1-9]\d*x[1-9]\d*(,[1-9]\d*x[1-9]\d*)*", str(blocks)):
-        raise ValueError(f"blocks {blocks!r}: write 5x5, or several as 6x4,5x5,8x3")
+        raise ValueError(f"blocks {blocks!r}: must be as 5x5, or as 6x4,5x5,8x3")
     shapes = tuple(tuple(map(int, shape.split("x"))) for shape in blocks.split(","))
     if len(shapes) == 1:
         return InverseBlockMasking(mask_ratio, adjust, shapes[0])

@@ -1,4 +1,4 @@
-"""The EMA teacher: a slow copy of the student's encoder that makes the targets."""
+"""The teacher: a moving average of the student's encoder that computes the targets."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from eat.pretraining.ufo import average_layers, normalize_targets
 def ema_decay(
     step: int, start: float = 0.9998, end: float = 0.99999, anneal_steps: int = 100_000
 ) -> float:
-    """Decay of the update that follows optimizer step `step` (the first is 1).
+    """Return the decay of the update after optimizer step `step` (the first is 1).
 
-    Linear from `start` to `end` over `anneal_steps`, then constant.
+    It is linear from `start` to `end` over `anneal_steps`, then constant.
     """
     if step >= anneal_steps:
         return end
@@ -24,18 +24,18 @@ def ema_decay(
 
 
 class EMATeacher(nn.Module):
-    """Frozen exponential moving average of an encoder, in fp32 and always evaluating.
+    """Exponential moving average of an encoder, in fp32 and in evaluation mode.
 
-    Make it after the student has its weights, or call :meth:`reset` once it does.
+    Build it after the student has its weights, or call :meth:`reset` then.
 
     Parameters
     ----------
     encoder
-        The student's encoder to copy.
+        The student's encoder, which is copied.
     center_momentum
-        If given, the targets' running mean over clips at each position is subtracted
-        before the last norm, and follows the batches with this momentum. Not part of
-        EAT: it keeps small runs from predicting position alone. None is EAT.
+        If given, a running mean over clips at each position is subtracted from the
+        targets before the last norm; this is its momentum. Not part of EAT: it
+        prevents small runs from predicting the position only. None is EAT.
     num_patches
         Grid size N, needed for centering.
     """
@@ -48,24 +48,24 @@ class EMATeacher(nn.Module):
     ) -> None:
         super().__init__()
         if center_momentum is not None and num_patches is None:
-            raise ValueError("center_momentum is set: give num_patches as well")
+            raise ValueError("center_momentum: needs num_patches")
         self.encoder = copy.deepcopy(encoder).float().eval().requires_grad_(False)
         self.center_momentum = center_momentum
         self.config = {"center_momentum": center_momentum, "num_patches": num_patches}
-        self._means: list[Tensor] = []  # of this step's batches
+        self._means: list[Tensor] = []  # over the batches of this step
         if center_momentum is not None:
             self.register_buffer("center", torch.zeros(num_patches, encoder.dim))
 
     def train(self, mode: bool = True) -> EMATeacher:
-        """Stay in evaluation mode, whatever a training loop asks for."""
+        """Stay in evaluation mode, also within a module that is trained."""
         return super().train(False)
 
     @torch.no_grad()
     def forward(self, spec: Tensor, update_center: bool = False) -> Tensor:
-        """Targets `[B, N, D]` of whole clips, normalized log-mel `[B, T, F]`.
+        """Return the targets `[B, N, D]` of full clips, normalized log-mel `[B, T, F]`.
 
-        With `update_center` the running mean, if there is one, takes in this batch at
-        the next :meth:`update`.
+        With `update_center` the running mean, if there is one, includes this batch from
+        the next :meth:`update` on.
         """
         ffn_outputs = self.encoder(spec, return_ffn=True).ffn_outputs
         average = average_layers([output[:, 1:] for output in ffn_outputs])
@@ -77,21 +77,21 @@ class EMATeacher(nn.Module):
         return targets
 
     def _move_center(self) -> None:
-        """Take in the batches of a step, over accumulation and processes."""
+        """Update the running mean with the step's batches, over all processes."""
         mean = torch.stack(self._means).mean(dim=0)
         self._means.clear()
         if torch.distributed.is_initialized():
             torch.distributed.all_reduce(mean)
             mean /= torch.distributed.get_world_size()
-        # One bad batch must not stay in the mean for good.
+        # One batch with NaN must not spoil the mean permanently.
         mean = mean.where(mean.isfinite(), self.center)
         self.center.lerp_(mean, 1 - self.center_momentum)
 
     @torch.no_grad()
     def update(self, encoder: EATEncoder, decay: float) -> None:
-        """Move towards the student: ``decay * teacher + (1 - decay) * student``.
+        """Set the weights to ``decay * teacher + (1 - decay) * student``.
 
-        Call after the optimizer step with ``decay = ema_decay(step)``.
+        Call this after the optimizer step, with ``decay = ema_decay(step)``.
         """
         own = list(self.encoder.parameters())
         theirs = [parameter.float() for parameter in encoder.parameters()]
@@ -102,5 +102,5 @@ class EMATeacher(nn.Module):
 
     @torch.no_grad()
     def reset(self, encoder: EATEncoder) -> None:
-        """Become a copy of the student's encoder."""
+        """Copy the weights of the student's encoder."""
         self.update(encoder, decay=0.0)

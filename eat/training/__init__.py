@@ -1,1 +1,1 @@
-"""SpeechBrain mechanics: the Brains' common ground, schedules, checkpoints, runs."""
+"""The training step: Brains, optimizer, checkpoints, logs."""

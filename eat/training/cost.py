@@ -1,4 +1,4 @@
-"""What a run costs: floating-point operations, time, memory."""
+"""The cost of a run: floating-point operations, time, memory."""
 
 from __future__ import annotations
 
@@ -12,20 +12,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 
 def gflop(forward: Callable[[], object]) -> float:
-    """Operations of a forward pass, a multiply-add counted as two.
+    """Return the operations of a forward pass in 1e9; a multiply-add counts as two.
 
-    Matrix products and convolutions are counted. The backward pass takes twice as many
-    (torch's counter is wrong there for grouped convolutions, so it is not asked).
+    Matrix products and convolutions are counted. For the backward pass, which takes
+    twice as many, torch's counter is wrong with grouped convolutions.
 
     Parameters
     ----------
     forward
         The call to count.
-
-    Returns
-    -------
-    float
-        In 1e9 operations.
     """
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         forward()
@@ -39,25 +34,20 @@ def training_cost(
     device: str | torch.device,
     devices: int,
 ) -> dict[str, str | float]:
-    """What a training took: time, clips per second, devices, memory of this process.
+    """Return time, clips per second, devices, and the peak memory in MiB.
 
     Parameters
     ----------
     seconds
         Time spent in training.
     device_seconds
-        The same, summed over devices: their number may have changed.
+        The same, summed over devices, whose number may have changed.
     clips
-        Clips seen in it, by all devices.
+        Clips seen in that time, on all devices.
     device
-        The device of this process.
+        Device of this process; the memory is that of this device, or process.
     devices
-        How many there are now.
-
-    Returns
-    -------
-    dict
-        ``peak_memory_mb`` is in MiB.
+        Current number of devices.
     """
     on_gpu = torch.device(device).type == "cuda"
     if on_gpu:

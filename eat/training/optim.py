@@ -1,4 +1,4 @@
-"""Parameter groups, layer-wise decay and the learning rate of a step."""
+"""Parameter groups, layer-wise decay, learning rates, gradient clipping."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ BLOCK = re.compile(r"(?:^|\.)blocks\.(\d+)\.")
 def warmup_cosine(
     step: int, peak: float, warmup: int, total: int, floor: float = 0.0
 ) -> float:
-    """Learning rate of optimizer step `step` (the first is 0).
+    """Return the learning rate of optimizer step `step` (the first is 0).
 
     Linear from `floor` to `peak` over `warmup` steps, then a half cosine back to
-    `floor` at `total`, where it stays (the official schedule restarts there).
+    `floor` at `total`, where it remains (the official schedule restarts there).
     """
     if step < warmup:
         return floor + (peak - floor) * step / warmup
@@ -26,10 +26,10 @@ def warmup_cosine(
 
 
 def layer_scale(name: str, depth: int, layer_decay: float) -> float:
-    """Learning-rate factor of a parameter: ``layer_decay^(depth - i)`` in block i.
+    """Return a parameter's factor of the rate: ``layer_decay^(depth - i)`` in block i.
 
-    Everything else, the patch embedding and CLS token included, has 1: the official
-    choice, unlike BEiT's.
+    All other parameters have 1, also the patch embedding and the CLS token: as in the
+    official code, unlike BEiT.
     """
     block = BLOCK.search(name)
     return layer_decay ** (depth - int(block.group(1))) if block else 1.0
@@ -42,7 +42,7 @@ def parameter_groups(
     layer_decay: float = 1.0,
     depth: int = 0,
 ) -> list[dict]:
-    """Optimizer groups of the trainable parameters, one per (lr scale, decay).
+    """Return optimizer groups of the trainable parameters, one per (scale, decay).
 
     Parameters
     ----------
@@ -51,12 +51,12 @@ def parameter_groups(
     weight_decay
         Weight decay of matrices.
     decay_vectors
-        Whether biases, norms and the CLS token decay as well. They do in the
-        official run, by an oversight in its optimizer.
+        Whether biases, norms and the CLS token decay as well, as they do in the
+        official run (by an oversight in its optimizer).
     layer_decay
-        Factor per block from the top; 1 is none.
+        Factor of the learning rate per block from the top; 1 for none.
     depth
-        Number of blocks, needed with `layer_decay`.
+        Number of blocks, needed for `layer_decay`.
 
     Returns
     -------
@@ -86,17 +86,17 @@ def set_learning_rates(
     floor: float,
     scale_floor: bool = False,
 ) -> float:
-    """Set every group's rate for a step; returns that of an unscaled group.
+    """Set the learning rate of every group; return that of an unscaled group.
 
     Parameters
     ----------
     optimizer
-        Whose groups carry ``lr_scale``.
+        Optimizer whose groups have ``lr_scale``.
     step, peak, warmup, total, floor
         As in :func:`warmup_cosine`.
     scale_floor
-        Scale the floor with the group. The official code does not: a low block whose
-        peak lies under the floor keeps that rate from beginning to end.
+        Scale the floor as well. The official code does not: a low block whose peak is
+        below the floor has a constant rate.
     """
     for group in optimizer.param_groups:
         scale = group["lr_scale"]
@@ -108,9 +108,9 @@ def set_learning_rates(
 def clip_gradients(
     parameters: list[nn.Parameter], max_norm: float | None
 ) -> torch.Tensor:
-    """Clip by the global norm over all parameters; returns the norm before.
+    """Clip gradients by their global norm; return the norm before.
 
-    No limit, or one that is not positive, only measures.
+    Without a positive `max_norm` nothing is clipped.
     """
     limit = max_norm if max_norm and max_norm > 0 else math.inf
     return torch.nn.utils.clip_grad_norm_(parameters, limit)

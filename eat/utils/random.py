@@ -1,9 +1,8 @@
-"""Randomness as a function of where training stands.
+"""Random numbers as a function of the position in training.
 
-Every batch draws from a generator seeded by (seed, epoch, number of the batch), every
-clip of pre-training from one seeded by (seed, epoch, place of the clip in the epoch).
-Nothing has to be saved: a resumed run draws what the uninterrupted run would have
-drawn, and any number of processes draws what one would.
+Every batch has a generator seeded by (seed, epoch, number of the batch), every clip of
+pre-training one seeded by (seed, epoch, position of the clip in the epoch). Nothing has
+to be saved: a resumed run, and any number of processes, draw the same numbers.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ Generators = torch.Generator | Sequence[torch.Generator]
 
 
 def step_seed(seed: int, epoch: int, number: int, what: str = "batch") -> int:
-    """63-bit seed of a batch or clip, without visible relation between neighbors."""
+    """Return a 63-bit seed of a batch or clip; those of neighbors are unrelated."""
     text = f"{what}/{seed}/{epoch}/{number}".encode()
     return int.from_bytes(hashlib.sha256(text).digest()[:8], "big") >> 1
 
@@ -26,7 +25,7 @@ def step_seed(seed: int, epoch: int, number: int, what: str = "batch") -> int:
 def batch_generator(
     seed: int, epoch: int, number: int, device: str | torch.device = "cpu"
 ) -> torch.Generator:
-    """Generator of the epoch's batch with this number, on the given device."""
+    """Return the generator of a batch, by its number in the epoch."""
     generator = torch.Generator(device=device)
     return generator.manual_seed(step_seed(seed, epoch, number))
 
@@ -38,13 +37,13 @@ def clip_generators(
     clips: int,
     device: str | torch.device = "cpu",
 ) -> list[torch.Generator]:
-    """Generators of clips that follow each other in an epoch, from place `first` on."""
+    """Return the generators of consecutive clips of an epoch, the first at `first`."""
     seeds = [step_seed(seed, epoch, first + i, "clip") for i in range(clips)]
     return [torch.Generator(device=device).manual_seed(seed) for seed in seeds]
 
 
 def device_of(generator: Generators) -> torch.device:
-    """Where the numbers are drawn."""
+    """Return the device on which the numbers are drawn."""
     return _first(generator).device
 
 
@@ -67,7 +66,7 @@ def normal(
 def integers(
     high: int, batch: int, shape: tuple[int, ...], generator: Generators
 ) -> Tensor:
-    """Draw whole numbers from 0 to `high` - 1: `[batch, *shape]` int64."""
+    """Draw integers from 0 to `high` - 1: `[batch, *shape]` int64."""
 
     def randint(size: tuple[int, ...], **where: object) -> Tensor:
         return torch.randint(high, size, **where)

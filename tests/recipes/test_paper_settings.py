@@ -108,7 +108,7 @@ def test_rates_are_the_official_ones(path, name, tolerance, finetune_parity):
     keys = ("lr", "warmup_steps", "total_steps", "min_lr")
     schedule = [float(settings[key]) for key in keys]
     for step, rate in official:
-        if step == 400_000:  # officially it starts anew there, after the last step
+        if step == 400_000:  # the official schedule restarts there
             continue
         ours = warmup_cosine(step, *schedule)
         assert ours == pytest.approx(rate, rel=tolerance, abs=1e-12), step

@@ -29,20 +29,20 @@ def draw(sampler, batch, clones, seed=0):
 
 
 def component_sizes(mask):
-    """Sizes of the 4-connected groups of kept patches."""
+    """Return the sizes of the 4-connected groups of visible patches."""
     labels, _ = scipy.ndimage.label(mask)
     return np.bincount(labels.flatten())[1:].tolist()
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_official_statistics(misc_parity, name):
-    """5,000 masks against 5,000 of the official code: counts, places, neighbors."""
+    """Compare 5,000 masks with 5,000 of the official code."""
     expected = misc_parity.numbers[name]
     masks = draw(SAMPLERS[name], 1250, 4)
     kept = (~masks.mask).float().view(-1, *GRID)
     counts = kept.sum(dim=(1, 2))
     assert counts.min() == counts.max() == expected["kept_min"] == expected["kept_max"]
-    # Both sides are estimates; the flexible one drew few shapes, so is the noisiest.
+    # Both are estimates; the flexible one has few shapes and is the noisiest.
     corner, center = kept[:, 0, 0].mean().item(), kept[:, 32, 4].mean().item()
     assert corner == pytest.approx(expected["keep_prob_corner"], abs=0.025)
     assert center == pytest.approx(expected["keep_prob_center"], abs=0.025)
@@ -63,25 +63,25 @@ def test_official_statistics(misc_parity, name):
 
 @pytest.mark.parametrize("name", [n for n in SAMPLERS if n.startswith("mask.block")])
 def test_official_probability_of_every_patch(misc_parity, name):
-    """The map of how often each patch is kept: no place is favored or starved."""
+    """Every patch is visible as often as in the official code."""
     expected = misc_parity[f"{name}.keep_prob"].float()
     kept = (~draw(SAMPLERS[name], 1250, 4).mask).float().mean(dim=0).view(*GRID)
     torch.testing.assert_close(kept, expected, atol=0.04, rtol=0)
-    # What differs is no more than the noise of two estimates (root mean square 1).
+    # The difference is the noise of two estimates (root mean square 1).
     share = 1 / misc_parity.numbers[name]["n"] + 1 / 5000
     noise = (expected * (1 - expected) * share).sqrt()
     assert ((kept - expected) / noise).square().mean().sqrt() < 1.2
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_indices_agree(name):
+def test_indices_match_the_mask(name):
     masks = draw(SAMPLERS[name], 3, 4)
     again = Masks.from_mask(masks.mask)
     assert torch.equal(masks.ids_keep.sort(1).values, again.ids_keep)
     assert torch.equal(masks.ids_mask.sort(1).values, again.ids_mask)
 
 
-def test_generator_decides():
+def test_masks_depend_on_the_generator():
     sampler = SAMPLERS["mask.block_paper"]
     first, same, other = (draw(sampler, 2, 3, seed).mask for seed in (1, 1, 2))
     assert torch.equal(first, same)
@@ -89,11 +89,11 @@ def test_generator_decides():
 
 
 def test_flexible_clones_share_a_shape():
-    """Where one block is the whole mask, its shape can be read off."""
+    """With a single block per mask, its shape can be measured."""
     sampler = FlexibleBlockMasking(mask_ratio=1 - 24.5 / 512, adjust=0.0)
-    removed = draw(sampler, 60, 8).mask.view(60, 8, *GRID)
+    masked = draw(sampler, 60, 8).mask.view(60, 8, *GRID)
     seen = set()
-    for clip in ~removed:
+    for clip in ~masked:
         shapes = {largest_block(mask.numpy()) for mask in clip} - {None}
         assert len(shapes) <= 1
         seen |= shapes
@@ -101,7 +101,7 @@ def test_flexible_clones_share_a_shape():
 
 
 def largest_block(mask):
-    """Height and width of the one group of kept patches; None if there are more."""
+    """Return height and width of the visible patches; None for several groups."""
     if len(component_sizes(mask)) > 1:
         return None
     times, frequencies = np.nonzero(mask)
@@ -109,7 +109,7 @@ def largest_block(mask):
 
 
 def test_small_grid_keeps_a_block():
-    """The official count of blocks is 0 on 64 patches, which would be random masks."""
+    """The official number of blocks is 0 for 64 patches."""
     masks = InverseBlockMasking()(64, 4, (8, 8), torch.Generator().manual_seed(0))
     kept = (~masks.mask).view(-1, 8, 8)
     assert kept.sum((1, 2)).tolist() == [12] * 256
@@ -118,13 +118,13 @@ def test_small_grid_keeps_a_block():
 
 
 def test_unequal_rows_are_refused():
-    removed = torch.tensor([[1, 1, 0, 0], [1, 0, 0, 0]])
-    with pytest.raises(ValueError, match="remove 1 to 2 patches"):
-        Masks.from_mask(removed)
+    masks = torch.tensor([[1, 1, 0, 0], [1, 0, 0, 0]])
+    with pytest.raises(ValueError, match="1 to 2"):
+        Masks.from_mask(masks)
 
 
 def test_speed():
-    """12 clips x 16 clones at the paper's setting in under 10 ms on one core."""
+    """Masks of 12 clips x 16 clones take less than 10 ms on one core."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -140,7 +140,7 @@ def test_speed():
 
 
 def test_blocks_from_a_command_line():
-    """The text gives the very masks of the classes it stands for."""
+    """The masks are those of the classes."""
     one, several = block_masking(0.8, 0.07, "5x5"), block_masking(0.8, 0.07, "2x8")
     for sampler, block in ((one, (5, 5)), (several, (2, 8))):
         expected = draw(InverseBlockMasking(0.8, 0.07, block), 3, 4)
@@ -153,6 +153,6 @@ def test_blocks_from_a_command_line():
 @pytest.mark.parametrize(
     "blocks", ["", "5", 5, "5x", "0x5", "5x5,", "5x5 6x4", "5X5", "-1x5"]
 )
-def test_blocks_that_are_none_are_refused(blocks):
-    with pytest.raises(ValueError, match="write 5x5, or several as 6x4,5x5,8x3"):
+def test_invalid_blocks_are_refused(blocks):
+    with pytest.raises(ValueError, match="6x4,5x5,8x3"):
         block_masking(0.8, 0.07, blocks)

@@ -23,7 +23,7 @@ def spec(pretrain_parity):
 
 
 def in_our_names(prefix, parity):
-    """The fixture's official tensors under `prefix`, named as in the student."""
+    """Return the official tensors under `prefix`, with the student's names."""
     return {
         our_name(name.removeprefix(prefix)): tensor
         for name, tensor in parity.tensors.items()
@@ -33,7 +33,7 @@ def in_our_names(prefix, parity):
 
 @pytest.fixture
 def first_inputs(model):
-    """What enters block 0 of the student's and of the teacher's encoder."""
+    """Inputs of block 0 in the student's and in the teacher's encoder."""
     seen = {}
     for name in ("student", "teacher"):
         block = getattr(model, name).encoder.blocks[0]
@@ -44,7 +44,7 @@ def first_inputs(model):
 
 
 def test_norm_before_the_first_block(model, spec, first_inputs, pretrain_parity):
-    """CLS first, no position on it, one norm over everything that was kept."""
+    """CLS comes first, without position; the norm is over the visible patches."""
     model(spec, pretrain_parity["masks"], pretrain_parity["decoder_noise"])
     expected = pretrain_parity["teacher_in"]
     torch.testing.assert_close(first_inputs["teacher"], expected, atol=1e-5, rtol=0)
@@ -55,19 +55,19 @@ def test_norm_before_the_first_block(model, spec, first_inputs, pretrain_parity)
     torch.testing.assert_close(visible, take(expected[:, 1:], order), atol=1e-5, rtol=0)
 
 
-def test_share_of_removed_patches(pretrain_parity):
+def test_share_of_masked_patches(pretrain_parity):
     numbers = pretrain_parity.numbers
     config = numbers["config"]
     sampler = InverseBlockMasking(
         config["mask_prob"], config["mask_prob_adjust"], (config["mask_length"],) * 2
     )
     drawn = sampler(2, config["clone_batch"], (8, 8), torch.Generator())
-    for removed in (
+    for mask in (
         drawn.mask,
         Masks.from_mask(pretrain_parity["masks"]).mask,
     ):
-        assert removed.float().mean().item() == numbers["masked_pct"]
-        assert removed.sum() == numbers["sample_size"]
+        assert mask.float().mean().item() == numbers["masked_pct"]
+        assert mask.sum() == numbers["sample_size"]
 
 
 def test_student_intermediates(model, spec, pretrain_parity):
@@ -76,7 +76,7 @@ def test_student_intermediates(model, spec, pretrain_parity):
     assert torch.equal(masks.ids_keep, official_ids.long())
     student = model.student
     visible = student.mask(student.encoder.embed(spec), masks)
-    # The official order of kept tokens is undefined: bring both to ascending order.
+    # The official order of visible tokens is undefined: sort both.
     order = pretrain_parity["ids_keep"].long().argsort(dim=1)
     prenorm = pretrain_parity["student_in_prenorm"]
     torch.testing.assert_close(visible, take(prenorm[:, 1:], order), atol=1e-5, rtol=0)
@@ -108,7 +108,7 @@ def test_targets(model, spec, pretrain_parity):
 
 
 def official_loss(model, spec, parity):
-    """Our means put together as the official sums, divided by its sample size.
+    """Return the loss of which the official sums are the means times sample size.
 
     The official utterance loss is the sum over the 8 rows, times the sample size.
     """
@@ -124,7 +124,7 @@ def test_losses(model, spec, pretrain_parity):
     assert result.frame_loss.item() == pytest.approx(frame / size, rel=1e-6)
     assert 8 * result.utterance_loss.item() == pytest.approx(utterance / size, rel=1e-6)
     assert result.loss.item() == pytest.approx(numbers["loss_sum"] / size, rel=1e-6)
-    # So what the official run logs is what ours logs.
+    # This is what the official run logs.
     assert result.loss.item() == pytest.approx(numbers["loss_logged"], rel=1e-6)
 
 
@@ -152,8 +152,8 @@ def test_gradients_and_two_steps(model, spec, pretrain_parity):
     for name in ("after1.", "after2."):
         optimizer.step()
         for key, expected in in_our_names(name, pretrain_parity).items():
-            # fairseq's Adam does not correct the bias of eps: 1-2% of a step. Where
-            # the gradient is all rounding (key biases) any step is as good.
+            # fairseq's Adam does not correct the bias of eps: 1-2% of a step. Gradients
+            # that are rounding errors (key biases) are not compared.
             meant = parameters[key].grad.abs() > 1e-6
             torch.testing.assert_close(
                 parameters[key].data[meant], expected[meant], atol=0.05 * lr, rtol=0

@@ -27,7 +27,7 @@ def test_products_and_convolutions_are_counted():
     assert attended == 2 * (2 * 2 * 10 * 10 * 16) / 1e9
 
 
-def test_counting_leaves_no_gradients():
+def test_counting_records_no_gradients():
     linear = torch.nn.Linear(3, 5)
     outputs = []
     gflop(lambda: outputs.append(linear(torch.zeros(7, 3))))
@@ -51,8 +51,8 @@ def test_peak_memory_is_in_mib():
 
 
 @pytest.mark.slow
-def test_operations_of_the_paper_s_pretraining(tmp_path):
-    """The official code, measured: 1082.9; it also projects cells nobody asks for."""
+def test_operations_of_the_papers_pretraining(tmp_path):
+    """The official code has 1082.9, with projections that are not used."""
     encoder = EATEncoder.from_preset("base")
     decoder = CNNDecoder(dim=768, depth=6, kernel=3, groups=16)
     modules = {
@@ -74,7 +74,7 @@ def test_operations_of_the_paper_s_pretraining(tmp_path):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="names a GPU")
-def test_gpu_is_named():
+def test_name_and_memory_of_a_gpu():
     torch.zeros(2**20, device="cuda")
     cost = training_cost(1.0, 1.0, 1, "cuda:0", 1)
     assert cost["device"] == torch.cuda.get_device_name(0)

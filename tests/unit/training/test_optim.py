@@ -1,4 +1,4 @@
-"""Schedules and groups give the official code's numbers; clipping spans all groups."""
+"""Learning rates and groups are the official ones; clipping includes all groups."""
 
 import pytest
 import torch
@@ -44,7 +44,7 @@ def test_pretraining_schedule(pretrain_parity, finetune_parity):
         for step, expected in schedule:
             # The official formula restarts at `total`; ours stays at the floor.
             expected = expected if step < total else 0.0
-            # At the very end the official value is a difference of near numbers.
+            # At the end the official value is a difference of nearly equal numbers.
             assert warmup_cosine(step, **PRETRAINING) == pytest.approx(
                 expected, rel=1e-9, abs=1e-18
             )
@@ -57,18 +57,18 @@ def test_finetuning_schedules(finetune_parity, name):
         assert lr == pytest.approx(expected, rel=1e-9)
 
 
-def test_schedule_stays_at_the_floor_after_its_end():
+def test_rate_after_the_last_step_is_the_floor():
     schedule = {**FINETUNING["lr_ft_esc50"], "floor": FLOOR}
     assert warmup_cosine(4_000, **schedule) == FLOOR
     assert warmup_cosine(9_999, **schedule) == FLOOR
 
 
-def test_no_warmup_begins_at_the_peak():
+def test_without_warmup_the_first_rate_is_the_peak():
     assert warmup_cosine(0, peak=2.0, warmup=0, total=10) == 2.0
     assert warmup_cosine(10, peak=2.0, warmup=0, total=10) == 0.0
 
 
-def test_low_blocks_keep_one_rate_as_official(finetune_parity):
+def test_low_blocks_have_the_official_constant_rate(finetune_parity):
     scale = finetune_parity.numbers["lr_scales_base_12"]["blocks.0"]
     groups = [{"params": [one_weight()], "lr_scale": factor} for factor in (scale, 1.0)]
     optimizer = torch.optim.SGD(groups, lr=1.0)
@@ -129,7 +129,7 @@ def test_official_run_decays_every_parameter():
     assert [group["weight_decay"] for group in groups] == [0.05]
 
 
-def test_vectors_are_spared_on_request(finetune_parity):
+def test_weight_decay_can_exclude_vectors(finetune_parity):
     model = classifier()
     groups = parameter_groups(model, 0.05, decay_vectors=False)
     decay_of = {id(p): g["weight_decay"] for g in groups for p in g["params"]}
@@ -137,25 +137,25 @@ def test_vectors_are_spared_on_request(finetune_parity):
         (our_name(name.removeprefix("model.")) or name).replace("fc_norm", "norm")
         for name in finetune_parity.numbers["effective"]["no_decay_intended"]
     }
-    # The CLS token, a vector as well, is spared besides those the official tags.
-    spared = {n for n, p in model.named_parameters() if decay_of[id(p)] == 0}
-    assert spared == intended | {"encoder.cls_token"}
+    # The CLS token, a vector as well, is not excluded by the official tags.
+    excluded = {n for n, p in model.named_parameters() if decay_of[id(p)] == 0}
+    assert excluded == intended | {"encoder.cls_token"}
     assert set(decay_of.values()) == {0.0, 0.05}
 
 
-def test_clipping_spans_all_parameters():
+def test_clipping_is_by_the_norm_of_all_parameters():
     first, second = one_weight(), one_weight()
     first.grad, second.grad = torch.tensor([3.0]), torch.tensor([4000.0])
     norm = clip_gradients([first, second], 5.0)
     assert norm.item() == pytest.approx((9 + 16e6) ** 0.5)
     clipped = torch.cat([first.grad, second.grad])
     assert clipped.norm().item() == pytest.approx(5.0, rel=1e-5)
-    # One factor for all: the direction stays.
+    # One factor for all keeps the direction.
     assert (clipped[1] / clipped[0]).item() == pytest.approx(4000 / 3, rel=1e-5)
 
 
 @pytest.mark.parametrize("limit", [None, 0, 0.0, -1, 1e9])
-def test_no_limit_only_measures(limit):
+def test_without_a_limit_nothing_is_clipped(limit):
     weight = one_weight()
     weight.grad = torch.tensor([-7.0])
     assert clip_gradients([weight], limit).item() == 7.0

@@ -18,7 +18,7 @@ from eat.utils.signals import SIGNALS, Interruption, ignore_signals
 def test_signal_is_noted(number):
     interruption = Interruption()
     assert interruption.number is None and interruption.name == ""
-    with interruption.watched():
+    with interruption.watch():
         os.kill(os.getpid(), number)
     assert interruption.number == number
     assert interruption.name == signal.Signals(number).name
@@ -26,7 +26,7 @@ def test_signal_is_noted(number):
 
 def test_second_sigint_kills():
     interruption = Interruption()
-    with pytest.raises(KeyboardInterrupt), interruption.watched():
+    with pytest.raises(KeyboardInterrupt), interruption.watch():
         os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGINT)
     assert interruption.number == signal.SIGTERM
@@ -34,7 +34,7 @@ def test_second_sigint_kills():
 
 def test_handlers_are_put_back():
     before = [signal.getsignal(number) for number in SIGNALS]
-    with Interruption().watched():
+    with Interruption().watch():
         assert [signal.getsignal(number) for number in SIGNALS] != before
     assert [signal.getsignal(number) for number in SIGNALS] == before
 
@@ -43,7 +43,7 @@ def test_other_threads_are_left_alone():
     found = []
 
     def watch():
-        with Interruption().watched():
+        with Interruption().watch():
             found.append(True)
 
     thread = threading.Thread(target=watch)
