@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Create .venv in the repository root with the exact versions of requirements.txt.
 #
-#     [PYTHON=python3.12] bash tools/setup_env.sh
+#     [EAT_PYTHON=python3.12] bash tools/setup_env.sh
 #
 # Does nothing if .venv is up to date. Re-run it to resume an interrupted installation.
 set -euo pipefail
@@ -21,7 +21,7 @@ fi
 
 find_python() {
     local name
-    for name in ${PYTHON:-python3.11 python3.12 python3.13 python3}; do
+    for name in ${EAT_PYTHON:-python3.11 python3.12 python3.13 python3}; do
         # Run it: version managers put names on the PATH that do not work.
         if "$name" -c 'import sys, venv, ensurepip
 sys.exit(not (3, 11) <= sys.version_info < (3, 14))' >/dev/null 2>&1; then
