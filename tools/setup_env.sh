@@ -13,9 +13,14 @@ stamp=$venv/.installed
 log() { echo "setup_env: $*"; }
 fail() { log "$*" >&2; exit 1; }
 
+version_of() { "$1" -c 'import sys; print(sys.version)' 2>/dev/null; }
+is_wanted_python() { # true unless EAT_PYTHON is given and .venv has another version
+    [ -z "${EAT_PYTHON-}" ] || [ "$(version_of "$EAT_PYTHON")" = "$(version_of $venv/bin/python)" ]
+}
+
 # The path is included: moving the repository breaks the editable installation.
 wanted=$(cat requirements.txt pyproject.toml setup.py <(pwd) | cksum)
-if [ -x $venv/bin/python ] && [ "$(cat $stamp 2>/dev/null)" = "$wanted" ]; then
+if [ -x $venv/bin/python ] && [ "$(cat $stamp 2>/dev/null)" = "$wanted" ] && is_wanted_python; then
     exit 0
 fi
 
@@ -32,13 +37,14 @@ sys.exit(not (3, 11) <= sys.version_info < (3, 14))' >/dev/null 2>&1; then
     return 1
 }
 
-python=$(find_python) || fail "no Python 3.11, 3.12 or 3.13 with the venv module found" \
-    "on the PATH (install one, for example the packages python3.11 and python3.11-venv)"
-
-log "$($python --version) ($(command -v "$python")) -> $PWD/$venv"
+# Keep a working venv; create it if it is missing, incomplete or its Python was removed.
+if ! $venv/bin/python -m pip --version >/dev/null 2>&1 || ! is_wanted_python; then
+    python=$(find_python) || fail "no Python 3.11, 3.12 or 3.13 with the venv module found" \
+        "on the PATH (install one, for example the packages python3.11 and python3.11-venv)"
+    "$python" -m venv --clear $venv
+fi
 rm -f $stamp
-# Recreate a venv that is incomplete or whose Python was removed.
-$venv/bin/python -m pip --version >/dev/null 2>&1 || "$python" -m venv --clear $venv
+log "$($venv/bin/python --version) in $PWD/$venv"
 
 log "installing requirements.txt (about 3 GB to download the first time, some minutes)"
 quiet=(--quiet)
