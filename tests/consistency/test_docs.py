@@ -124,7 +124,7 @@ def options_of(script, words):
     text = text_of(script)
     named = set(re.findall(r'"--([a-z_0-9]+)"', text))
     if 'f"--{' in text:  # options made from names in a loop
-        named |= set(re.findall(r'\("(\w+)",', text))
+        named |= set(re.findall(r'"(\w+)"', text))
     return named
 
 
@@ -161,6 +161,14 @@ def test_named_paths_exist(page):
             continue
         if not re.search(r"[<$]", span):
             assert glob(str(ROOT / span)), f"{span}: no such file"
+
+
+@each_page
+def test_named_tests_exist(page):
+    tests = "".join(map(text_of, ROOT.glob("tests/**/test_*.py")))
+    for span in code_spans(text_of(page)):
+        if re.fullmatch(r"test_\w+", span):
+            assert f"def {span}(" in tests, f"{span}: no such test"
 
 
 @each_page
