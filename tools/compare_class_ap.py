@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -57,7 +58,8 @@ def extremes(both: pd.DataFrame, top: int) -> str:
     }
     parts = []
     for title, classes in sides.items():
-        rows = classes.head(top).rename_axis("class").reset_index().to_dict("records")
+        shown = classes.head(top).rename_axis("class").reset_index()
+        rows: list[Any] = shown.to_dict("records")
         parts.append(f"{title}: {len(classes)} classes")
         if rows:
             parts.append(markdown_table(rows, ["class", "A", "B", "difference"]))

@@ -5,7 +5,7 @@
     torchrun --nproc_per_node=2 tools/extract_features.py ...
 
 OUT_FOLDER receives features.npy [clips, width], clips.csv and features.json, see
-docs/features.md. Re-run the same command to resume an interrupted extraction; any
+docs/use.md. Re-run the same command to resume an interrupted extraction; any
 number of processes gives the same features.
 """
 

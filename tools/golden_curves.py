@@ -87,19 +87,20 @@ def deviations(curve: pd.DataFrame, golden: pd.DataFrame) -> pd.Series:
     """
     if list(curve.index) != list(golden.index) or set(curve) != set(golden):
         raise ValueError(
-            f"the curve has steps {list(curve.index)} of {sorted(curve)}, the golden "
-            f"curve {list(golden.index)} of {sorted(golden)}"
+            f"the curve has steps {list(curve.index)} of {list(curve)}, the golden "
+            f"curve {list(golden.index)} of {list(golden)}"
         )
     return ((curve - golden[curve.columns]).abs() / golden[curve.columns].abs()).max()
 
 
 def differences(curve: pd.DataFrame, golden: pd.DataFrame) -> list[str]:
     """Return a line for each metric out of tolerance."""
+    shares = deviations(curve, golden)
     return [
-        f"{name}: differs by {share:.1%} from the golden curve ({TOLERANCES[name]:.0%} "
+        f"{name}: differs by {shares[name]:.1%} from the golden curve ({limit:.0%} "
         "allowed)"
-        for name, share in deviations(curve, golden).items()
-        if not share <= TOLERANCES[name]  # also true for NaN
+        for name, limit in TOLERANCES.items()
+        if not shares[name] <= limit  # also true for NaN
     ]
 
 

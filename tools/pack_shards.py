@@ -84,7 +84,8 @@ def _init_worker() -> None:
 
 def _exit_with_parent() -> None:
     """Exit when the main process does, even if it was killed."""
-    multiprocessing.parent_process().join()
+    if parent := multiprocessing.parent_process():
+        parent.join()
     os._exit(1)
 
 

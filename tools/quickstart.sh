@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Pre-train and fine-tune a tiny EAT on real recordings, and compare it with its
-# untrained twin: about ten minutes on two CPU cores after installation.
+# Pre-train and fine-tune a tiny EAT on real recordings and compare it with an untrained
+# network: about ten minutes on two CPU cores after installation.
 #
-#   bash tools/quickstart.sh [--output results/quickstart] [--seed 0] [--short]
+#     bash tools/quickstart.sh [--output results/quickstart] [--seed 0] [--short]
 #
-# Run it again after an interruption: finished parts are not repeated.
+# Re-run the same command after an interruption: finished parts are not repeated.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 bash tools/setup_env.sh
 # Two trainings share two cores, one thread each; waiting threads must not spin.

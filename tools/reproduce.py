@@ -63,7 +63,7 @@ def make_factory(args: argparse.Namespace) -> JobFactory:
     """Return the factory for the given folders and seeds."""
     data = {}
     for recipe, (option, mini_corpus) in CORPORA.items():
-        default = f"{option.upper()}_FOLDER"
+        default = Path(f"{option.upper()}_FOLDER")
         if args.corpus == "mini":
             default = MINI_CORPORA / mini_corpus
         data[recipe] = Path(getattr(args, option) or default).absolute()
@@ -96,7 +96,7 @@ def check_data(jobs: list[Job], args: argparse.Namespace) -> None:
     """Exit if the folder of a corpus is not given or missing."""
     for job in jobs:
         option = CORPORA[job.recipe.name][0]
-        folder = Path(job.settings["data_folder"])
+        folder = Path(str(job.settings["data_folder"]))
         if args.corpus == "full" and getattr(args, option) is None:
             sys.exit(f"reproduce: --{option} is required ({job.recipe.name} is used)")
         if not folder.is_dir():

@@ -12,7 +12,7 @@ case "$*" in
 esac
 
 bash tools/setup_env.sh
-# Two files at a time, each on one core; tests of one file share what is costly to make.
+# Two files at a time, one core each; the tests of a file share expensive fixtures.
 export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 pytest() { .venv/bin/python -m pytest -n 2 --dist loadfile "$@"; }
 status=0
@@ -24,7 +24,7 @@ if $quick; then exit $status; fi
 echo "run_tests: slow tests"
 slow=0
 pytest -m slow || slow=$?
-# Status 5 is "no test collected": right only where no file marks one.
+# Status 5, "no tests collected", is correct only if no file marks a test as slow.
 if [ $slow -eq 5 ] && ! grep -rq --include='*.py' 'mark\.slow' tests; then slow=0; fi
 if [ $slow -ne 0 ]; then status=1; fi
 exit $status

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Make .venv in the repository root with the exact versions of requirements.txt.
+# Create .venv in the repository root with the exact versions of requirements.txt.
 #
-#     bash tools/setup_env.sh
+#     [EAT_PYTHON=python3.12] bash tools/setup_env.sh
 #
-# Nothing is done if that has been done before; an interrupted installation is repeated.
+# Does nothing if .venv is up to date. Re-run it to resume an interrupted installation.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -13,18 +13,23 @@ stamp=$venv/.installed
 log() { echo "setup_env: $*"; }
 fail() { log "$*" >&2; exit 1; }
 
-# The place counts as well: a moved repository breaks the editable installation.
-wanted=$(cat requirements.txt setup.py <(pwd) | cksum)
-if [ -x $venv/bin/python ] && [ "$(cat $stamp 2>/dev/null)" = "$wanted" ]; then
+version_of() { "$1" -c 'import sys; print(sys.version)' 2>/dev/null; }
+is_wanted_python() { # true unless EAT_PYTHON is given and .venv has another version
+    [ -z "${EAT_PYTHON-}" ] || [ "$(version_of "$EAT_PYTHON")" = "$(version_of $venv/bin/python)" ]
+}
+
+# The path is included: moving the repository breaks the editable installation.
+wanted=$(cat requirements.txt pyproject.toml setup.py <(pwd) | cksum)
+if [ -x $venv/bin/python ] && [ "$(cat $stamp 2>/dev/null)" = "$wanted" ] && is_wanted_python; then
     exit 0
 fi
 
 find_python() {
     local name
-    for name in python3.11 python3.12 python3.13 python3; do
+    for name in ${EAT_PYTHON:-python3.11 python3.12 python3.13 python3}; do
         # Run it: version managers put names on the PATH that do not work.
-        if "$name" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' \
-            >/dev/null 2>&1; then
+        if "$name" -c 'import sys, venv, ensurepip
+sys.exit(not (3, 11) <= sys.version_info < (3, 14))' >/dev/null 2>&1; then
             echo "$name"
             return
         fi
@@ -32,27 +37,28 @@ find_python() {
     return 1
 }
 
-python=$(find_python) || fail "no Python 3.11 or newer with the module venv on the" \
-    "PATH (install one, e.g. the packages python3.11 and python3.11-venv)"
-
-log "$($python --version) ($(command -v "$python")) -> $PWD/$venv"
+# Keep a working venv; create it if it is missing, incomplete or its Python was removed.
+if ! $venv/bin/python -m pip --version >/dev/null 2>&1 || ! is_wanted_python; then
+    python=$(find_python) || fail "no Python 3.11, 3.12 or 3.13 with the venv module found" \
+        "on the PATH (install one, for example the packages python3.11 and python3.11-venv)"
+    "$python" -m venv --clear $venv
+fi
 rm -f $stamp
-# A venv whose Python is gone, or was never completed, is begun again.
-$venv/bin/python -m pip --version >/dev/null 2>&1 || "$python" -m venv --clear $venv
+log "$($venv/bin/python --version) in $PWD/$venv"
 
-log "installing requirements.txt: some 3 GB to download the first time, minutes"
+log "installing requirements.txt (about 3 GB to download the first time, some minutes)"
 quiet=(--quiet)
-if [ -t 1 ]; then quiet=(); fi # a terminal shows pip's progress
+if [ -t 1 ]; then quiet=(); fi # show pip's progress on a terminal
 pip() { $venv/bin/python -m pip --disable-pip-version-check "$@"; }
 pip install ${quiet[@]+"${quiet[@]}"} -r requirements.txt ||
-    fail "pip failed, see above; run this again to go on"
+    fail "pip failed, see above (re-run this script to resume)"
 pip install --quiet --no-deps --no-build-isolation -e . ||
     fail "pip could not install the project itself, see above"
 
 log "checking the imports"
 $venv/bin/python -I -c 'import torch, torchaudio, speechbrain, eat' ||
-    fail "an import failed, see above; if it is torchaudio's, pip took a torch without" \
-        "CUDA: let pip use PyPI for torch ('pip config list' shows its sources)," \
-        "rm -r $venv, and run this again"
+    fail "an import failed, see above; if it is torchaudio, pip installed a torch build" \
+        "without CUDA (let pip take torch from PyPI, 'pip config list' shows its sources;" \
+        "then remove $venv and re-run this script)"
 echo "$wanted" >$stamp
 log "ready: $venv/bin/python"

@@ -7,6 +7,8 @@ pre-emphasis 0.97, no dither.
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -21,7 +23,10 @@ PREEMPHASIS = 0.97
 FLOOR = torch.finfo(torch.float32).eps
 
 
-def num_frames_of(num_samples: Tensor | int) -> Tensor | int:
+Count = TypeVar("Count", Tensor, int)
+
+
+def num_frames_of(num_samples: Count) -> Count:
     """Return the number of frames: of windows that fit into the samples."""
     frames = (num_samples - WINDOW) // HOP + 1
     if isinstance(frames, Tensor):
@@ -43,6 +48,9 @@ class LogMel(nn.Module):
     num_frames
         Number T of output frames: shorter clips are padded, longer ones cut.
     """
+
+    window: Tensor
+    mel_banks: Tensor
 
     def __init__(self, mean: float, std: float, num_frames: int) -> None:
         super().__init__()

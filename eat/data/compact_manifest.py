@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import os
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ from eat.errors import ManifestError
 _REMEDY = "run the corpus's prepare script again"
 
 
-class CompactStrings(Sequence[str]):
+class CompactStrings:
     """Many strings in one block of bytes.
 
     Parameters
@@ -42,6 +42,9 @@ class CompactStrings(Sequence[str]):
     def __getitem__(self, index: int) -> str:
         start = int(self.ends[index - 1]) if index > 0 else 0
         return self.block[start : int(self.ends[index])].decode()
+
+    def __iter__(self) -> Iterator[str]:
+        return map(self.__getitem__, range(len(self)))
 
 
 class _Builder:

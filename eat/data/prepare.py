@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TextIO
 
 from tqdm import tqdm
 
@@ -41,7 +41,6 @@ _UNPACK = {".zip": "unzip -q {} -d {}", ".tar.gz": "tar -xzf {} -C {}"}
 _BATCH = 8192  # files
 _FILES_PER_TASK = 64
 _THREADS = 32  # more than cores: they mostly wait for the disk
-_CACHE_FORMAT = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
 
 Stamp = tuple[int, int]  # size in bytes, modification time in ns
 Known = tuple[Stamp, AudioInfo]
@@ -185,7 +184,7 @@ def check_audio(
     cache = save_folder / "checked.csv"
     known = _read_cache(cache, verdicts)
     with (
-        open(cache, "a", **_CACHE_FORMAT) as log,
+        _open_cache(cache, "a") as log,
         ThreadPoolExecutor(_THREADS) as pool,
         tqdm(total=len(verdicts), unit="file", desc="checking", disable=None) as bar,
     ):
@@ -208,9 +207,9 @@ def _check_batch(
     stamps = chain.from_iterable(pool.map(_stamps, tasks))
     changed = {}
     for file, stamp in zip(paths, stamps, strict=True):
-        known_stamp, info = known.pop(file, (None, None))
-        if stamp == known_stamp:
-            yield file, info
+        earlier = known.pop(file, None)
+        if earlier and earlier[0] == stamp:
+            yield file, earlier[1]
         else:
             changed[file] = stamp
     results = inspect_many([paths[file] for file in changed])
@@ -232,6 +231,10 @@ def skip_reason(error: AudioError, path: str) -> str:
     return f"unreadable: {str(error).removeprefix(f'{Path(path)}: ')}"
 
 
+def _open_cache(cache: Path, mode: Literal["r", "a"]) -> TextIO:
+    return open(cache, mode, encoding="utf-8", errors="surrogateescape", newline="")
+
+
 def _read_cache(cache: Path, files: Container[str]) -> dict[str, Known]:
     """Return the stamp and header of the files whose last check succeeded."""
     known: dict[str, Known] = {}
@@ -239,7 +242,7 @@ def _read_cache(cache: Path, files: Container[str]) -> dict[str, Known]:
         return known
     _drop_partial_line(cache)
     try:
-        with open(cache, **_CACHE_FORMAT) as lines:
+        with _open_cache(cache, "r") as lines:
             reader = csv.reader(lines)
             next(reader, None)
             for file, size, mtime, *header, error in reader:
@@ -299,13 +302,14 @@ def select_clips(
     for clip in clips:
         verdict = verdicts.get(clip.file, MISSING)
         reason = clip.fault if clip.file else MISSING
-        if reason := reason or unusable(verdict, min_samples):
-            skipped.append(Skipped(clip.id, clip.file, subset, reason))
+        reason = reason or unusable(verdict, min_samples)
+        if reason or isinstance(verdict, str):
+            skipped.append(Skipped(clip.id, clip.file, subset, reason or str(verdict)))
         else:
             rows.append(ManifestRow(clip.id, verdict.seconds, clip.file, clip.labels))
             headers.append(verdict)
     missing = sum(clip.reason == MISSING for clip in skipped)
-    counts = {
+    counts: dict[str, Any] = {
         "listed": len(rows) + len(skipped),
         "found": len(rows) + len(skipped) - missing,
         "missing": missing,
@@ -403,8 +407,12 @@ def write_results(
         write_text(save_folder / name, text)
         files.append(name)
     _warn_about_skipped(skipped, save_folder / "skipped.csv")
-    summary = {"subsets": {name: s.counts for name, s in subsets.items()}}
-    summary |= {**(counts or {}), "inputs": inputs, "files": files}
+    summary = {
+        "subsets": {name: selection.counts for name, selection in subsets.items()},
+        **(counts or {}),
+        "inputs": inputs,
+        "files": files,
+    }
     write_json(save_folder / "summary.json", summary)
 
 

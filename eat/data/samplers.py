@@ -99,10 +99,10 @@ def balancing_weights(labels: Iterable[Sequence[str]]) -> Tensor:
     for clip in labels:
         flat.extend(codes.setdefault(label, len(codes)) for label in clip)
         sizes.append(len(clip))
-    flat = np.asarray(flat, np.int32)
-    shares = 1000 / (np.bincount(flat, minlength=len(codes)) + 0.01)
+    classes = np.asarray(flat, np.int32)
+    shares = 1000 / (np.bincount(classes, minlength=len(codes)) + 0.01)
     clips = np.repeat(np.arange(len(sizes)), sizes)
-    return torch.from_numpy(np.bincount(clips, shares[flat], minlength=len(sizes)))
+    return torch.from_numpy(np.bincount(clips, shares[classes], minlength=len(sizes)))
 
 
 class WeightedSampler(_EpochSampler):
@@ -168,7 +168,11 @@ class RankBatches(Sampler[list[int]]):
     """
 
     def __init__(
-        self, sampler: Sampler[int], batch_size: int, rank: int = 0, world_size: int = 1
+        self,
+        sampler: _EpochSampler,
+        batch_size: int,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
         self.sampler = sampler
         self.batch_size = batch_size

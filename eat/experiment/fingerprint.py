@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sized
+from typing import Any
 
 from eat.experiment.config import read_scalar_settings
 
@@ -51,7 +52,7 @@ def fingerprint(output_folder: str, train: Sized) -> dict[str, object]:
     return found
 
 
-def _relative(value: object, folder: str) -> object:
+def _relative(value: Any, folder: str) -> Any:
     """Return a copy in which paths below the folder are relative to it."""
     if isinstance(value, dict):
         return {key: _relative(item, folder) for key, item in value.items()}

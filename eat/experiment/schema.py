@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from eat.errors import ExperimentError
 
@@ -43,7 +44,7 @@ def check_values(
             raise ExperimentError(f"{where}: {key} is {value!r} (must be {rule})")
 
 
-def _broken_rule(key: str, value: object, default: object) -> str | None:
+def _broken_rule(key: str, value: Any, default: object) -> str | None:
     """Return what the value must be and is not; None where it is right."""
     if isinstance(default, bool):
         return None if value in (True, False) else "True or False"

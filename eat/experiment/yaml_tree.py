@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.constructor import DuplicateKeyError, SafeConstructor
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
@@ -19,7 +20,7 @@ INCLUDE = "!include:"
 PLACEHOLDER = "!PLACEHOLDER"
 
 
-def read_tree(path: str | Path) -> dict[str, Any]:
+def read_tree(path: str | Path) -> CommentedMap:
     """Read a HyperPyYAML file as a tree that keeps its tags and references.
 
     A file whose first line after the comments is ``!include:OTHER`` is the file OTHER,
@@ -54,7 +55,7 @@ def read_hyperpyyaml(path: str | Path) -> str:
     return dump(read_tree(path))
 
 
-def parse(text: str, where: str) -> dict[str, Any]:
+def parse(text: str, where: str) -> CommentedMap:
     """Parse HyperPyYAML text into a tree; empty text gives an empty one.
 
     Raises
@@ -69,9 +70,9 @@ def parse(text: str, where: str) -> dict[str, Any]:
         twice = isinstance(error, DuplicateKeyError)
         hint = "remove one" if twice else "check its syntax"
         raise ExperimentError(f"{where}: not valid YAML: {reason} ({hint})") from error
-    if tree is not None and not isinstance(tree, dict):
+    if tree is not None and not isinstance(tree, CommentedMap):
         raise ExperimentError(f"{where}: not a YAML mapping (write key: value lines)")
-    return tree or {}
+    return CommentedMap() if tree is None else tree
 
 
 def dump(tree: Mapping[str, Any]) -> str:
@@ -81,7 +82,7 @@ def dump(tree: Mapping[str, Any]) -> str:
     return stream.getvalue()
 
 
-def update(tree: dict[str, Any], changes: Mapping[str, Any], where: str) -> None:
+def update(tree: CommentedMap, changes: Mapping[str, Any], where: str) -> None:
     """Replace values of a tree in place, those of nested mappings one by one.
 
     Raises
@@ -94,7 +95,7 @@ def update(tree: dict[str, Any], changes: Mapping[str, Any], where: str) -> None
             close = difflib.get_close_matches(str(key), map(str, tree), n=1)
             hint = f"did you mean {close[0]}?" if close else "see the YAML file"
             raise ExperimentError(f"{where}: unknown setting {key} ({hint})")
-        if isinstance(value, dict) and isinstance(tree[key], dict):
+        if isinstance(value, Mapping) and isinstance(tree[key], CommentedMap):
             update(tree[key], value, where)
         else:
             tree[key] = value
@@ -114,10 +115,13 @@ def tag_of(node: object) -> str:
 
 def _tags(node: object) -> Iterator[str]:
     yield tag_of(node)
-    children = node.values() if isinstance(node, dict) else node
-    if isinstance(node, dict | list):
-        for child in children:
-            yield from _tags(child)
+    children: Iterable[object] = ()
+    if isinstance(node, dict):
+        children = node.values()
+    elif isinstance(node, list):
+        children = node
+    for child in children:
+        yield from _tags(child)
 
 
 class _PlainConstructor(SafeConstructor):

@@ -187,7 +187,7 @@ def _collate(
 ) -> tuple[list[int], Batch | None, dict[int, str]]:
     """Return the readable rows, their batch, and the reasons for the other rows."""
     failures = {row: item for row, item in items if isinstance(item, str)}
-    readable = {row: item for row, item in items if row not in failures}
+    readable = {row: item for row, item in items if not isinstance(item, str)}
     return [*readable], collate([*readable.values()]) if readable else None, failures
 
 
@@ -207,7 +207,7 @@ def compute_chunks(
     batches = {chunk: _batches(store.rows(chunk), batch_size) for chunk in missing}
     loader = DataLoader(
         _Rows(clips),
-        batch_sampler=[rows for chunk in missing for rows in batches[chunk]],
+        batch_sampler=[list(rows) for chunk in missing for rows in batches[chunk]],
         num_workers=num_workers,
         collate_fn=_collate,
         worker_init_fn=ignore_signals,

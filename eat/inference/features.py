@@ -87,7 +87,8 @@ class AudioEncoder(nn.Module):
     @property
     def encoder(self) -> EATEncoder:
         """The encoder, which is part of the classifier if there is one."""
-        return self.network if self.classifier is None else self.classifier.encoder
+        network = self.network
+        return network.encoder if isinstance(network, EATClassifier) else network
 
     @property
     def device(self) -> torch.device:
@@ -203,11 +204,12 @@ def from_pretrained(
     ExperimentError
         If its encoder does not support this number of frames.
     """
-    checkpoint = Checkpoint.read(source)
+    checkpoint = Checkpoint.read(Path(source))
     overrides = {"mean": mean, "std": std, "num_frames": num_frames}
     frontend = checkpoint.frontend(
         **{name: value for name, value in overrides.items() if value is not None}
     )
+    network: EATEncoder | EATClassifier
     if checkpoint.kind == "classifier" and weights == "student":
         network = checkpoint.classifier()
     else:

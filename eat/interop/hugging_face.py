@@ -66,7 +66,8 @@ def read_hugging_face(folder: str | Path) -> tuple[dict[str, Any], dict[str, Ten
     head = _split_head(official)
     try:
         state = student_state(official, path) | head
-        config = {"kind": "encoder", "encoder": _encoder_config(official)}
+        encoder = _encoder_config(official)
+        config: dict[str, Any] = {"kind": "encoder", "encoder": encoder}
     except KeyError as error:
         raise CheckpointError(f"{path}: has no {error} (not an EAT model)") from error
     unknown = [name for name in official if name != POSITIONS and not our_name(name)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -62,6 +63,8 @@ class EATEncoder(nn.Module):
         they would otherwise predict the targets from the positions alone.
     """
 
+    positions: Tensor
+
     def __init__(
         self,
         dim: int = 768,
@@ -95,7 +98,7 @@ class EATEncoder(nn.Module):
         self.blocks.apply(init_bert_weights)
 
     @classmethod
-    def from_preset(cls, preset: str, **options: float) -> EATEncoder:
+    def from_preset(cls, preset: str, **options: Any) -> EATEncoder:
         """Build an encoder of size tiny, small, base or large.
 
         Raises

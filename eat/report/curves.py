@@ -90,7 +90,7 @@ def _draw_signals(axes: Axes, steps: pd.DataFrame) -> None:
     }
     for key, (color, style) in signals.items():
         _trace(axes, steps, key, color, style)
-    axes.set_ylim(0, max(1.2, 1.05 * steps[list(signals)].max(axis=None)))
+    axes.set_ylim(0, max(1.2, 1.05 * float(steps[list(signals)].max().max())))
     tidy(axes, "Collapse monitor (healthy: near 1)", "step", "value")
 
 

@@ -103,7 +103,7 @@ def plot_comparison(
     figure = new_figure(9, 1.1 + 0.42 * (len(rows) + len(groups)))
     axes = figure.subplots()
     places, labels, at = [], [], 0
-    heading = {"weight": "bold", "fontsize": 11, "va": "center"}
+    heading: dict[str, Any] = {"weight": "bold", "fontsize": 11, "va": "center"}
     heading["bbox"] = {"color": "white", "pad": 1}  # over the chance line
     for group, color in zip(groups, cycle(COLORS)):
         axes.text(0.004, at + 0.1, group, **heading)
@@ -114,8 +114,9 @@ def plot_comparison(
             _bar(axes, at, row["runs"], color)
         at += 1
     axes.axvline(chance, color=GRAY, linestyle="--", linewidth=1.2)
-    note = {"color": GRAY, "fontsize": 10, "ha": "center"}
-    axes.text(chance, -0.6, f"chance {chance:.3f}", **note)
+    axes.text(
+        chance, -0.6, f"chance {chance:.3f}", color=GRAY, fontsize=10, ha="center"
+    )
     axes.set_yticks(places, labels, fontsize=11)
     axes.set_ylim(at - 0.4, -0.5)  # first row at the top
     axes.set_xlim(right=1.12 * max(max(row["runs"]) for row in rows))

@@ -42,8 +42,12 @@ def atomic_open(path: str | os.PathLike[str]) -> Iterator[TextIO]:
 
     Characters that are not valid UTF-8 (in file names, say) are written escaped.
     """
-    options = {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
-    with atomic_path(path) as temporary, open(temporary, "w", **options) as file:
+    with (
+        atomic_path(path) as temporary,
+        open(
+            temporary, "w", encoding="utf-8", errors="backslashreplace", newline=""
+        ) as file,
+    ):
         yield file
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -57,7 +58,7 @@ def normal(
 ) -> Tensor:
     """Draw from N(0, 1): `[batch, *shape]`."""
 
-    def randn(size: tuple[int, ...], **where: object) -> Tensor:
+    def randn(size: tuple[int, ...], **where: Any) -> Tensor:
         return torch.randn(size, dtype=dtype, **where)
 
     return _draw(randn, batch, shape, generator)
@@ -68,7 +69,7 @@ def integers(
 ) -> Tensor:
     """Draw integers from 0 to `high` - 1: `[batch, *shape]` int64."""
 
-    def randint(size: tuple[int, ...], **where: object) -> Tensor:
+    def randint(size: tuple[int, ...], **where: Any) -> Tensor:
         return torch.randint(high, size, **where)
 
     return _draw(randint, batch, shape, generator)

@@ -49,7 +49,7 @@ def job(tmp_path):
     return start
 
 
-def signalled(process, folder, number):
+def signaled(process, folder, number):
     while not (folder / "ready").exists():
         assert process.poll() is None
         time.sleep(0.005)
@@ -72,13 +72,13 @@ def test_launches_on_all_nodes(job, tmp_path):
 
 
 def test_at_the_time_limit_it_stops_and_is_requeued(job, tmp_path):
-    assert signalled(job(), tmp_path, signal.SIGUSR1) == 143
+    assert signaled(job(), tmp_path, signal.SIGUSR1) == 143
     assert (tmp_path / "left").exists()  # srun exited before the job
     assert (tmp_path / "requeued").read_text() == "42\n"
 
 
 def test_when_preempted_or_canceled_it_only_stops(job, tmp_path):
-    assert signalled(job(), tmp_path, signal.SIGTERM) == 143
+    assert signaled(job(), tmp_path, signal.SIGTERM) == 143
     assert (tmp_path / "left").exists() and not (tmp_path / "requeued").exists()
 
 

@@ -180,11 +180,11 @@ def test_a_restart_computes_only_missing_chunks(
 def test_a_signal_stops_it_cleanly(corpus, tmp_path, monkeypatch, capsys):
     write = FeatureFolder.write
 
-    def signalled(self, *given):
+    def signaled(self, *given):
         write(self, *given)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(FeatureFolder, "write", signalled)
+    monkeypatch.setattr(FeatureFolder, "write", signaled)
     with pytest.raises(SystemExit) as stopped:
         run(corpus, tmp_path)
     assert stopped.value.code == 143

@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
@@ -185,15 +186,14 @@ def differences(uninterrupted: Path, killed: Path) -> Iterator[str]:
         ours, theirs = (_without_times(run / name) for run in runs)
         if ours != theirs:
             yield name
-    ours, theirs = ((run / "train_log.txt").read_bytes() for run in runs)
-    if ours != theirs:
+    if len({(run / "train_log.txt").read_bytes() for run in runs}) > 1:
         yield "train_log.txt"
-    ours, theirs = (load_file(run / "model" / "model.safetensors") for run in runs)
-    yield from (f"model: {k}" for k in ours if not torch.equal(ours[k], theirs[k]))
-    ours, theirs = (_newest_optimizer(run) for run in runs)
-    for index, state in ours["state"].items():
+    model, other = (load_file(run / "model" / "model.safetensors") for run in runs)
+    yield from (f"model: {k}" for k in model if not torch.equal(model[k], other[k]))
+    states, others = (_newest_optimizer(run)["state"] for run in runs)
+    for index, state in states.items():
         for key, value in state.items():
-            if not torch.equal(value, theirs["state"][index][key]):
+            if not torch.equal(value, others[index][key]):
                 yield f"optimizer: {key} of parameter {index}"
 
 
@@ -217,7 +217,7 @@ def _newest_optimizer(run: Path) -> dict:
 
 def try_setting(
     setting: Setting, data: Path, work: Path, kills: int, rng: random.Random
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """Train with and without kills; return the moments and the differences."""
     uninterrupted, killed = work / "uninterrupted", work / "killed"
     for run in (uninterrupted, killed):

@@ -66,7 +66,7 @@ def make_corpus(folder: Path, clips: int) -> Path:
     corpus.mkdir()
     bank = load_bank(ROOT / "tools" / "bank")
     sizes = AudioSetSizes(CLIPS_ON_DISK - 40, 40, 40)
-    write_audioset(bank, corpus, 0, sizes, workers=os.cpu_count())
+    write_audioset(bank, corpus, 0, sizes, workers=os.cpu_count() or 1)
     sources = [manifests / f"{name}.csv" for name in MANIFESTS]
     for command in (
         [RECIPE / "audioset_prepare.py", corpus, manifests],
@@ -132,7 +132,8 @@ def train_until(
     Return the seconds from the start to the first line of the log, and its step.
     """
     (run / "metrics.jsonl").write_text("")
-    started, first = time.monotonic(), None
+    started = time.monotonic()
+    first: float | None = None
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     with open(run / "output.txt", "a", encoding="utf-8") as output:
         process = subprocess.Popen(
@@ -153,7 +154,7 @@ def train_until(
     finally:
         if process.poll() is None:
             kill_all(process)
-    return first, steps[0]
+    return time.monotonic() - started if first is None else first, steps[0]
 
 
 def peak_mb(pid: int) -> float:
@@ -175,7 +176,8 @@ def simulate(training: str, shards: Path, run: Path, clips: int, steps: int) -> 
     """Train, kill and resume; return seconds and memory."""
     run.mkdir()
     words, ckpt_step = command(training, shards, run, clips), steps // 2
-    started, resumed = defaultdict(list), defaultdict(list)
+    started: Memory = defaultdict(list)
+    resumed: Memory = defaultdict(list)
     # A little further than the checkpoint, so that it is complete.
     until = ckpt_step + 2 * LOG_INTERVAL
     start_seconds, _ = train_until(until, words, run, started)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -22,11 +23,12 @@ from mini_corpora.speech_commands import SpeechCommandsSizes
 VERSION = 1
 MARKER = ".mini_corpus.json"
 #: Folder name of each corpus -> function that writes it.
-WRITERS = {
+WRITERS: dict[str, Callable[..., None]] = {
     audioset.FOLDER: audioset.write_audioset,
     esc50.FOLDER: esc50.write_esc50,
     speech_commands.FOLDER: speech_commands.write_speech_commands,
 }
+Size = AudioSetSizes | ESC50Sizes | SpeechCommandsSizes
 Sizes = tuple[AudioSetSizes, ESC50Sizes, SpeechCommandsSizes]
 #: Together about 570 MB.
 DEFAULT_SIZES: Sizes = (AudioSetSizes(), ESC50Sizes(), SpeechCommandsSizes())
@@ -61,7 +63,8 @@ def make_mini_corpora(
     clips = load_bank(bank_folder)
     bank = sha256_file(Path(bank_folder) / "clips.csv")[:16]
     missing = []
-    for name, size in zip(WRITERS, sizes, strict=True):
+    each: tuple[Size, ...] = sizes
+    for name, size in zip(WRITERS, each, strict=True):
         settings = {"seed": seed, "bank": bank, "sizes": asdict(size)}
         marker = {"version": VERSION, **settings}
         if _is_missing(Path(out) / name, marker):

@@ -17,7 +17,7 @@ import numpy as np
 
 from mini_corpora.bank import SAMPLE_RATE, Clip
 from mini_corpora.scenes import vary
-from mini_corpora.writing import generator, write_corpus
+from mini_corpora.writing import AudioPlan, generator, write_corpus
 
 FOLDER = "ESC-50-master"
 FOLDS = 5
@@ -66,7 +66,9 @@ def write_esc50(
     it does not depend on the number of `workers`.
     """
     takes = plan_takes(clips, seed, sizes)
-    audio = {f"audio/{take.row['filename']}": partial(_render, take) for take in takes}
+    audio: AudioPlan = {
+        f"audio/{take.row['filename']}": partial(_render, take) for take in takes
+    }
     table = [list(takes[0].row), *(take.row.values() for take in takes)]
     lines = [",".join(map(str, row)) + "\n" for row in table]
     texts = {"meta/esc50.csv": "".join(lines)}
@@ -98,7 +100,7 @@ def plan_takes(clips: Sequence[Clip], seed: int, sizes: ESC50Sizes) -> list[Take
                 number = numbers[recording_of(clip)]
                 letter = string.ascii_uppercase[taken[number]]
                 taken[number] += 1
-                row = {
+                row: dict[str, str | int | bool] = {
                     "filename": f"{fold}-{number}-{letter}-{target}.wav",
                     "fold": fold,
                     "target": target,

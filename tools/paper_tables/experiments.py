@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -120,7 +121,7 @@ class JobFactory:
         )
 
     def _job(
-        self, name: str, recipe: str, file: str, settings: dict, **more: object
+        self, name: str, recipe: str, file: str, settings: dict, **more: Any
     ) -> Job:
         folders = {
             "data_folder": self.data[recipe],

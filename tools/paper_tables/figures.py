@@ -63,11 +63,11 @@ def plot_panels(panels: Sequence[Panel], path: Path, x: str, y: str) -> None:
 def _draw(axes: Axes, curve: Curve, ticks: Sequence[str], offset: float) -> None:
     xs = [ticks.index(x) + offset for x in curve.points]
     means = [statistics.mean(scores) for scores in curve.points.values()]
-    style = {"color": curve.color, "linewidth": 2, "label": curve.name}
-    axes.plot(xs, means, curve.style, **style)
+    color = curve.color
+    axes.plot(xs, means, curve.style, color=color, linewidth=2, label=curve.name)
     for x, mean, scores in zip(xs, means, curve.points.values(), strict=True):
         if len(scores) > 1:
-            bar = {"color": curve.color, "capsize": 4, "linewidth": 1.2}
-            axes.errorbar(x, mean, statistics.stdev(scores), **bar)
-            dots = {"color": curve.color, "markersize": 4, "alpha": 0.5}
-            axes.plot([x] * len(scores), scores, "o", **dots)
+            std = statistics.stdev(scores)
+            axes.errorbar(x, mean, std, color=color, capsize=4, linewidth=1.2)
+            places = [x] * len(scores)
+            axes.plot(places, scores, "o", color=color, markersize=4, alpha=0.5)

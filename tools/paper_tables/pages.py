@@ -103,7 +103,7 @@ def notes(table: PaperTable, results: Results) -> list[str]:
 
 def _clips(records: Mapping[Job, dict]) -> list[str]:
     """Compare the clips used with the paper's, for each corpus."""
-    lines = {}
+    lines: dict[str, None] = {}  # each once, in order
     for job, record in records.items():
         parts = []
         for name, clips in (record["data"] or {}).items():
@@ -117,7 +117,7 @@ def _clips(records: Mapping[Job, dict]) -> list[str]:
 
 def _versions(records: Mapping[Job, dict]) -> list[str]:
     """Count the runs made with each set of versions."""
-    counts = Counter()
+    counts: Counter[str] = Counter()
     for record in records.values():
         versions = {"device": record["cost"]["device"], **record["versions"]}
         counts[", ".join(f"{k} {v}" for k, v in versions.items() if v)] += 1

@@ -106,7 +106,9 @@ def run_all(jobs: Iterable[Job], runner: Runner, max_jobs: int) -> None:
     JobError
         At the end, if any job failed, with a line for each.
     """
-    waiting, done, failures = in_order(jobs), set(), {}
+    waiting = in_order(jobs)
+    done: set[Job] = set()
+    failures: dict[Job, str] = {}
     running: dict[Future, Job] = {}
     with ThreadPoolExecutor(max_jobs) as pool:
         try:

@@ -44,7 +44,8 @@ class Clips:
                 loader, f"  reading {manifest.stem}", leave=False, disable=None
             )
         ]
-        return tuple(torch.cat(column) for column in zip(*parts, strict=True))
+        spec, frames, labels = map(torch.cat, zip(*parts, strict=True))
+        return spec, frames, labels
 
     def probe(self, features: Features) -> ProbeResult:
         """Fit and evaluate a logistic regression on features."""

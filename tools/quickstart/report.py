@@ -90,7 +90,8 @@ def frozen_scores(clips: Clips, model: Path, config: dict) -> dict:
 
 def training_results(jobs: Jobs) -> dict:
     """Collect scores, settings and cost of the training runs."""
-    records = {job.name: job.finished() for group in jobs.values() for job in group}
+    every = [job for group in jobs.values() for job in group]
+    records = {job.name: record for job in every if (record := job.finished())}
     scratch, pretrained = jobs["scratch"], jobs["pre-trained"]
     return {
         "scratch_finetuned": [job.results()["last"]["mAP"] for job in scratch],

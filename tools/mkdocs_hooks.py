@@ -1,0 +1,28 @@
+"""Hooks of mkdocs.yml: pages can show the pictures in results/published.
+
+In a page, such a picture has its path in the repository, so that it is shown there as
+well: ``../results/published/quickstart.png``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+PICTURES = Path(__file__).resolve().parents[1] / "results" / "published"
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the pictures to the site."""
+    for path in sorted(PICTURES.glob("*.png")):
+        name = f"published/{path.name}"
+        files.append(File.generated(config, name, abs_src_path=str(path)))
+    return files
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Point a page at the pictures of the site."""
+    return markdown.replace("](../results/published/", "](published/")
