@@ -59,13 +59,7 @@ class LockError(EATError, RuntimeError):
 
 
 class Interrupted(Exception):  # noqa: N818 (requested by the user, not an error)
-    """A signal ended a run early.
-
-    Attributes
-    ----------
-    number
-        The signal's number.
-    """
+    """The signal with this number ended a run early."""
 
     def __init__(self, message: str, number: int) -> None:
         super().__init__(message)

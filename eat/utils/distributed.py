@@ -14,15 +14,10 @@ NO_SHARED_STORE = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
 
 
 def require_safe_restarts() -> None:
-    """Refuse a launcher whose restarted processes would hang.
+    """Raise `ExperimentError` under a launcher whose restarted processes would hang.
 
     If torchrun keeps one store for all restarts, restarted processes read the addresses
     of their predecessors in it (https://github.com/pytorch/pytorch/issues/135712).
-
-    Raises
-    ------
-    ExperimentError
-        If such a launcher has started this process.
     """
     one_store = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     if one_store and int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", 0)):

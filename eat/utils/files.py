@@ -16,12 +16,7 @@ from typing import TextIO
 def atomic_path(path: str | os.PathLike[str], sync: bool = False) -> Iterator[Path]:
     """Yield a temporary path that replaces `path` once the block has succeeded.
 
-    Parameters
-    ----------
-    path
-        File to write; an existing one is replaced.
-    sync
-        Flush the file to disk before it is renamed.
+    With `sync`, the file is flushed to disk before it is renamed.
     """
     path = Path(path)
     # Several processes and machines may write the same file at the same time.

@@ -20,16 +20,8 @@ LOCK = ".lock"
 def lock_folder(folder: Path) -> TextIO:
     """Lock an existing folder until this process ends, however it ends.
 
-    On a file system without locks there is a warning, and no lock.
-
-    Returns
-    -------
-    The open lock file; closing it releases the lock.
-
-    Raises
-    ------
-    LockError
-        If another process holds the lock.
+    Returns the lock file; closing it releases the lock. On a file system without locks
+    there is a warning, and no lock. If another process holds it, raises `LockError`.
     """
     path = folder / LOCK
     file = open(path, "a+", encoding="utf-8")

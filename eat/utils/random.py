@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -32,11 +32,7 @@ def batch_generator(
 
 
 def clip_generators(
-    seed: int,
-    epoch: int,
-    first: int,
-    clips: int,
-    device: str | torch.device = "cpu",
+    seed: int, epoch: int, first: int, clips: int, device: str | torch.device = "cpu"
 ) -> list[torch.Generator]:
     """Return the generators of consecutive clips of an epoch, the first at `first`."""
     seeds = [step_seed(seed, epoch, first + i, "clip") for i in range(clips)]
@@ -45,7 +41,8 @@ def clip_generators(
 
 def device_of(generator: Generators) -> torch.device:
     """Return the device on which the numbers are drawn."""
-    return _first(generator).device
+    first = generator if isinstance(generator, torch.Generator) else generator[0]
+    return first.device
 
 
 def uniform(batch: int, shape: tuple[int, ...], generator: Generators) -> Tensor:
@@ -57,26 +54,14 @@ def normal(
     batch: int, shape: tuple[int, ...], generator: Generators, dtype: torch.dtype
 ) -> Tensor:
     """Draw from N(0, 1): `[batch, *shape]`."""
-
-    def randn(size: tuple[int, ...], **where: Any) -> Tensor:
-        return torch.randn(size, dtype=dtype, **where)
-
-    return _draw(randn, batch, shape, generator)
+    return _draw(partial(torch.randn, dtype=dtype), batch, shape, generator)
 
 
 def integers(
     high: int, batch: int, shape: tuple[int, ...], generator: Generators
 ) -> Tensor:
     """Draw integers from 0 to `high` - 1: `[batch, *shape]` int64."""
-
-    def randint(size: tuple[int, ...], **where: Any) -> Tensor:
-        return torch.randint(high, size, **where)
-
-    return _draw(randint, batch, shape, generator)
-
-
-def _first(generator: Generators) -> torch.Generator:
-    return generator if isinstance(generator, torch.Generator) else generator[0]
+    return _draw(partial(torch.randint, high), batch, shape, generator)
 
 
 def _draw(

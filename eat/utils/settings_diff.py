@@ -13,15 +13,8 @@ def describe_changes(
 ) -> str:
     """Return the differences, such as ``lr was 0.1, now 0.2``; empty if there are none.
 
-    Parameters
-    ----------
-    earlier
-        Settings as they were: plain values, maybe nested.
-    current
-        Settings as they are now.
-    limit
-        Largest number of settings to name. Nested ones are named only if no plain value
-        differs, since the objects of a YAML file repeat what they refer to.
+    At most `limit` settings are named; nested ones only if no plain value differs,
+    since the objects of a YAML file repeat what they refer to.
     """
     keys = sorted(earlier.keys() | current.keys())
     changed = [key for key in keys if earlier.get(key) != current.get(key)]

@@ -13,16 +13,10 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Interruption:
-    """Record whether a signal has asked the run to stop.
-
-    Attributes
-    ----------
-    number
-        The first signal's number; None before one came.
-    """
+    """Record whether a signal has asked the run to stop."""
 
     def __init__(self) -> None:
-        self.number: int | None = None
+        self.number: int | None = None  # the first signal's
 
     @property
     def requested(self) -> bool:
