@@ -26,16 +26,11 @@ SETTINGS = "hyperparams.yaml"
 
 @dataclass(frozen=True)
 class Config:
-    """The settings of a run.
+    """The settings of a run and the `path` of the YAML file that they come from.
 
-    Attributes
-    ----------
-    path
-        YAML file that they come from.
-    text
-        HyperPyYAML text: overrides applied, references resolved, nothing built.
-    values
-        The same as plain values; an object is a mapping with its class under ``!``.
+    `text` is HyperPyYAML: overrides applied, references resolved, nothing built.
+    `values` are the same as plain values, an object as a mapping with its class under
+    ``!``.
     """
 
     path: str
@@ -45,10 +40,7 @@ class Config:
     def instantiate(self) -> dict[str, Any]:
         """Return the settings with their objects built.
 
-        Raises
-        ------
-        ExperimentError
-            If an object does not accept its settings.
+        Raises `ExperimentError` if an object does not accept its settings.
         """
         try:
             return load_hyperpyyaml(self.text)
@@ -63,6 +55,9 @@ def load_config(
 ) -> Config:
     """Read a YAML file, apply the command line, resolve references, check the values.
 
+    Raises `ExperimentError` if a setting is unknown, missing, given twice or out of
+    range.
+
     Parameters
     ----------
     path
@@ -72,11 +67,6 @@ def load_config(
     run_opts
         SpeechBrain's run options. Those given on the command line override keys of the
         same name, as in SpeechBrain, and so become part of the settings.
-
-    Raises
-    ------
-    ExperimentError
-        If a setting is unknown, missing, given twice or out of range.
     """
     path = str(path)
     tree = read_tree(path)
@@ -99,10 +89,7 @@ def load_config(
 
 
 def read_settings(folder: str | Path) -> dict[str, Any]:
-    """Return the settings that a run recorded, as :attr:`Config.values`.
-
-    The result is empty if the folder holds none.
-    """
+    """Return the settings that a run recorded, as :attr:`Config.values`; maybe none."""
     path = Path(folder) / SETTINGS
     return plain_values(path.read_text(encoding="utf-8")) if path.is_file() else {}
 

@@ -37,13 +37,8 @@ def relevant_settings(settings: Mapping[str, object]) -> dict[str, object]:
 def fingerprint(output_folder: str, train: Sized) -> dict[str, object]:
     """Return all that a run's numbers depend on, as plain values.
 
-    Parameters
-    ----------
-    output_folder
-        The run's folder, which holds its settings.
-    train
-        Training set. If it has a method ``fingerprint``, its value is included: a
-        checksum of the clips and labels.
+    These are the settings in its folder and the training set. If the set has a method
+    ``fingerprint``, its value is included: a checksum of the clips and labels.
     """
     found = relevant_settings(read_scalar_settings(output_folder))
     found["training clips"] = len(train)

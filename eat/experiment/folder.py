@@ -32,18 +32,9 @@ quiet_speechbrain()
 def start_experiment(argv: Sequence[str]) -> tuple[dict, RunOptions]:
     """Read the settings of a run and prepare its folder.
 
-    Parameters
-    ----------
-    argv
-        Arguments after the program's name: a YAML file, then SpeechBrain's run options
-        and overrides of YAML keys.
-
-    Returns
-    -------
-    hparams
-        The settings with their objects built.
-    run_opts
-        SpeechBrain's run options, for the Brain.
+    `argv` are the arguments after the program's name: a YAML file, then SpeechBrain's
+    run options and overrides of YAML keys. Returns the settings with their objects
+    built, and the run options for the Brain.
 
     Raises
     ------

@@ -12,10 +12,7 @@ from eat.utils.distributed import require_safe_restarts
 def init_process_group(run_opts: RunOptions) -> None:
     """Connect the processes that a launcher has started; do nothing without one.
 
-    Raises
-    ------
-    ExperimentError
-        If there are fewer GPUs than processes, or the launcher cannot restart them.
+    Raises `ExperimentError` if there are fewer GPUs than processes.
     """
     require_safe_restarts()
     try:

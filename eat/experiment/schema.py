@@ -23,21 +23,10 @@ MULTIPLES = {"num_frames": 16}  # a spectrogram is cut into patches of 16 frames
 def check_values(
     values: Mapping[str, object], defaults: Mapping[str, object], where: str
 ) -> None:
-    """Refuse settings whose value makes no sense.
+    """Raise `ExperimentError` if a value has the wrong type or is out of range.
 
-    Parameters
-    ----------
-    values
-        Settings as plain values.
-    defaults
-        Plain values of the YAML file: a number stays a number, a truth value one.
-    where
-        Name of the YAML file, for the message.
-
-    Raises
-    ------
-    ExperimentError
-        If a value has the wrong type or is out of range.
+    `defaults` are the plain values of the YAML file `where`: a number stays a number, a
+    truth value one.
     """
     for key, value in values.items():
         if rule := _broken_rule(key, value, defaults.get(key)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -28,10 +28,7 @@ def read_tree(path: str | Path) -> CommentedMap:
     what refers to them follows, and a key that OTHER does not have is an error.
     HyperPyYAML has the same tag for values; at the root of a file it ignores it.
 
-    Raises
-    ------
-    ExperimentError
-        If a file does not exist or is no HyperPyYAML.
+    Raises `ExperimentError` if a file does not exist or is no HyperPyYAML.
     """
     path = Path(path)
     if not path.is_file():
@@ -58,10 +55,7 @@ def read_hyperpyyaml(path: str | Path) -> str:
 def parse(text: str, where: str) -> CommentedMap:
     """Parse HyperPyYAML text into a tree; empty text gives an empty one.
 
-    Raises
-    ------
-    ExperimentError
-        If it is no YAML mapping, or has a key twice.
+    Raises `ExperimentError` if it is no YAML mapping, or has a key twice.
     """
     try:
         tree = YAML().load(text)
@@ -85,10 +79,7 @@ def dump(tree: Mapping[str, Any]) -> str:
 def update(tree: CommentedMap, changes: Mapping[str, Any], where: str) -> None:
     """Replace values of a tree in place, those of nested mappings one by one.
 
-    Raises
-    ------
-    ExperimentError
-        If the tree lacks a key.
+    Raises `ExperimentError` if the tree lacks a key.
     """
     for key, value in changes.items():
         if key not in tree:
@@ -115,13 +106,9 @@ def tag_of(node: object) -> str:
 
 def _tags(node: object) -> Iterator[str]:
     yield tag_of(node)
-    children: Iterable[object] = ()
-    if isinstance(node, dict):
-        children = node.values()
-    elif isinstance(node, list):
-        children = node
-    for child in children:
-        yield from _tags(child)
+    if isinstance(node, dict | list):
+        for child in node.values() if isinstance(node, dict) else node:
+            yield from _tags(child)
 
 
 class _PlainConstructor(SafeConstructor):
