@@ -22,15 +22,7 @@ _REMEDY = "run the corpus's prepare script again"
 
 
 class CompactStrings:
-    """Many strings in one block of bytes.
-
-    Parameters
-    ----------
-    block
-        The concatenated strings, in UTF-8.
-    ends
-        Where each string ends, int64.
-    """
+    """Many strings in one block of UTF-8 bytes; `ends` (int64) is where each ends."""
 
     def __init__(self, block: bytes | bytearray, ends: np.ndarray) -> None:
         self.block = block
@@ -62,24 +54,10 @@ class _Builder:
 
 
 class CompactManifest:
-    """The ids, paths and joined label ids of the clips in a manifest.
+    """The `ids`, paths (`wavs`) and joined label ids (`labels`) of a manifest's clips.
 
-    Parameters
-    ----------
-    path
-        CSV file written by `eat.data.manifest.write_manifest`; further columns are
-        ignored.
-
-    Attributes
-    ----------
-    ids, wavs, labels
-        The columns ``ID``, ``wav`` and ``labels``.
-
-    Raises
-    ------
-    ManifestError
-        If the file is missing, has no clips, lacks a column, or a line is malformed or
-        has the id of another.
+    Further columns are ignored. Raises `ManifestError` if the file is missing, has no
+    clips, lacks a column, or a line is malformed or has the id of another.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:

@@ -28,24 +28,14 @@ MAX_WORKERS = 128
 class Batch:
     """A batch of clips of different lengths.
 
-    Attributes
-    ----------
-    ids
-        Ids of the clips.
-    wav
-        `[B, S]` float32, padded with zeros at the end.
-    lengths
-        `[B]` int64, number of samples (not relative lengths, as SpeechBrain's are).
-    target
-        `[B, C]` float32 multi-hot labels.
-    failures
-        Id and error of each unreadable clip for which another was substituted.
+    `failures` has id and error of each unreadable clip for which another was
+    substituted.
     """
 
     ids: list[str]
-    wav: Tensor
-    lengths: Tensor
-    target: Tensor | None = None
+    wav: Tensor  # `[B, S]` float32, padded with zeros at the end
+    lengths: Tensor  # `[B]` int64, in samples (unlike SpeechBrain's relative lengths)
+    target: Tensor | None = None  # `[B, C]` float32, multi-hot
     failures: list[tuple[str, str]] = field(default_factory=list)
 
     def to(self, device: str | torch.device, non_blocking: bool = False) -> Batch:
@@ -79,20 +69,9 @@ def collate(items: list[dict]) -> Batch:
 class ClipDataset(Dataset):
     """The clips of a manifest; unreadable ones may be substituted by others.
 
-    Parameters
-    ----------
-    manifest
-        All clips.
-    data_root
-        Folder that ``$data_root`` in their paths refers to.
-    labels
-        Classes of the targets; None for items without targets.
-    read
-        Function from a path to a waveform `[S]`.
-    replace
-        Substitute another clip for an unreadable one, always the same.
-    chosen
-        Rows of the manifest, in order; all by default.
+    Items have ``id``, ``sig`` `[S]` float32, ``failures`` and, with labels, ``target``
+    `[C]` float32. Parameters are as in `audio_dataset`; `read` maps a path to a
+    waveform `[S]`, and `chosen` are rows of the manifest, all by default.
     """
 
     def __init__(
@@ -147,16 +126,10 @@ class ClipDataset(Dataset):
         return [self.id(index) for index in self._reading[1:].tolist() if index >= 0]
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Return ``id``, ``sig`` `[S]`, ``target`` `[C]` and ``failures`` of a clip.
+        """Return an item.
 
-        Raises
-        ------
-        AudioError
-            If it cannot be read and is not substituted.
-        ManifestError
-            If it has a label that is not in the list.
-        ClipError
-            On any other error.
+        Raises `AudioError` if it cannot be read and is not substituted, `ManifestError`
+        if it has a label that is not in the list, `ClipError` on any other error.
         """
         worker = get_worker_info()
         slot = 0 if worker is None else 1 + worker.id % MAX_WORKERS
@@ -223,14 +196,8 @@ def audio_dataset(
     sample_rate
         Sample rate of the waveforms, in Hz.
     replace
-        For training: substitute another clip for an unreadable one, and record that in
-        the batch. Otherwise `AudioError` is raised.
-
-    Returns
-    -------
-    ClipDataset
-        Items with ``id``, ``sig`` `[S]` float32, ``failures`` and, with labels,
-        ``target`` `[C]` float32.
+        For training: substitute another clip for an unreadable one, always the same,
+        and record that in the batch. Otherwise `AudioError` is raised.
 
     Raises
     ------
@@ -244,20 +211,10 @@ def audio_dataset(
 
 
 def hold_out(data: ClipDataset, share: float) -> tuple[ClipDataset, ClipDataset]:
-    """Split a dataset into (rest, held out), evenly spaced in the manifest.
+    """Split a dataset into (rest, held out): every n-th clip, n is 1 / share, rounded.
 
-    Parameters
-    ----------
-    data
-        All clips.
-    share
-        The share to hold out, above 0 and at most 0.5: every n-th clip, where n is
-        1 / share, rounded.
-
-    Raises
-    ------
-    ManifestError
-        If the share is out of range, or there is only one clip.
+    Raises `ManifestError` if the share is not above 0 and at most 0.5, or there is only
+    one clip.
     """
     if not 0 < share <= 0.5:
         raise ManifestError(f"held_out {share}: must be above 0 and at most 0.5")

@@ -26,25 +26,12 @@ LABEL_COLUMNS = ["index", "mid", "display_name"]
 
 
 class ManifestRow(NamedTuple):
-    """One clip of a manifest.
-
-    Attributes
-    ----------
-    id
-        Unique name of the clip.
-    seconds
-        Duration in seconds.
-    wav
-        Path of the file, relative to the corpus folder (with forward slashes) or
-        absolute.
-    labels
-        Label ids; may be empty.
-    """
+    """One clip of a manifest."""
 
     id: str
     seconds: float
-    wav: str
-    labels: tuple[str, ...] = ()
+    wav: str  # relative to the corpus folder (with forward slashes) or absolute
+    labels: tuple[str, ...] = ()  # ids
 
 
 def write_manifest(path: str | os.PathLike[str], rows: Iterable[ManifestRow]) -> None:
@@ -59,18 +46,10 @@ def write_manifest(path: str | os.PathLike[str], rows: Iterable[ManifestRow]) ->
 
 @dataclass(frozen=True)
 class LabelSet:
-    """The classes of a corpus, in the order of the classifier's outputs.
+    """The classes of a corpus, in the order of the classifier's outputs."""
 
-    Attributes
-    ----------
-    ids
-        Label ids as used in manifests, e.g. ``/m/09x0r``.
-    names
-        Display names, e.g. ``Speech``.
-    """
-
-    ids: tuple[str, ...]
-    names: tuple[str, ...]
+    ids: tuple[str, ...]  # as used in manifests, e.g. ``/m/09x0r``
+    names: tuple[str, ...]  # for display, e.g. ``Speech``
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -85,17 +64,7 @@ class LabelSet:
     def index(self, label: str, source: str = "labels") -> int:
         """Return the class index of a label id.
 
-        Parameters
-        ----------
-        label
-            A label id.
-        source
-            The clip or file that has the label, for the error message.
-
-        Raises
-        ------
-        ManifestError
-            If the label is not in the list.
+        Raises `ManifestError`, which names the `source`, if it is not in the list.
         """
         try:
             return self._positions[label]
@@ -106,24 +75,9 @@ class LabelSet:
             ) from None
 
     def encode(self, labels: str, source: str = "labels") -> Tensor:
-        """Convert the ``labels`` field of a manifest to a multi-hot vector.
+        """Convert the ``labels`` of a manifest to a multi-hot vector `[C]` float32.
 
-        Parameters
-        ----------
-        labels
-            Label ids joined by ``;``; an empty string means no label.
-        source
-            The clip or file that has the labels, for the error message.
-
-        Returns
-        -------
-        Tensor
-            `[C]` float32 of zeros and ones.
-
-        Raises
-        ------
-        ManifestError
-            If a label is not in the list.
+        Raises `ManifestError`, which names the `source`, if a label is not in the list.
         """
         target = torch.zeros(len(self))
         for label in labels.split(";") if labels else ():
@@ -139,18 +93,10 @@ def write_labels(path: str | os.PathLike[str], labels: LabelSet) -> None:
 
 
 def read_labels(path: str | os.PathLike[str]) -> LabelSet:
-    """Read a label list in AudioSet's format: columns index, mid, display_name.
+    """Read a label list such as ``class_labels_indices.csv``: index, mid, display_name.
 
-    Parameters
-    ----------
-    path
-        CSV file such as ``class_labels_indices.csv``; the header is optional (the
-        official EAT code has none).
-
-    Raises
-    ------
-    ManifestError
-        If the file is missing or malformed, or an index or id occurs twice.
+    The header is optional (the official EAT code has none). Raises `ManifestError` if
+    the file is missing or malformed, or an index or id occurs twice.
     """
     try:
         with open(path, encoding="utf-8", newline="") as file:

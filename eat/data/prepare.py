@@ -132,10 +132,7 @@ def fingerprint(root: Path, files: Sequence[str]) -> str:
 def up_to_date(
     save_folder: Path, inputs: Mapping[str, object], outputs: Iterable[str] = ()
 ) -> bool:
-    """Return whether there are complete results from the same inputs.
-
-    The files listed in ``summary.json`` must exist, and `outputs`.
-    """
+    """Return whether complete results from the same inputs, and `outputs`, exist."""
     try:
         summary = json.loads((save_folder / "summary.json").read_text("utf-8"))
         files = [*summary["files"], *outputs]
@@ -164,21 +161,10 @@ def check_audio(
 ) -> dict[str, Verdict]:
     """Read the headers of many files in parallel, with a progress bar.
 
-    The results are appended to ``checked.csv``: an interrupted check resumes, and a
-    good file is not opened again unless its size or modification time changes.
-
-    Parameters
-    ----------
-    root, files
-        Folder of the corpus; audio files, relative to it or absolute.
-    save_folder
-        Folder of ``checked.csv``.
-
-    Returns
-    -------
-    dict
-        For each file its header, or the reason to skip it: ``missing`` or
-        ``unreadable: ...``.
+    The results are appended to ``checked.csv`` in the save folder: an interrupted check
+    resumes, and a good file is not opened again unless its size or modification time
+    changes. The files are relative to `root` or absolute. For each, returns its header,
+    or the reason to skip it: ``missing`` or ``unreadable: ...``.
     """
     verdicts: dict[str, Verdict] = dict.fromkeys(files, "")
     cache = save_folder / "checked.csv"
@@ -294,8 +280,7 @@ def select_clips(
 ) -> Selection:
     """Separate the usable clips of a subset from those to skip, and log the counts.
 
-    A file without a verdict is missing. `in_paper` is how many clips the paper used;
-    for `min_samples` see `unusable`.
+    A file without a verdict is missing; `in_paper` is how many clips the paper used.
     """
     rows, skipped = [], []
     headers: list[AudioInfo] = []
@@ -383,10 +368,8 @@ def write_results(
         Rows by the name of the manifest; by default one manifest per subset.
     unlisted
         Skipped files that the corpus does not list.
-    counts
-        Further counts for ``summary.json``.
-    texts
-        Content of further files by name.
+    counts, texts
+        Further counts for ``summary.json``; content of further files by name.
     stale
         Files to remove: an earlier run may have written them, this one may not.
     """
@@ -427,9 +410,7 @@ def abbreviate(names: Iterable[object], shown: int = 5) -> str:
     names = list(names)
     rest = f" and {len(names) - shown} more" if len(names) > shown else ""
     text = ", ".join(map(str, names[:shown])) + rest
-    return text.encode(
-        errors="backslashreplace"
-    ).decode()  # file names may be any bytes
+    return text.encode(errors="backslashreplace").decode()  # names may be any bytes
 
 
 def _warn_about_skipped(skipped: Sequence[Skipped], path: Path) -> None:

@@ -40,22 +40,8 @@ _HEADER = 512  # bytes before each member of a tar file
 class ClipUnion:
     """The clips of several manifests, each audio file once, in order of appearance.
 
-    Parameters
-    ----------
-    paths
-        Manifests with distinct names.
-
-    Attributes
-    ----------
-    names, manifests
-        Name and content of each manifest.
-    rows
-        For each manifest the positions of its clips in the union.
-
-    Raises
-    ------
-    ManifestError
-        If a manifest cannot be used, or two have the same name.
+    `rows` has for each manifest the positions of its clips in the union. Raises
+    `ManifestError` if a manifest cannot be used, or two have the same name.
     """
 
     def __init__(self, paths: Sequence[Path]) -> None:
@@ -87,26 +73,14 @@ class ClipUnion:
 
 @dataclass(frozen=True)
 class ShardTask:
-    """Everything needed to write one shard.
-
-    Attributes
-    ----------
-    folder, data_root
-        Folder for the shards, and folder that ``$data_root`` in the clips' paths means.
-    number, first
-        Number of the shard, and position of its first clip in the union.
-    clips
-        Id, path and joined labels of each clip.
-    max_seconds
-        Clips are truncated to this duration.
-    """
+    """Everything needed to write one shard."""
 
     folder: str
-    data_root: str
+    data_root: str  # what ``$data_root`` in the clips' paths means
     number: int
-    first: int
-    clips: tuple[tuple[str, str, str], ...]
-    max_seconds: float | None
+    first: int  # position of the first clip in the union
+    clips: tuple[tuple[str, str, str], ...]  # id, path and joined labels
+    max_seconds: float | None  # clips are truncated to this duration
 
     @property
     def tar(self) -> Path:
@@ -146,10 +120,7 @@ def shard_tasks(
 def is_packed(task: ShardTask) -> bool:
     """Return whether a shard is complete and no missing clip has appeared since.
 
-    Raises
-    ------
-    ManifestError
-        If the shard was packed from other clips or with other options.
+    Raises `ManifestError` if it was packed from other clips or with other options.
     """
     try:
         index = json.loads(task.index.read_text(encoding="utf-8"))
@@ -178,10 +149,7 @@ def missing_shards(tasks: Iterable[ShardTask]) -> int:
 def pack_shard(task: ShardTask) -> None:
     """Write a shard and then its index, each atomically.
 
-    Raises
-    ------
-    ManifestError
-        If none of its clips can be read.
+    Raises `ManifestError` if none of its clips can be read.
     """
     # Another job may write the same shard at the same time, with the same content.
     with atomic_path(task.tar, sync=True) as temporary:
@@ -247,24 +215,11 @@ def to_flac(wav: Tensor) -> bytes:
 def write_manifests(
     clips: ClipUnion, tasks: Iterable[ShardTask], sources: Sequence[Path], folder: Path
 ) -> int:
-    """Write a manifest of shard addresses for each packed manifest.
+    """Write a manifest of shard addresses for each packed manifest, one of the sources.
 
-    Also writes ``skipped.csv`` with the unreadable clips, and copies the label list and
-    the summary from the folder of the first manifest.
-
-    Parameters
-    ----------
-    clips, tasks
-        All clips, and all shards, which must be complete.
-    sources
-        The packed manifests.
-    folder
-        Folder of the shards.
-
-    Returns
-    -------
-    int
-        The number of unreadable clips.
+    Also writes ``skipped.csv`` with the unreadable clips, whose number is returned, and
+    copies the label list and the summary from the folder of the first source. All
+    shards must be complete.
     """
     # For each clip: shard (-1: unreadable), offset, size, crc32, milliseconds x 10.
     places = np.full((len(clips), 5), -1, dtype=np.int64)
@@ -298,10 +253,7 @@ def write_manifests(
 def corrupt_shards(folder: Path) -> Iterator[str]:
     """Compare every shard with the checksum in its index; yield a line per mismatch.
 
-    Raises
-    ------
-    ManifestError
-        If there are no shards.
+    Raises `ManifestError` if there are no shards.
     """
     indexes = sorted(folder.glob("shard-*.json"))
     if not indexes:

@@ -26,21 +26,11 @@ _OPEN_SHARDS = 256  # per process
 
 
 class Address(NamedTuple):
-    """Where the audio of a clip is; as text ``shard.tar::offset+size:crc32``.
+    """Where the audio of a clip is; as text ``shard.tar::offset+size:crc32``."""
 
-    Attributes
-    ----------
-    shard
-        The tar file.
-    offset, size
-        First byte and number of bytes.
-    crc32
-        Checksum of the bytes.
-    """
-
-    shard: str
-    offset: int
-    size: int
+    shard: str  # the tar file
+    offset: int  # first byte
+    size: int  # number of bytes
     crc32: int
 
     def __str__(self) -> str:
@@ -76,12 +66,8 @@ def _read(address: Address) -> bytes:
 def read_member(address: Address) -> bytes:
     """Read the audio file at an address and verify its checksum.
 
-    Raises
-    ------
-    AudioNotFoundError
-        If there is no such shard.
-    AudioError
-        If it cannot be read, or the bytes have changed since they were written.
+    Raises `AudioNotFoundError` if there is no such shard, `AudioError` if it cannot be
+    read, or the bytes have changed since they were written.
     """
     try:
         data = _read(address)
@@ -103,22 +89,7 @@ def read_member(address: Address) -> bytes:
 def read_clip(
     path: str, sample_rate: int = 16000, max_seconds: float | None = None
 ) -> Tensor:
-    """Read a clip from an audio file or a shard as a mono waveform `[S]` float32.
-
-    Parameters
-    ----------
-    path
-        Path of an audio file, or an address as text.
-    sample_rate
-        Sample rate of the result, in Hz.
-    max_seconds
-        Truncate the clip to this duration.
-
-    Raises
-    ------
-    AudioError
-        As `eat.audio.io.read_audio` and `read_member`.
-    """
+    """Read an audio file, or a shard's clip by its address, as `read_audio` does."""
     address = parse_address(path)
     if address is None:
         return read_audio(path, sample_rate, max_seconds)

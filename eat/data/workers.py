@@ -21,10 +21,7 @@ def timeout(num_workers: int) -> int:
 
 @contextmanager
 def worker_errors(*datasets: Dataset | None) -> Iterator[None]:
-    """Replace a loader's error by an `ExperimentError` that names the clips being read.
-
-    This is for data workers that died or hang.
-    """
+    """Raise an `ExperimentError` that names the clips if a worker died or hangs."""
     try:
         yield
     except RuntimeError as error:
