@@ -38,9 +38,8 @@ def count_classes(
     counts = []
     for subset, clips in listed.items():
         in_list = Counter(chain.from_iterable(clips.values()))
-        in_use = Counter(
-            chain.from_iterable(row.labels for row in subsets[subset].rows)
-        )
+        used = (row.labels for row in subsets[subset].rows)
+        in_use = Counter(chain.from_iterable(used))
         counts += [
             ClassCount(mid, name, subset, in_list[mid], in_use[mid])
             for mid, name in zip(classes.ids, classes.names, strict=True)
@@ -130,26 +129,16 @@ def summary_page(
 ) -> str:
     """Return the content of ``summary.txt``: what is there and what is not.
 
-    Parameters
-    ----------
-    title
-        The first line.
-    subsets
-        The selected clips by subset.
-    classes
-        From `count_classes`.
-    listing
-        The corpus as it was found.
+    `classes` are from `count_classes`, `listing` is the corpus as it was found.
     """
     reasons = {}
     for subset in listing.subsets:
         skipped = subsets[subset].skipped
         kinds = (clip.reason.partition(":")[0] for clip in skipped)
         reasons[subset] = Counter(kind for kind in kinds if kind != MISSING)
-    rates = {
-        name: selection.counts["sample_rates"] for name, selection in subsets.items()
-    }
-    used = {name: selection.counts["used"] for name, selection in subsets.items()}
+    counts = {name: selection.counts for name, selection in subsets.items()}
+    rates = {name: count["sample_rates"] for name, count in counts.items()}
+    used = {name: count["used"] for name, count in counts.items()}
     worst = [
         f"  {name:<44}{used:>9,} of {listed:>9,}{used / listed:>8.1%}"
         for name, listed, used in worst_classes(classes)

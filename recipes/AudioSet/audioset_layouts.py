@@ -25,29 +25,17 @@ Clips = dict[str, tuple[str, ...]]  # label ids by clip id
 class Listing:
     """The clips of a corpus.
 
-    Attributes
-    ----------
-    subsets
-        Label ids by clip id, by subset.
-    files
-        Audio file by clip id, relative to the data folder or absolute; a clip without
-        one is missing.
-    others
-        Alternative files by clip id.
-    faults
-        Why a clip cannot be used, whatever is in its file.
-    duplicates
-        Number of audio files that are not used because their clip has another one.
-    unlisted
-        Number of audio files that belong to no listed clip.
+    `files` has the audio file of each clip, relative to the data folder or absolute; a
+    clip without one is missing. `others` has alternative files, `faults` why a clip
+    cannot be used, whatever is in its file.
     """
 
     subsets: dict[str, Clips]
     files: dict[str, str]
     others: dict[str, list[str]] = field(default_factory=dict)
     faults: dict[str, str] = field(default_factory=dict)
-    duplicates: int = 0
-    unlisted: int = 0
+    duplicates: int = 0  # audio files not used because their clip has another one
+    unlisted: int = 0  # audio files that belong to no listed clip
 
 
 @dataclass(frozen=True)
@@ -88,17 +76,8 @@ def split_labels(text: str) -> tuple[str, ...]:
 def walk_audio(folder: Path, excluded: Path) -> Iterator[tuple[str, float, list[str]]]:
     """Walk the folders with audio files, each once even if links form a cycle.
 
-    Parameters
-    ----------
-    folder
-        Where to start.
-    excluded
-        Subfolder to leave out: the one with the results.
-
-    Yields
-    ------
-    tuple
-        Path of a folder, its modification time, and its audio files.
+    Yields path, modification time and audio files of each folder. The subfolder with
+    the results is `excluded`.
     """
     seen = set()
     if excluded != folder and excluded.is_dir():
@@ -126,14 +105,9 @@ def count_audio(folder: Path, excluded: Path) -> dict[str, float]:
 def clip_of(stem: str, listed: Container[str]) -> str | None:
     """Return the id of the listed clip that a file belongs to, or None.
 
-    Parameters
-    ----------
-    stem
-        File name without suffix: the YouTube id, optionally with a leading ``Y`` and a
-        trailing ``_<start>`` or ``_<start>_<end>``. Ids themselves may start with ``Y``
-        and contain ``_`` and digits, so only `listed` tells where the id ends.
-    listed
-        The listed ids.
+    The file name without suffix is the YouTube id, optionally with a leading ``Y`` and
+    a trailing ``_<start>`` or ``_<start>_<end>``. Ids themselves may start with ``Y``
+    and contain ``_`` and digits, so only `listed` tells where the id ends.
     """
     for _ in range(3):
         for name in (stem, stem.removeprefix("Y")):

@@ -18,13 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from audioset_layouts import (
-    SUFFIXES,
-    Clips,
-    Layout,
-    Listing,
-    split_labels,
-)
+from audioset_layouts import SUFFIXES, Clips, Layout, Listing, split_labels
 from audioset_lists import official_labels, official_lists, read_list, stamp_lists
 from tqdm import tqdm
 
@@ -174,12 +168,9 @@ class ParquetCopy(Layout):
     def inputs(self) -> dict[str, object]:
         """Return a checksum of the lists, and the stamps of the parquet files."""
         lists = official_lists(self.data_folder).values()
-        parts = {
-            f"{part.subset}/{part.folder.name}": part.stamp() for part in self.parts
-        }
         return {
             "lists": stamp_lists(self.data_folder, self.labels, *lists),
-            "audio": parts,
+            "audio": {f"{p.subset}/{p.folder.name}": p.stamp() for p in self.parts},
             "folder": os.path.abspath(self.save_folder),
         }
 

@@ -131,20 +131,11 @@ def prepare_audioset(
     """Write the manifests of AudioSet, unless they are up to date.
 
     Audio files that are replaced in place are not noticed: delete ``summary.json`` to
-    check them again.
+    check them again. `min_samples` is the minimum length at the rate of the file, as in
+    the official code.
 
-    Parameters
-    ----------
-    data_folder, save_folder
-        Corpus and results; see the docstring of this module.
-    min_samples
-        Minimum length at the rate of the file, as in the official code.
-
-    Raises
-    ------
-    ManifestError
-        If a folder or list is missing or malformed, the save folder is not writable, or
-        no listed clip can be used.
+    Raises `ManifestError` if a folder or list is missing or malformed, the save folder
+    is not writable, or no listed clip can be used.
     """
     data_folder, save_folder = Path(data_folder), Path(save_folder)
     layout = find_layout(data_folder, save_folder)

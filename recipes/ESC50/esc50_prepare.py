@@ -156,16 +156,8 @@ def prepare_esc50(
 ) -> None:
     """Write the manifests of ESC-50, unless they are up to date.
 
-    Parameters
-    ----------
-    data_folder, save_folder
-        Corpus and results; see the docstring of this module.
-
-    Raises
-    ------
-    ManifestError
-        If the corpus is missing or not unpacked, its table is malformed, the save
-        folder is not writable, or no listed clip can be used.
+    Raises `ManifestError` if the corpus is missing or not unpacked, its table is
+    malformed, the save folder is not writable, or no listed clip can be used.
     """
     data_folder, save_folder = Path(data_folder), Path(save_folder)
     prefix = find_corpus(data_folder, "ESC-50-master", TABLE)

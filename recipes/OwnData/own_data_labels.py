@@ -67,24 +67,11 @@ def _read_lines(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
 
 
 def read_table(path: Path, files: Iterable[str]) -> dict[str, LabeledFile]:
-    """Read ``labels.csv``, if there is one.
+    """Read ``labels.csv``, if there is one: columns file, labels, maybe split.
 
-    Parameters
-    ----------
-    path
-        CSV file with the columns ``file``, ``labels`` and optionally ``split``.
-    files
-        The recordings, as paths relative to the folder of `path`.
-
-    Returns
-    -------
-    dict
-        The lines by file, including files without labels; empty if there is none.
-
-    Raises
-    ------
-    ManifestError
-        If it is malformed or has no label at all.
+    `files` are the recordings, relative to its folder. Returns the lines by file,
+    including files without labels. Raises `ManifestError` if the table is malformed or
+    has no label at all.
     """
     if not path.is_file():
         return {}

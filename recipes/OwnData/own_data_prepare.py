@@ -120,18 +120,9 @@ def prepare_own_data(
 ) -> None:
     """Write the manifests of a folder of recordings, unless they are up to date.
 
-    Parameters
-    ----------
-    data_folder, save_folder
-        Recordings and results; see the docstring of this module.
-    max_seconds
-        How much of a recording is used; longer ones are counted and reported.
-
-    Raises
-    ------
-    ManifestError
-        If a folder is missing or not writable, no recording can be used, or
-        ``labels.csv`` is malformed.
+    The first `max_seconds` of a recording are used; longer ones are counted and
+    reported. Raises `ManifestError` if a folder is missing or not writable, no
+    recording can be used, or ``labels.csv`` is malformed.
     """
     data_folder, save_folder = Path(data_folder), Path(save_folder)
     files = find_recordings(data_folder, save_folder)

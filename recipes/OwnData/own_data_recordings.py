@@ -40,17 +40,8 @@ def _walk(data_folder: Path, excluded: Path) -> Iterator[str]:
 def find_recordings(data_folder: Path, save_folder: Path) -> list[str]:
     """Return all recordings in a folder and its subfolders, as sorted relative paths.
 
-    Parameters
-    ----------
-    data_folder
-        The folder.
-    save_folder
-        Folder of the results; it is not searched.
-
-    Raises
-    ------
-    ManifestError
-        If there is no such folder or no recording, or the two folders are the same.
+    The folder of the results is not searched. Raises `ManifestError` if there is no
+    data folder or no recording, or the two folders are the same.
     """
     require_folder(data_folder)
     if data_folder.resolve() == save_folder.resolve():

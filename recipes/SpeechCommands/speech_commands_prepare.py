@@ -106,9 +106,8 @@ def _select_subsets(
         clips = (Clip(_id(file, prefix), file, (_word(file),)) for file in files)
         in_paper = expected if original else None
         selection = select_clips(subset, clips, verdicts, in_paper)
-        selection.counts["speakers"] = len(
-            {_speaker(row.wav) for row in selection.rows}
-        )
+        speakers = {_speaker(row.wav) for row in selection.rows}
+        selection.counts["speakers"] = len(speakers)
         subsets[subset] = selection
         if len(files) != expected:
             line = "%s: %d clips listed; Speech Commands V2 has %d"
@@ -131,16 +130,9 @@ def prepare_speech_commands(
 ) -> None:
     """Write the manifests of Speech Commands V2, unless they are up to date.
 
-    Parameters
-    ----------
-    data_folder, save_folder
-        Corpus and results; see the docstring of this module.
-
-    Raises
-    ------
-    ManifestError
-        If the corpus is missing or not unpacked, a list is missing or malformed, a file
-        is in both lists, the save folder is not writable, or no clip can be used.
+    Raises `ManifestError` if the corpus is missing or not unpacked, a list is missing
+    or malformed, a file is in both lists, the save folder is not writable, or no clip
+    can be used.
     """
     data_folder, save_folder = Path(data_folder), Path(save_folder)
     prefix = find_corpus(data_folder, FOLDER, LISTS["valid"])
