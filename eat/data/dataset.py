@@ -211,10 +211,10 @@ def audio_dataset(
 
 
 def hold_out(data: ClipDataset, share: float) -> tuple[ClipDataset, ClipDataset]:
-    """Split a dataset into (rest, held out): every n-th clip, n is 1 / share, rounded.
+    """Split a dataset into (rest, held out), evenly spaced in the manifest.
 
-    Raises `ManifestError` if the share is not above 0 and at most 0.5, or there is only
-    one clip.
+    Every n-th clip is held out, where n is 1 / `share`, rounded. Raises `ManifestError`
+    if the share is not above 0 and at most 0.5, or there is only one clip.
     """
     if not 0 < share <= 0.5:
         raise ManifestError(f"held_out {share}: must be above 0 and at most 0.5")

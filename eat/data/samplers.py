@@ -68,12 +68,12 @@ class EpochSampler(_EpochSampler):
 
 
 def balancing_weights(labels: Iterable[Sequence[str]]) -> Tensor:
-    """Return weights that make rare classes about as frequent as common ones.
+    """Return weights `[M]` that make rare classes about as frequent as common ones.
 
     This is the rule of Audio-MAE's ``gen_weight.py``, which EAT's fine-tuning on
     AudioSet-2M uses: ``w = sum over the clip's labels of 1000 / (count + 0.01)``, where
-    count is the number of clips with that label; 0 for a clip without labels. From the
-    labels of each of M clips to `[M]` float64.
+    count is the number of clips with that label; 0 for a clip without labels. `labels`
+    has the labels of each of M clips; the result is float64.
     """
     # Arrays, not the labels themselves: a manifest may have millions of clips.
     codes: dict[str, int] = {}
@@ -92,7 +92,7 @@ class WeightedSampler(_EpochSampler):
 
     Epoch e draws `draws` clips without replacement, 200,000 in the official code, and
     yields the first `epoch_size`: those that fill whole steps. The weights `[M]` are
-    not negative; there may be 2^24 clips, and those of weight 0 are never drawn.
+    not negative, M is at most 2^24; clips of weight 0 are never drawn.
 
     Raises
     ------
