@@ -7,6 +7,8 @@ utterance loss over the rows of a GPU's batch, so its ``lambda = 1`` is
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -24,7 +26,7 @@ def average_layers(ffn_outputs: list[Tensor]) -> Tensor:
         F.instance_norm(layer.float().transpose(1, 2), eps=NORM_EPS).transpose(1, 2)
         for layer in ffn_outputs
     ]
-    return sum(normalized) / len(normalized)
+    return cast(Tensor, sum(normalized)) / len(normalized)
 
 
 def normalize_targets(average: Tensor) -> Tensor:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import speechbrain as sb
 import torch
 from speechbrain.utils.distributed import run_on_main
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from eat.data.dataset import Batch
+from eat.data.dataset import Batch, ClipDataset
 from eat.data.manifest import LabelSet
 from eat.data.workers import worker_errors
 from eat.errors import ExperimentError
@@ -20,6 +20,7 @@ from eat.evaluation.metrics import accuracy, average_precision
 from eat.evaluation.per_class import write_class_ap, write_confusion
 from eat.interop.loading import load_classifier, load_frontend, read_checkpoint
 from eat.interop.pretrained import load_strictly, read_model, save_model
+from eat.model.classifier import EATClassifier
 from eat.training.brain import EATBrain
 from eat.training.optim import parameter_groups
 from eat.utils.distributed import all_gather_objects
@@ -49,8 +50,13 @@ class FinetuneBrain(EATBrain):
     trainable_name = "classifier"
     metric: str
     label_set: LabelSet
-    tested: dict[str, float] | None = None
+    tested: dict[str, float]
     step_count: Tensor | int = 0
+
+    @property
+    def unwrapped_model(self) -> EATClassifier:
+        """The classifier without its DDP or compile wrapper."""
+        return cast(EATClassifier, super().unwrapped_model)
 
     def compute_metrics(self, logits: Tensor, labels: Tensor) -> dict[str, float]:
         """Return metrics of the evaluation clips, from logits and labels `[M, C]`."""
@@ -96,7 +102,7 @@ class FinetuneBrain(EATBrain):
     # -- evaluation, sharded over the ranks --------------------------------------------
 
     def make_dataloader(
-        self, dataset: Dataset, stage: sb.Stage, *args: Any, **kwargs: Any
+        self, dataset: ClipDataset, stage: sb.Stage, *args: Any, **kwargs: Any
     ) -> DataLoader:
         """Return a loader; for evaluation, of every world_size-th clip."""
         if stage != sb.Stage.TRAIN:
@@ -144,13 +150,13 @@ class FinetuneBrain(EATBrain):
             {"epoch": epoch, "step": self.optimizer_step}, valid_stats=record
         )
         # Before the checkpoint: a run killed in between repeats the validation.
-        run_on_main(self.keep_best, args=[logits, labels])
+        run_on_main(self.keep_best, args=[record[self.metric], logits, labels])
         self.save_epoch(self.last, best=self.metric)
 
-    def keep_best(self, logits: Tensor, labels: Tensor) -> None:
-        """Write model and details if this epoch is the best so far."""
+    def keep_best(self, score: float, logits: Tensor, labels: Tensor) -> None:
+        """Write model and details if no earlier epoch has a higher `score`."""
         best = self.best()
-        if best is None or self.last[self.metric] >= best[self.metric]:
+        if best is None or score >= best[self.metric]:
             self.write_details(logits, labels)
             self.write_model()
 
@@ -178,7 +184,7 @@ class FinetuneBrain(EATBrain):
         }
         save_model(self.model_folder, config, self.unwrapped_model)
 
-    def test(self, dataset: Dataset) -> dict[str, float]:
+    def test(self, dataset: ClipDataset) -> dict[str, float]:
         """Evaluate the best epoch's model; with ``--test_only``, the given one."""
         options = {**self.loader_options, "batch_size": self.hparams.batch_size}
         with self.connection_errors(), worker_errors(dataset):

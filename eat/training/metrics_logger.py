@@ -33,7 +33,11 @@ class MetricsLogger:
         self.folder = Path(folder)
 
     def write(
-        self, kind: str, epoch: int, step: int, record: dict[str, float | Tensor | None]
+        self,
+        kind: str,
+        epoch: int,
+        step: int,
+        record: Mapping[str, float | Tensor | None],
     ) -> None:
         """Append a record and show it; numbers that are not finite become null."""
         if not if_main_process():

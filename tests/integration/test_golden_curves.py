@@ -39,7 +39,8 @@ def test_training_matches_its_golden_curve(recipe, corpora, tmp_path, monkeypatc
 def test_every_mini_pretraining_has_a_curve():
     recipes = {path.parents[1].name for path in ROOT.glob("recipes/*/*/pretrain_mini*")}
     stored = {path.stem for path in golden_curves.GOLDEN.glob("*.csv")}
-    assert recipes == RECIPES.keys() == stored
+    # Own data has no corpus to draw a curve on.
+    assert recipes - {"OwnData"} == RECIPES.keys() == stored
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

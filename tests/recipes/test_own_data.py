@@ -191,7 +191,7 @@ def test_odd_recordings_from_start_to_end(run_recipe, odd, tmp_path, capsys):
 def test_one_recording_is_too_few(run_recipe, recordings, tmp_path):
     for path in sorted(recordings.rglob("*.wav"))[1:]:
         path.unlink()
-    with pytest.raises(ManifestError, match="1 clip.*day0/0") as error:
+    with pytest.raises(ManifestError, match="day0/0") as error:
         run_recipe("OwnData", "pretrain_mini", recordings, tmp_path / "r", *PRETRAIN)
     assert "\n" not in str(error.value)
 
