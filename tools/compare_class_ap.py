@@ -26,9 +26,7 @@ def read_options(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("a", type=Path, metavar="A.txt")
     parser.add_argument("b", type=Path, metavar="B.txt")
-    parser.add_argument(
-        "--top", type=int, default=20, help="number of classes in each table"
-    )
+    parser.add_argument("--top", type=int, default=20, help="classes in each table")
     return parser.parse_args(arguments)
 
 

@@ -22,15 +22,12 @@ from eat.errors import AudioError, exit_on_error
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("manifest", help="CSV file written by a prepare script")
-    parser.add_argument("--data_folder", required=True, help="folder of the recordings")
-    parser.add_argument(
-        "--clips", type=int, default=2000, help="number of randomly chosen clips"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="random seed")
-    parser.add_argument(
-        "--max_seconds", type=float, default=10.26, help="use this much of each clip"
-    )
+    add = parser.add_argument
+    add("manifest", help="CSV file written by a prepare script")
+    add("--data_folder", required=True, help="folder of the recordings")
+    add("--clips", type=int, default=2000, help="number of randomly chosen clips")
+    add("--seed", type=int, default=0, help="random seed")
+    add("--max_seconds", type=float, default=10.26, help="use this much of each clip")
     return parser.parse_args(argv)
 
 

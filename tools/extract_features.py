@@ -32,34 +32,20 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("manifest", help="CSV file written by a prepare script")
-    parser.add_argument("folder", type=Path, metavar="OUT_FOLDER", help="output folder")
-    parser.add_argument("--data_root", required=True, help="folder of the recordings")
-    parser.add_argument(
-        "--checkpoint",
-        required=True,
-        help="model folder, official .pt file or Hugging Face folder",
-    )
-    parser.add_argument(
-        "--pooling",
-        choices=POOLINGS,
-        default="cls",
-        help="the CLS token, or the mean of the patch tokens",
-    )
-    parser.add_argument("--batch_size", type=int, default=32, help="clips per batch")
-    parser.add_argument(
-        "--num_workers", type=int, default=0, help="data workers per process"
-    )
-    parser.add_argument(
-        "--device", help="for instance cpu or cuda (default: a GPU if there is one)"
-    )
-    parser.add_argument(
-        "--precision", choices=PRECISIONS, default="fp32", help="of the encoder"
-    )
+    add = parser.add_argument
+    add("manifest", help="CSV file written by a prepare script")
+    add("folder", type=Path, metavar="OUT_FOLDER", help="output folder")
+    add("--data_root", required=True, help="folder of the recordings")
+    formats = "model folder, official .pt file or Hugging Face folder"
+    add("--checkpoint", required=True, help=formats)
+    pooled = "the CLS token, or the mean of the patch tokens"
+    add("--pooling", choices=POOLINGS, default="cls", help=pooled)
+    add("--batch_size", type=int, default=32, help="clips per batch")
+    add("--num_workers", type=int, default=0, help="data workers per process")
+    add("--device", help="for instance cpu or cuda (default: a GPU if there is one)")
+    add("--precision", choices=PRECISIONS, default="fp32", help="of the encoder")
     for name, kind in (("num_frames", int), ("norm_mean", float), ("norm_std", float)):
-        parser.add_argument(
-            f"--{name}", type=kind, help="override the checkpoint's value"
-        )
+        add(f"--{name}", type=kind, help="override the checkpoint's value")
     options = parser.parse_args(argv)
     if options.batch_size < 1:
         parser.error("--batch_size: must be at least 1")
@@ -110,10 +96,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     note = ", nothing to do" if unreadable is None else ""
     print(f"{options.folder}: complete{note}")
     if unreadable:
-        print(
-            f"{unreadable} unreadable clips, their rows are NaN "
-            f"(reasons: {options.folder / 'clips.csv'})"
-        )
+        reasons = f"their rows are NaN (reasons: {options.folder / 'clips.csv'})"
+        print(f"{unreadable} unreadable clips, {reasons}")
 
 
 if __name__ == "__main__":

@@ -27,14 +27,9 @@ GOLDEN = ROOT / "results" / "published" / "golden"
 STEPS, INTERVAL = 200, 10
 # Largest allowed relative difference. Between AVX2 and AVX-512, or one and two threads,
 # it was at most 0.2%; on another CPU model 1.8% (prediction_std) and 0.5% (the others).
-TOLERANCES = {
-    "loss": 0.02,
-    "frame_loss": 0.02,
-    "utterance_loss": 0.02,
-    "target_std": 0.02,
-    "prediction_std": 0.05,
-    "between_clip_variance": 0.02,
-}
+LOSSES = {"loss": 0.02, "frame_loss": 0.02, "utterance_loss": 0.02}
+SIGNALS = {"target_std": 0.02, "prediction_std": 0.05, "between_clip_variance": 0.02}
+TOLERANCES = LOSSES | SIGNALS
 # Corpus in the folder of the mini corpora, and steps of the whole schedule.
 RECIPES = {
     "AudioSet": ("AudioSet", 3000),
@@ -44,7 +39,7 @@ RECIPES = {
 
 
 def golden_job(recipe: str, corpora: Path, output: Path) -> Job:
-    """Return the run of a recipe's curve: the first steps of ``pretrain_mini.yaml``."""
+    """Return the run of a recipe's curve: the first steps of its mini pre-training."""
     corpus, total_steps = RECIPES[recipe]
     settings = {
         "data_folder": corpora / corpus,
@@ -54,15 +49,9 @@ def golden_job(recipe: str, corpora: Path, output: Path) -> Job:
         "log_interval": INTERVAL,
     }
     options = "--device cpu --noprogressbar --precision fp32 --eval_precision fp32"
-    return Job(
-        f"golden curve of {recipe}",
-        output / recipe,
-        ROOT / "recipes" / recipe,
-        "pretrain_mini.yaml",
-        settings,
-        STEPS,
-        tuple(options.split()),
-    )
+    name, yaml = f"golden curve of {recipe}", "pretrain_mini.yaml"
+    folder, words = output / recipe, tuple(options.split())
+    return Job(name, folder, ROOT / "recipes" / recipe, yaml, settings, STEPS, words)
 
 
 def read_curve(run: Path) -> pd.DataFrame:
@@ -80,10 +69,7 @@ def read_golden(recipe: str) -> pd.DataFrame:
 def deviations(curve: pd.DataFrame, golden: pd.DataFrame) -> pd.Series:
     """Return the largest relative difference of each metric.
 
-    Raises
-    ------
-    ValueError
-        If steps or metrics differ.
+    Raises ValueError if steps or metrics differ.
     """
     if list(curve.index) != list(golden.index) or set(curve) != set(golden):
         raise ValueError(

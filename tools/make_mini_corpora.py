@@ -19,13 +19,11 @@ BANK = Path(__file__).resolve().parent / "bank"
 def main() -> None:
     """Parse the command line and make the corpora."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("out", type=Path, nargs="?", help="output folder")
-    parser.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
-    parser.add_argument(
-        "--attribution",
-        action="store_true",
-        help="only rewrite tools/bank/ATTRIBUTION.md from clips.csv",
-    )
+    add = parser.add_argument
+    add("out", type=Path, nargs="?", help="output folder")
+    add("--seed", type=int, default=0, help="random seed (default: 0)")
+    rewrite = "only rewrite tools/bank/ATTRIBUTION.md from clips.csv"
+    add("--attribution", action="store_true", help=rewrite)
     arguments = parser.parse_args()
     if (arguments.out is None) != arguments.attribution:
         parser.error("pass either OUT or --attribution")

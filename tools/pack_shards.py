@@ -28,17 +28,9 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from eat.data import shard_writer
 from eat.data.prepare import make_save_folder
-from eat.data.shard_writer import (
-    ClipUnion,
-    ShardTask,
-    corrupt_shards,
-    is_packed,
-    missing_shards,
-    pack_shard,
-    shard_tasks,
-    write_manifests,
-)
+from eat.data.shard_writer import ClipUnion, ShardTask, is_packed, pack_shard
 from eat.errors import ManifestError
 
 
@@ -57,20 +49,16 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("manifests", nargs="*", type=Path, metavar="MANIFEST")
-    parser.add_argument("--data_folder", help="corpus folder")
-    parser.add_argument(
-        "--output", type=Path, required=True, help="folder for the shards"
-    )
-    parser.add_argument("--clips_per_shard", type=int, default=1000)
-    parser.add_argument("--max_seconds", type=float, help="truncate longer clips")
-    parser.add_argument(
-        "--workers", type=int, default=os.cpu_count(), help="number of processes"
-    )
-    parser.add_argument(
-        "--part", type=_part, default=(1, 1), help="process part i of N", metavar="i/N"
-    )
-    parser.add_argument("--verify", action="store_true", help="verify the checksums")
+    add = parser.add_argument
+    add("manifests", nargs="*", type=Path, metavar="MANIFEST")
+    add("--data_folder", help="corpus folder")
+    add("--output", type=Path, required=True, help="folder for the shards")
+    add("--clips_per_shard", type=int, default=1000)
+    add("--max_seconds", type=float, help="truncate longer clips")
+    add("--workers", type=int, default=os.cpu_count(), help="number of processes")
+    part = "process part i of N"
+    add("--part", type=_part, default=(1, 1), help=part, metavar="i/N")
+    add("--verify", action="store_true", help="verify the checksums")
     options = parser.parse_args(argv)
     if not options.verify and not (options.manifests and options.data_folder):
         parser.error("give manifests and --data_folder, or --verify")
@@ -99,13 +87,9 @@ def _remove_leftovers(folder: Path) -> None:
 
 def pack_all(tasks: Iterable[ShardTask], clips: int, workers: int) -> None:
     """Pack the shards that are not packed yet, in parallel, with a progress bar."""
+    spawn = multiprocessing.get_context("spawn")  # torch's threads do not survive forks
     with (
-        # Spawned: torch's threads do not survive a fork.
-        ProcessPoolExecutor(
-            workers,
-            multiprocessing.get_context("spawn"),
-            initializer=_init_worker,
-        ) as pool,
+        ProcessPoolExecutor(workers, spawn, initializer=_init_worker) as pool,
         tqdm(total=clips, unit="clip", disable=None) as bar,
     ):
         running: dict[Future, int] = {}
@@ -143,17 +127,17 @@ def pack(options: argparse.Namespace) -> None:
 
     def tasks() -> Iterator[ShardTask]:
         folders = (options.output, options.data_folder)
-        return shard_tasks(clips, *folders, size, options.max_seconds)
+        return shard_writer.shard_tasks(clips, *folders, size, options.max_seconds)
 
     clips_in_part = sum(
         min(size, len(clips) - first)
         for first in range((part - 1) * size, len(clips), parts * size)
     )
     pack_all(islice(tasks(), part - 1, None, parts), clips_in_part, options.workers)
-    if missing := missing_shards(tasks()):
+    if missing := shard_writer.missing_shards(tasks()):
         print(f"part {part} of {parts} is complete; {missing} shards are missing")
         return
-    skipped = write_manifests(clips, tasks(), sources, options.output)
+    skipped = shard_writer.write_manifests(clips, tasks(), sources, options.output)
     names = ", ".join(f"{name}.csv" for name in clips.names)
     print(f"{len(clips) - skipped} clips in {options.output}: {names}")
     if skipped:
@@ -162,7 +146,7 @@ def pack(options: argparse.Namespace) -> None:
 
 def verify(folder: Path) -> None:
     """Print the corrupt shards; exit with an error if there are any."""
-    faults = list(corrupt_shards(folder))
+    faults = list(shard_writer.corrupt_shards(folder))
     print("\n".join(faults) or "all shards are intact")
     if faults:
         sys.exit(f"error: {folder}: {len(faults)} corrupt shards")

@@ -36,21 +36,18 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    add = parser.add_argument
     for kind in ("table", "figure"):
         numbers = [table.number for table in TABLES.values() if table.kind == kind]
-        parser.add_argument(
-            f"--{kind}", type=int, nargs="+", choices=numbers, default=[]
-        )
-    parser.add_argument("--corpus", choices=SCALES, default="full")
-    parser.add_argument("--audioset", type=Path, help="AudioSet folder")
-    parser.add_argument("--esc50", type=Path, help="ESC-50-master folder (table 1)")
-    parser.add_argument("--speech_commands", type=Path, help="v0.02 folder (table 1)")
-    parser.add_argument("--output", type=Path, help="default: results/<corpus>_tables")
-    parser.add_argument("--seeds", type=int, default=1, help="number of seeds")
-    parser.add_argument("--ngpu", type=int, default=1, choices=(1, 2, 4))
-    parser.add_argument(
-        "--list", action="store_true", help="show the runs without running them"
-    )
+        add(f"--{kind}", type=int, nargs="+", choices=numbers, default=[])
+    add("--corpus", choices=SCALES, default="full")
+    add("--audioset", type=Path, help="AudioSet folder")
+    add("--esc50", type=Path, help="ESC-50-master folder (table 1)")
+    add("--speech_commands", type=Path, help="v0.02 folder (table 1)")
+    add("--output", type=Path, help="default: results/<corpus>_tables")
+    add("--seeds", type=int, default=1, help="number of seeds")
+    add("--ngpu", type=int, default=1, choices=(1, 2, 4))
+    add("--list", action="store_true", help="show the runs without running them")
     args = parser.parse_args()
     if args.seeds < 1:
         parser.error("--seeds must be at least 1")
@@ -67,14 +64,9 @@ def make_factory(args: argparse.Namespace) -> JobFactory:
         if args.corpus == "mini":
             default = MINI_CORPORA / mini_corpus
         data[recipe] = Path(getattr(args, option) or default).absolute()
-    return JobFactory(
-        SCALES[args.corpus],
-        ROOT / "recipes",
-        data,
-        (args.output or ROOT / "results" / f"{args.corpus}_tables").absolute(),
-        tuple(range(1, args.seeds + 1)),
-        args.ngpu,
-    )
+    output = (args.output or ROOT / "results" / f"{args.corpus}_tables").absolute()
+    scale, seeds = SCALES[args.corpus], tuple(range(1, args.seeds + 1))
+    return JobFactory(scale, ROOT / "recipes", data, output, seeds, args.ngpu)
 
 
 def show(jobs: list[Job]) -> None:

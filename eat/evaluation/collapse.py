@@ -20,62 +20,42 @@ from torch import Tensor
 
 from eat.errors import CollapseError
 
+CONSTANT = (
+    "collapse: {name} {{value:.3g}} < {{limit:g}}, {what} are nearly the same for all "
+    "patches (try a lower lr, a longer warm-up or a higher EMA decay, and look for "
+    "silent clips in the input)"
+)
+TARGETS = CONSTANT.format(name="target_std", what="the teacher's targets")
+PREDICTIONS = CONSTANT.format(name="prediction_std", what="the decoder's predictions")
 POSITIONAL = (
     "positional collapse: between_clip_variance {value:.3g} < {limit:g}, the targets "
     "depend on the position of a patch but not on the clip (try a smaller "
     "position_scale, center_momentum > 0, smaller mask blocks, a smaller batch or a "
     "larger utterance_weight)"
 )
-TARGETS = (
-    "collapse: target_std {value:.3g} < {limit:g}, the teacher's targets are nearly "
-    "the same for all patches (try a lower lr, a longer warm-up or a higher EMA decay, "
-    "and look for silent clips in the input)"
-)
-PREDICTIONS = (
-    "collapse: prediction_std {value:.3g} < {limit:g}, the decoder's predictions are "
-    "nearly the same for all patches (try a lower lr, a longer warm-up or a higher EMA "
-    "decay, and look for silent clips in the input)"
-)
 
 
 def feature_std(x: Tensor) -> Tensor:
-    """Return the standard deviation over tokens, averaged over channels.
+    """Return the standard deviation over tokens `[M, D]`, averaged over channels.
 
     ``mean_d sqrt(var_m x[m, d] + 1e-6)``, the ``target_var`` and ``pred_var`` of the
-    official code (which are standard deviations, not variances).
-
-    Parameters
-    ----------
-    x
-        `[M, D]`, at least two tokens; the official logs use those of masked patches.
-
-    Returns
-    -------
-    Tensor
-        Scalar: about 1 for healthy layer-normalized targets, 0.001 for constant ones.
+    official code (which are standard deviations, not variances) if the tokens are those
+    of masked patches: about 1 for healthy layer-normalized targets, 0.001 if constant.
     """
     return (x.float().var(dim=0) + 1e-6).sqrt().mean()
 
 
 def between_clip_variance(x: Tensor) -> Tensor:
-    """Return the share of the variance that lies between clips.
+    """Return the share of the variance that lies between the B clips of `[B, N, D]`.
+
+    It is 1 if all differences are between clips, 0 if x is a function of the position
+    only, and NaN for a single clip or constant x.
 
     With ``W`` the variance over clips at a fixed position and ``P`` the variance of the
     position means, both unbiased, the share is ``W / (W + P)``. ``P`` is the two-way
     variance component ``var_n(mean_b x) - R / B``: averages over only B clips vary by
     ``R / B`` on their own, with ``R`` the mean square of the residual after subtracting
     clip means and position means. The expected value is independent of the batch size.
-
-    Parameters
-    ----------
-    x
-        `[B, N, D]`: B clips, N >= 2 positions.
-
-    Returns
-    -------
-    Tensor
-        Scalar in [0, 1]: 1 if all differences are between clips, 0 if x is a function
-        of the position only, NaN for a single clip or constant x.
     """
     x = x.float()
     num_clips, num_positions, _ = x.shape
@@ -91,21 +71,12 @@ def between_clip_variance(x: Tensor) -> Tensor:
 
 
 def effective_rank(x: Tensor) -> Tensor:
-    """Return the number of directions in which tokens vary, a real number up to D.
+    """Return the number of directions in which tokens `[M, D]` vary, a real number.
 
     ``exp(-sum_i p_i ln p_i)`` with p the eigenvalues of the covariance divided by their
-    sum. (Roy and Vetterli 2007 use singular values; their squares, used here, are less
-    sensitive to a floor of small noise.)
-
-    Parameters
-    ----------
-    x
-        `[M, D]`.
-
-    Returns
-    -------
-    Tensor
-        Scalar: r for data spread evenly over r directions, NaN for constant data.
+    sum: r for data spread evenly over r directions, NaN for constant data. (Roy and
+    Vetterli 2007 use singular values; their squares, used here, are less sensitive to a
+    floor of small noise.)
     """
     x = x.double() - x.double().mean(dim=0)  # not affected by autocast
     gram = x.T @ x if len(x) >= x.shape[1] else x @ x.T
@@ -118,14 +89,12 @@ class CollapseMonitor:
 
     Parameters
     ----------
-    warn_std
-        Warn if the standard deviation of targets or predictions is below this.
-    warn_between_clip_variance
-        Warn if the between-clip variance of the targets is below this.
-    stop_std, stop_between_clip_variance
-        Stop the run if a signal is below this.
+    warn_std, stop_std
+        Warn, or stop, if the standard deviation of targets or predictions is below.
+    warn_between_clip_variance, stop_between_clip_variance
+        The same for the between-clip variance of the targets.
     grace_steps
-        Steps at the beginning without warnings: an untrained network is not collapsed.
+        First steps, which are not checked: an untrained network is not collapsed.
     """
 
     def __init__(
@@ -136,40 +105,22 @@ class CollapseMonitor:
         stop_between_clip_variance: float | None = None,
         grace_steps: int = 0,
     ) -> None:
+        between_clips = warn_between_clip_variance, stop_between_clip_variance
         self.rules = (
             ("target_std", warn_std, stop_std, TARGETS),
             ("prediction_std", warn_std, stop_std, PREDICTIONS),
-            (
-                "between_clip_variance",
-                warn_between_clip_variance,
-                stop_between_clip_variance,
-                POSITIONAL,
-            ),
+            ("between_clip_variance", *between_clips, POSITIONAL),
         )
         self.grace_steps = grace_steps
         self.warned: set[str] = set()
 
     def check(self, step: int, record: Mapping[str, float]) -> list[str]:
-        """Compare the signals of a step with the limits.
+        """Compare the signals of a step with the limits; return new warnings.
 
-        Parameters
-        ----------
-        step
-            The optimizer step.
-        record
-            Contains ``target_std``, ``prediction_std`` and ``between_clip_variance``;
-            NaN if unknown.
-
-        Returns
-        -------
-        list of str
-            New warnings, one line each. A warning is repeated only after its signal has
-            recovered.
-
-        Raises
-        ------
-        CollapseError
-            If a signal is below its stopping limit.
+        The record contains ``target_std``, ``prediction_std`` and
+        ``between_clip_variance``, NaN if unknown. A warning is one line, repeated only
+        after its signal has recovered; a signal below its stopping limit raises
+        `CollapseError`.
         """
         if step < self.grace_steps:
             return []

@@ -13,28 +13,15 @@ HEADER = f"{'Class':<50} AP"
 
 
 def write_class_ap(path: str | Path, names: Sequence[str], ap: Sequence[float]) -> None:
-    """Write the average precision of each class, in the order of the outputs.
-
-    Parameters
-    ----------
-    path
-        File to write, in the format of the official ``results/*.txt``.
-    names
-        Names of the classes.
-    ap
-        Average precisions; NaN for a class without positives.
-    """
+    """Write the average precision of each class, as the official ``results/*.txt``."""
     lines = [f"{name:<50} {value:.4f}" for name, value in zip(names, ap, strict=True)]
     Path(path).write_text("\n".join([HEADER, *lines]) + "\n", encoding="utf-8")
 
 
 def read_class_ap(path: str | Path) -> dict[str, float]:
-    """Read such a file; returns the average precision by class name, in its order.
+    """Read such a file: average precision by class name, in its order.
 
-    Raises
-    ------
-    ValueError
-        If the file is not text, or a line is not a name and a number.
+    Raises ValueError if it is not text, or a line is not a name and a number.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
@@ -56,19 +43,9 @@ def read_class_ap(path: str | Path) -> dict[str, float]:
 
 
 def confusion(logits: Tensor, labels: Tensor) -> Tensor:
-    """Count the clips by true and predicted class.
+    """Count the clips by true (rows) and predicted (columns) class, `[C, C]`.
 
-    Parameters
-    ----------
-    logits
-        `[M, C]`.
-    labels
-        `[M, C]` one-hot.
-
-    Returns
-    -------
-    Tensor
-        `[C, C]` int64; rows are true, columns predicted classes.
+    Logits and one-hot labels are `[M, C]`.
     """
     classes = labels.shape[1]
     pairs = labels.argmax(dim=1) * classes + logits.argmax(dim=1)

@@ -22,49 +22,24 @@ HELD_OUT = 0.2
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """Scores of a probe on the test clips.
+    """Scores of a probe on the test clips."""
 
-    Attributes
-    ----------
-    scores
-        `[M, C]`.
-    per_class
-        `[C]` average precisions; NaN for a label without positives.
-    mAP
-        Their mean over the labels with positives.
-    strength
-        Selected regularization strength.
-    """
-
-    scores: Tensor
-    per_class: Tensor
-    mAP: float
-    strength: float
+    scores: Tensor  # [M, C]
+    per_class: Tensor  # [C] average precisions; NaN for a label without positives
+    mAP: float  # their mean over the labels with positives
+    strength: float  # selected regularization strength
 
 
 def _logistic_path(
     x: Tensor, y: Tensor, strengths: tuple[float, ...]
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Fit all labels at each regularization strength, from the strongest on.
+    """Fit labels `[M, C]` to features `[M, D]` (zero mean) at descending strengths.
 
+    Yields weights `[D, C]` and biases `[C]`; each solution initializes the next.
     Minimizes ``mean_m BCE + strength / 2 |w|^2`` per label by Nesterov's accelerated
     gradient. The curvature of the logistic loss is at most a quarter of the features'
     covariance (Boehning 1992), so along the principal axes each coordinate has its own
     safe step size and no line search is needed.
-
-    Parameters
-    ----------
-    x
-        `[M, D]`, zero mean per column.
-    y
-        `[M, C]`, 0 or 1.
-    strengths
-        In descending order; each solution initializes the next.
-
-    Yields
-    ------
-    tuple[Tensor, Tensor]
-        Weights `[D, C]` and biases `[C]`.
     """
     left, singular, axes = torch.linalg.svd(x, full_matrices=False)
     z, curvature = left * singular, singular.square()[:, None] / (4 * len(x))
@@ -120,22 +95,9 @@ def logistic_probe(
 ) -> ProbeResult:
     """Fit a one-vs-rest logistic regression on frozen features and evaluate it.
 
-    Features are standardized by the training clips. A fifth of the training clips
-    selects the regularization strength, then all of them are fitted.
-
-    Parameters
-    ----------
-    train_x, test_x
-        `[M, D]` features.
-    train_y, test_y
-        `[M, C]` labels, 0 or 1.
-    seed
-        Seed of the held-out split.
-
-    Returns
-    -------
-    ProbeResult
-        Its strength is ``1 / (C * M)`` in scikit-learn's terms.
+    Features `[M, D]` are standardized by the training clips; labels are `[M, C]`, 0 or
+    1. A random fifth of the training clips selects the regularization strength
+    (``1 / (C * M)`` in scikit-learn's terms), then all of them are fitted.
     """
     train_x, test_x, train_y = train_x.float(), test_x.float(), train_y.float()
     chosen = _choose_strength(train_x, train_y, seed)
@@ -154,16 +116,7 @@ def knn_probe(
     """Return the mAP of a kNN classifier, cheap enough for every epoch.
 
     The score of a label is the share of the neighbors that have it, weighted by cosine
-    similarity (negative ones count as zero).
-
-    Parameters
-    ----------
-    train_x, test_x
-        `[M, D]` features of gallery and query clips.
-    train_y, test_y
-        `[M, C]` labels, 0 or 1.
-    neighbors
-        Number of neighbors, at most the number of training clips.
+    similarity (negative ones count as zero). Features are `[M, D]`, labels `[M, C]`.
     """
     train_x = F.normalize(train_x.float(), dim=1)
     scores = []
@@ -182,16 +135,7 @@ def paired_bootstrap(
 
     Both models are evaluated on the same resamples of the test clips, so that the
     difficulty of clips cancels. The interval covers the choice of test clips, not the
-    variation over training seeds.
-
-    Parameters
-    ----------
-    scores_a, scores_b, targets
-        `[M, C]`.
-    seed
-        Seed of the resampling.
-    draws
-        Number of resamples.
+    variation over training seeds. Scores and targets are `[M, C]`.
 
     Returns
     -------
@@ -201,9 +145,8 @@ def paired_bootstrap(
     num_clips, num_classes = targets.shape
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.randint(num_clips, (draws, num_clips), generator=generator)
-    counts = torch.zeros(draws, num_clips).scatter_add_(
-        1, chosen, torch.ones(draws, num_clips)
-    )
+    ones = torch.ones(draws, num_clips)
+    counts = torch.zeros(draws, num_clips).scatter_add_(1, chosen, ones)
     differences = []
     # In chunks, so that each tensor [draws, M, C] takes about 32 MB.
     for weights in counts.split(max(1, 4_000_000 // (num_clips * num_classes))):
@@ -218,19 +161,9 @@ def paired_bootstrap(
 
 
 def log_mel_statistics(spec: Tensor, frames: Tensor) -> Tensor:
-    """Return mean and standard deviation of each mel bin, a baseline for features.
+    """Return mean and standard deviation of each mel bin `[B, 2F]`, a baseline.
 
-    Parameters
-    ----------
-    spec
-        `[B, T, F]` log-mel spectrograms.
-    frames
-        `[B]`, number of frames without padding.
-
-    Returns
-    -------
-    Tensor
-        `[B, 2F]`: means, then standard deviations.
+    `spec` is log-mel `[B, T, F]`, `frames` the numbers of frames without padding `[B]`.
     """
     count = frames.to(spec.device)[:, None]
     real = (torch.arange(spec.shape[1], device=spec.device) < count)[..., None]

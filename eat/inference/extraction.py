@@ -44,16 +44,9 @@ NUM_TRIALS = 8  # clips that are read first, to detect a wrong data folder
 
 
 class FeatureFolder:
-    """Features `[M, D]` of a manifest's clips, complete or in progress.
+    """Features `[M, D]` of a manifest's M clips, complete or in progress.
 
-    Parameters
-    ----------
-    folder
-        Output folder.
-    num_clips
-        Number M of rows.
-    chunk_clips
-        Rows of a chunk; the last chunk may have fewer.
+    Each chunk has `chunk_clips` rows; the last one may have fewer.
     """
 
     def __init__(self, folder: str | Path, num_clips: int, chunk_clips: int) -> None:
@@ -207,7 +200,7 @@ def compute_chunks(
     batches = {chunk: _batches(store.rows(chunk), batch_size) for chunk in missing}
     loader = DataLoader(
         _Rows(clips),
-        batch_sampler=[list(rows) for chunk in missing for rows in batches[chunk]],
+        batch_sampler=[rows for chunk in missing for rows in batches[chunk]],
         num_workers=num_workers,
         collate_fn=_collate,
         worker_init_fn=ignore_signals,
@@ -234,10 +227,8 @@ def compute_chunks(
             store.write(chunk, features, reasons)
 
 
-def _batches(rows: range, batch_size: int) -> list[range]:
-    return [
-        rows[first : first + batch_size] for first in range(0, len(rows), batch_size)
-    ]
+def _batches(rows: range, batch_size: int) -> list[list[int]]:
+    return [[*rows[i : i + batch_size]] for i in range(0, len(rows), batch_size)]
 
 
 def _progress_bar(
@@ -281,6 +272,8 @@ def extract_features(
 ) -> int | None:
     """Write the features of a manifest's clips; every rank must call it.
 
+    Returns the number of unreadable clips, or None if the features were complete.
+
     Parameters
     ----------
     manifest
@@ -291,19 +284,10 @@ def extract_features(
         Folder to substitute for ``$data_root`` in the manifest.
     checkpoint
         What the model was loaded from.
-    model
-        The model, on its device.
-    pooling
-        See :func:`eat.inference.features.pool`.
-    batch_size
-        Clips per batch; changes the last digits.
-    num_workers
-        Data workers per process.
-
-    Returns
-    -------
-    int, optional
-        Number of unreadable clips; None if the features were already complete.
+    model, pooling
+        The model, on its device, and how to pool, see `eat.inference.features`.
+    batch_size, num_workers
+        Clips per batch (changes the last digits), data workers per process.
 
     Raises
     ------
@@ -316,14 +300,16 @@ def extract_features(
     clips = audio_dataset(manifest, data_root, None, model.max_seconds)
     store = FeatureFolder(folder, len(clips), CHUNK_BATCHES * batch_size)
     settings = _settings(manifest, checkpoint, model, pooling, batch_size)
-    sources = {"checkpoint": checkpoint, "manifest": manifest}
-    rank = torch.distributed.get_rank() if world_size() > 1 else 0
-    with _connection_errors(), _single_thread(), ExitStack() as lock:
-        _claim(store, clips, settings, sources, rank, lock)
+    paths = {"checkpoint": checkpoint, "manifest": manifest}
+    sources = {name: str(Path(path).resolve()) for name, path in paths.items()}
+    ranks = world_size()
+    rank = torch.distributed.get_rank() if ranks > 1 else 0
+    claim = _claim(store, clips, settings, sources, rank)
+    with _connection_errors(), _single_thread(), claim:
         if store.finished:
             return None
         compute_chunks(
-            store, clips, model, pooling, batch_size, num_workers, rank, world_size()
+            store, clips, model, pooling, batch_size, num_workers, rank, ranks
         )
         all_gather_objects(None)  # wait until every rank has written its chunks
         unreadable = store.join(clips.manifest.ids) if rank == 0 else None
@@ -353,50 +339,41 @@ def _settings(
     }
 
 
+@contextmanager
 def _claim(
-    store: FeatureFolder,
-    clips: ClipDataset,
-    settings: Mapping[str, Any],
-    sources: Mapping[str, str | Path],
-    rank: int,
-    lock: ExitStack,
-) -> None:
-    """Let rank 0 start the folder; if it refuses, raise its error and end all ranks."""
-    refusal = None
-    if rank == 0:
-        try:
-            _start(store, clips, settings, sources, lock)
-        except EATError as error:
-            refusal = error
-    if all_gather_objects(refusal is not None)[0]:
-        raise refusal or SystemExit(1)  # rank 0 reports it
+    store: FeatureFolder, clips: ClipDataset, settings: dict, sources: dict, rank: int
+) -> Iterator[None]:
+    """Let rank 0 lock and start the folder; if it refuses, end all ranks."""
+    refusal: EATError | None = None
+    with ExitStack() as lock:
+        if rank == 0:
+            try:
+                store.folder.mkdir(parents=True, exist_ok=True)
+                lock.enter_context(lock_folder(store.folder))
+                _start(store, clips, settings, sources)
+            except EATError as error:
+                refusal = error
+            except OSError as error:
+                reason = f"cannot be written to ({error.strerror})"
+                refusal = ExperimentError(f"{store.folder}: {reason}")
+        if all_gather_objects(refusal is not None)[0]:
+            raise refusal or SystemExit(1)  # rank 0 reports it
+        yield
 
 
 def _start(
-    store: FeatureFolder,
-    clips: ClipDataset,
-    settings: Mapping[str, Any],
-    sources: Mapping[str, str | Path],
-    lock: ExitStack,
+    store: FeatureFolder, clips: ClipDataset, settings: dict, sources: dict
 ) -> None:
-    """Lock the folder and record the settings, if features may be written there."""
-    try:
-        store.folder.mkdir(parents=True, exist_ok=True)
-        lock.enter_context(lock_folder(store.folder))
-        if conflict := store.conflict(settings):
-            raise ExperimentError(
-                f"{store.folder}: contains other features ({conflict}; give a new "
-                "folder, or re-run the original command to resume)"
-            )
-        store.clean_up()
-        if not store.finished:
-            _check_readable(clips)
-            paths = {name: str(Path(path).resolve()) for name, path in sources.items()}
-            store.start(settings, **paths, versions=versions())
-    except OSError as error:
+    """Record settings and sources, if features may be written to the folder."""
+    if conflict := store.conflict(settings):
         raise ExperimentError(
-            f"{store.folder}: cannot be written to ({error.strerror})"
-        ) from error
+            f"{store.folder}: contains other features ({conflict}; give a new folder, "
+            "or re-run the original command to resume)"
+        )
+    store.clean_up()
+    if not store.finished:
+        _check_readable(clips)
+        store.start(settings, **sources, versions=versions())
 
 
 def _check_readable(clips: ClipDataset) -> None:
@@ -416,7 +393,7 @@ def _check_readable(clips: ClipDataset) -> None:
 
 @contextmanager
 def _single_thread() -> Iterator[None]:
-    """Compute in one thread: more of them change the last digits of sums."""
+    """Compute in one thread; more would change the last digits of sums."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

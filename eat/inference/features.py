@@ -25,16 +25,9 @@ PRECISIONS = ("fp32", "bf16")
 
 @dataclass(frozen=True)
 class Features:
-    """Features of a recording.
+    """Features `[D]` of a recording, fp32 on the CPU.
 
-    Attributes
-    ----------
-    values
-        Features `[D]`, fp32 on the CPU.
-    times
-        Start and end in seconds `[1, 2]` of the part that was encoded.
-    path
-        The audio file.
+    `times` has start and end in seconds `[1, 2]` of the part that was encoded.
     """
 
     values: Tensor
@@ -49,18 +42,10 @@ class Features:
 class AudioEncoder(nn.Module):
     """Front end and network of a checkpoint: waveforms in, features out.
 
-    Frozen and in evaluation mode; ``requires_grad_()`` makes it trainable again.
-
-    Parameters
-    ----------
-    frontend
-        Maps waveforms `[B, S]` and lengths `[B]` to spectrograms `[B, T, F]`.
-    network
-        Encoder of a pre-trained checkpoint, or classifier of a fine-tuned one.
-    labels
-        Class names in the order of the classifier's logits, if known.
-    precision
-        ``fp32``, or ``bf16`` to run the encoder in autocast.
+    Frozen and in evaluation mode; ``requires_grad_()`` makes it trainable again. The
+    network is the encoder of a pre-trained checkpoint or the classifier of a fine-tuned
+    one, with its class names in the order of the logits. The precision is ``fp32``, or
+    ``bf16`` to run the encoder in autocast.
     """
 
     def __init__(
@@ -134,20 +119,10 @@ class AudioEncoder(nn.Module):
     def encode_file(
         self, path: str | os.PathLike[str], pooling: str = "cls"
     ) -> Features:
-        """Encode an audio file of any sample rate and number of channels.
+        """Encode the first :attr:`max_seconds` of an audio file, see :func:`pool`.
 
-        Parameters
-        ----------
-        path
-            A wav, flac, ogg or mp3 file, of which the first :attr:`max_seconds` are
-            read.
-        pooling
-            See :func:`pool`.
-
-        Raises
-        ------
-        AudioError
-            If the file is missing, or cannot be read as audio.
+        It may be wav, flac, ogg or mp3, of any sample rate and number of channels.
+        Raises `AudioError` if it is missing, or cannot be read as audio.
         """
         wav = read_audio(path, SAMPLE_RATE, self.max_seconds)
         values = pool(self(wav[None]), pooling)[0].cpu()
@@ -192,11 +167,6 @@ def from_pretrained(
     mean, std, num_frames
         Override the checkpoint's normalization and number of input frames.
 
-    Returns
-    -------
-    AudioEncoder
-        With ``frontend`` and ``encoder``; if fine-tuned, ``classifier``, ``labels``.
-
     Raises
     ------
     CheckpointError
@@ -205,10 +175,9 @@ def from_pretrained(
         If its encoder does not support this number of frames.
     """
     checkpoint = Checkpoint.read(Path(source))
-    overrides = {"mean": mean, "std": std, "num_frames": num_frames}
-    frontend = checkpoint.frontend(
-        **{name: value for name, value in overrides.items() if value is not None}
-    )
+    options = {"mean": mean, "std": std, "num_frames": num_frames}
+    overrides = {name: value for name, value in options.items() if value is not None}
+    frontend = checkpoint.frontend(**overrides)
     network: EATEncoder | EATClassifier
     if checkpoint.kind == "classifier" and weights == "student":
         network = checkpoint.classifier()

@@ -8,6 +8,7 @@ with ``weights_only=True``: nothing in them is executed.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -38,26 +39,19 @@ NAMES = {
     "blocks.": "encoder.blocks.",
 }
 
+# Width, depth and number of heads in the settings.
+encoder_sizes = itemgetter("embed_dim", "depth", "num_heads")
+
 # Official prediction mode -> our pooling.
-POOLINGS = {
-    "CLS_TOKEN": "cls",
-    "MEAN_POOLING": "mean",
-    "LIN_SOFTMAX": "linear_softmax",
-}
+POOLINGS = {"CLS_TOKEN": "cls", "MEAN_POOLING": "mean", "LIN_SOFTMAX": "linear_softmax"}
 
 
 def read_fairseq(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Read an official checkpoint as a config and a state in our terms.
 
-    Returns
-    -------
-    tuple
-        The same as :func:`eat.interop.pretrained.read_model` returns for our folders.
-
-    Raises
-    ------
-    CheckpointError
-        If the file is not an official EAT checkpoint, or cannot be read safely.
+    Returns what :func:`eat.interop.pretrained.read_model` returns for our folders.
+    Raises `CheckpointError` if the file is not an official EAT checkpoint, or cannot be
+    read safely.
     """
     checkpoint = _read_safely(path)
     official, settings = checkpoint.get("model"), checkpoint.get("cfg")
@@ -90,16 +84,11 @@ def our_name(official: str) -> str | None:
 def student_state(official: Mapping[str, Tensor], path: str | Path) -> dict:
     """Return the student's weights under our names, in fp32.
 
-    Raises
-    ------
-    CheckpointError
-        If its positions are not the fixed sine-cosine ones.
+    Raises `CheckpointError` if its positions are not the fixed sine-cosine ones.
     """
     _check_positions(official[POSITIONS][0].float(), path)
     return {
-        our_name(name): tensor.float()
-        for name, tensor in official.items()
-        if our_name(name)
+        name: tensor.float() for k, tensor in official.items() if (name := our_name(k))
     }
 
 
@@ -128,11 +117,13 @@ def _convert_pretraining(
     official: Mapping, settings: Mapping, path: str | Path
 ) -> tuple[dict, dict[str, Tensor]]:
     decoder = settings["modalities"]["image"]["decoder"]
-    state = _with_prefix("student.", student_state(official, path))
-    state |= _with_prefix("teacher.", student_state(official["_ema"], path))
+    student = student_state(official, path)
+    teacher = student_state(official["_ema"], path)
+    state = {f"student.{name}": tensor for name, tensor in student.items()}
+    state |= {f"teacher.{name}": tensor for name, tensor in teacher.items()}
     config = {
         "kind": "pretraining",
-        "encoder": _encoder_config(official, settings),
+        "encoder": encoder_config(official, *encoder_sizes(settings)),
         "decoder": {
             "dim": decoder["decoder_dim"],
             "depth": decoder["decoder_layers"],
@@ -148,11 +139,7 @@ def _convert_pretraining(
 def _convert_classifier(
     official: Mapping, settings: Mapping, path: str | Path
 ) -> tuple[dict, dict[str, Tensor]]:
-    inner = {
-        name.removeprefix("model."): tensor
-        for name, tensor in official.items()
-        if name.startswith("model.")
-    }
+    inner = {name.removeprefix("model."): value for name, value in official.items()}
     state = student_state(inner, path)
     for part in ("weight", "bias"):
         state[f"norm.{part}"] = official[f"fc_norm.{part}"]
@@ -160,20 +147,20 @@ def _convert_classifier(
     pretraining = settings["pretrained_model_args"]["model"]
     config = {
         "kind": "classifier",
-        "encoder": _encoder_config(inner, pretraining),
+        "encoder": encoder_config(inner, *encoder_sizes(pretraining)),
         "num_classes": len(official["head.weight"]),
         "pooling": POOLINGS[str(settings["prediction_mode"]).split(".")[-1]],
     }
     return config, state
 
 
-def _encoder_config(official: Mapping, settings: Mapping) -> dict:
-    num_positions = official[POSITIONS].shape[1]
+def encoder_config(official: Mapping, dim: int, depth: int, num_heads: int) -> dict:
+    """Return the encoder's config; the number of positions is that of the weights."""
     return {
-        "dim": settings["embed_dim"],
-        "depth": settings["depth"],
-        "num_heads": settings["num_heads"],
-        "max_frames": num_positions // FREQUENCY_PATCHES * PATCH,
+        "dim": dim,
+        "depth": depth,
+        "num_heads": num_heads,
+        "max_frames": official[POSITIONS].shape[1] // FREQUENCY_PATCHES * PATCH,
         "num_mels": FREQUENCY_PATCHES * PATCH,
         "position_scale": 1.0,
     }
@@ -181,12 +168,8 @@ def _encoder_config(official: Mapping, settings: Mapping) -> dict:
 
 def _frontend_config(task: Mapping) -> dict:
     """Return the constants of the corpus that the task's flags name."""
-    corpus = "AudioSet"
-    if task["esc50_eval"]:
-        corpus = "ESC-50"
-    elif task["spcv2_eval"]:
-        corpus = "Speech Commands V2"
-    mean, std = NORMALIZATION[corpus]
+    speech = "Speech Commands V2" if task["spcv2_eval"] else "AudioSet"
+    mean, std = NORMALIZATION["ESC-50" if task["esc50_eval"] else speech]
     return {"mean": mean, "std": std, "num_frames": task["target_length"]}
 
 
@@ -200,7 +183,3 @@ def _check_positions(positions: Tensor, path: str | Path) -> None:
             f"{path}: its positions are not EAT's fixed sine-cosine ones (was it "
             "trained with a modified position encoder?)"
         )
-
-
-def _with_prefix(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {prefix + name: tensor for name, tensor in state.items()}

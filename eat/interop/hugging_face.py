@@ -19,15 +19,14 @@ from torch import Tensor
 
 from eat.errors import CheckpointError
 from eat.interop.fairseq import (
-    FREQUENCY_PATCHES,
     MODALITY,
     NORMALIZATION,
     POSITIONS,
+    encoder_config,
     our_name,
     student_state,
 )
 from eat.interop.pretrained import CONFIG, WEIGHTS
-from eat.model.patching import PATCH
 
 MODALITY_PARTS = ("extra_tokens", "local_encoder.", "fixed_positional_encoder.")
 HEAD = {"fc_norm.": "norm.", "head.": "head."}
@@ -46,16 +45,9 @@ def is_hugging_face(folder: str | Path) -> bool:
 def read_hugging_face(folder: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Read such a folder as a config and a state in our terms.
 
-    Returns
-    -------
-    tuple
-        The same as :func:`eat.interop.pretrained.read_model` returns for our folders;
-        the kind of a pre-trained model is ``encoder``, since its decoder is missing.
-
-    Raises
-    ------
-    CheckpointError
-        If the weights are missing, corrupt or not those of an EAT model.
+    Returns what :func:`eat.interop.pretrained.read_model` returns for our folders; the
+    kind of a pre-trained model is ``encoder``, since its decoder is missing. Raises
+    `CheckpointError` if the weights are missing, corrupt or not those of an EAT model.
     """
     path = Path(folder) / WEIGHTS
     try:
@@ -106,11 +98,4 @@ def _encoder_config(official: Mapping[str, Tensor]) -> dict:
     """Infer the sizes from the weights themselves."""
     dim = official[MODALITY + "extra_tokens"].shape[-1]
     blocks = {name.split(".")[1] for name in official if name.startswith("blocks.")}
-    return {
-        "dim": dim,
-        "depth": len(blocks),
-        "num_heads": max(1, dim // HEAD_DIM),
-        "max_frames": official[POSITIONS].shape[1] // FREQUENCY_PATCHES * PATCH,
-        "num_mels": FREQUENCY_PATCHES * PATCH,
-        "position_scale": 1.0,
-    }
+    return encoder_config(official, dim, len(blocks), max(1, dim // HEAD_DIM))

@@ -26,15 +26,9 @@ from eat.pretraining.teacher import EMATeacher
 class Checkpoint:
     """A checkpoint in memory, from which each part of the model can be built.
 
-    Attributes
-    ----------
-    path
-        Where it was read from; error messages begin with it.
-    config
-        Sizes and options of the parts; ``kind`` is ``pretraining``, ``classifier`` or
-        ``encoder`` (a Hugging Face folder without a head).
-    state
-        The weights, under this toolkit's names.
+    The config holds sizes and options of the parts, the state the weights under this
+    toolkit's names. Errors begin with the path; a part that the checkpoint does not
+    have, or that does not fit it, raises `CheckpointError`.
     """
 
     path: str | Path
@@ -43,18 +37,10 @@ class Checkpoint:
 
     @classmethod
     def read(cls, path: str | Path) -> Checkpoint:
-        """Read a checkpoint of any supported format.
+        """Read a checkpoint; raises `CheckpointError` if it is missing or corrupt.
 
-        Parameters
-        ----------
-        path
-            A model folder of this toolkit, an official fairseq ``.pt`` file, or a
-            downloaded Hugging Face folder of the authors.
-
-        Raises
-        ------
-        CheckpointError
-            If it is none of them, missing or corrupt.
+        It is a model folder of this toolkit, an official fairseq ``.pt`` file, or a
+        downloaded Hugging Face folder of the authors.
         """
         if is_hugging_face(path):
             return cls(path, *read_hugging_face(path))
@@ -64,7 +50,7 @@ class Checkpoint:
 
     @property
     def kind(self) -> str:
-        """Kind of the model: ``pretraining``, ``classifier`` or ``encoder``."""
+        """``pretraining``, ``classifier``, or ``encoder`` (a Hugging Face folder)."""
         return self.config["kind"]
 
     @property
@@ -100,10 +86,11 @@ class Checkpoint:
     def classifier(self) -> EATClassifier:
         """Build the fine-tuned classifier, in evaluation mode."""
         self._require_kind("classifier")
+        config = self.config
         with self._matching_config():
-            encoder = EATEncoder(**self.config["encoder"])
-            num_classes, pooling = self.config["num_classes"], self.config["pooling"]
-            classifier = EATClassifier(encoder, num_classes, pooling)
+            encoder = EATEncoder(**config["encoder"])
+            options = {key: config[key] for key in ("num_classes", "pooling")}
+            classifier = EATClassifier(encoder, **options)
         load_strictly(classifier, self.state, self.path)
         return classifier.eval()
 

@@ -25,19 +25,8 @@ RENAMED_WEIGHTS = {"teacher.centre": "teacher.center"}
 def save_model(folder: str | Path, config: Mapping[str, Any], model: nn.Module) -> None:
     """Write a model folder; each file is replaced only once it is complete.
 
-    Parameters
-    ----------
-    folder
-        Folder to write; created if missing.
-    config
-        What :mod:`eat.interop.loading` needs to build the model again.
-    model
-        Module whose state is written.
-
-    Raises
-    ------
-    CheckpointError
-        If the weights cannot be written.
+    The config is what :mod:`eat.interop.loading` needs to build the model again. Raises
+    `CheckpointError` if the weights cannot be written.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -88,11 +77,8 @@ def load_strictly(
 ) -> None:
     """Load a state that must fit the module exactly.
 
-    Raises
-    ------
-    CheckpointError
-        If it does not; the message names the first keys that are missing, unexpected
-        or of another shape.
+    Otherwise raises `CheckpointError`, which names the first weights that are missing,
+    unexpected or of another shape.
     """
     own = module.state_dict()
     problems = [f"{name} missing" for name in own if name not in state]

@@ -11,10 +11,7 @@ PATCH = 16  # side of a patch, in frames and in mel bins
 def grid_of(num_frames: int, num_mels: int = 128) -> tuple[int, int]:
     """Return the patch grid ``(time, frequency)`` of a spectrogram.
 
-    Raises
-    ------
-    ValueError
-        If a side is not a multiple of the patch size.
+    Raises ValueError if a side is not a multiple of the patch size.
     """
     if num_frames % PATCH or num_mels % PATCH:
         raise ValueError(
@@ -25,19 +22,12 @@ def grid_of(num_frames: int, num_mels: int = 128) -> tuple[int, int]:
 
 
 def sincos_positions(dim: int, grid: tuple[int, int]) -> Tensor:
-    """Return fixed 2-D sine-cosine positions `[N, D]`, rows in time-major order.
+    """Return fixed 2-D sine-cosine positions `[N, D]` of a (time, frequency) grid.
 
     The first D/2 channels encode the frequency index, the last D/2 the time index;
-    each half is ``[sin(p w), cos(p w)]`` with ``w = 10000^(-i / (D/4))``.
-    A row does not depend on the number of time steps: a shorter clip uses the first
-    rows of a longer grid.
-
-    Parameters
-    ----------
-    dim
-        Width D, a multiple of 4.
-    grid
-        Number of patches along (time, frequency).
+    each half is ``[sin(p w), cos(p w)]`` with ``w = 10000^(-i / (D/4))``. Rows are in
+    time-major order and do not depend on the number of time steps: a shorter clip uses
+    the first rows of a longer grid.
     """
     if dim % 4:
         raise ValueError(f"width {dim}: 2-D positions need a multiple of 4")
@@ -55,13 +45,7 @@ def sincos_positions(dim: int, grid: tuple[int, int]) -> Tensor:
 
 
 class PatchEmbedding(nn.Module):
-    """Linear embedding of non-overlapping 16 x 16 patches.
-
-    Parameters
-    ----------
-    dim
-        Width D.
-    """
+    """Linear embedding of non-overlapping 16 x 16 patches, of width D."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()

@@ -27,23 +27,9 @@ OLD_NAMES = {
 def read_metrics(path: str | Path) -> pd.DataFrame:
     """Read a run's ``metrics.jsonl``, also one written by version 0.1.
 
-    Incomplete lines of a killed run are skipped. If a resumed run repeats a step, its
-    last record counts.
-
-    Parameters
-    ----------
-    path
-        One JSON object per line, each with ``kind`` ("step" or "epoch") and ``step``.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row per record, sorted by step; NaN where a record lacks a key.
-
-    Raises
-    ------
-    ValueError
-        If the file contains no record.
+    The table has one row per record, sorted by step, with its ``kind`` ("step" or
+    "epoch"). Incomplete lines of a killed run are skipped; if a resumed run repeats a
+    step, its last record counts. Raises ValueError if the file contains no record.
     """
     records = []
     for line in Path(path).read_text(encoding="utf-8").splitlines():
@@ -97,13 +83,8 @@ def _draw_signals(axes: Axes, steps: pd.DataFrame) -> None:
 def _draw_probe(
     axes: Axes, epochs: pd.DataFrame, references: Mapping[str, float]
 ) -> None:
-    axes.plot(
-        epochs["step"],
-        epochs["knn_mAP"],
-        "o-",
-        color=PURPLE,
-        label="pre-trained features",
-    )
+    name, steps, scores = "pre-trained features", epochs["step"], epochs["knn_mAP"]
+    axes.plot(steps, scores, "o-", color=PURPLE, label=name)
     for (name, level), style in zip(references.items(), cycle(("--", ":", "-."))):
         axes.axhline(level, color=GRAY, linestyle=style, label=name)
     axes.margins(y=0.15)
@@ -115,16 +96,9 @@ def plot_curves(
     path: str | Path,
     references: Mapping[str, float] | None = None,
 ) -> None:
-    """Draw a pre-training run: losses, collapse monitor, and kNN probe.
+    """Draw a pre-training run: losses, collapse monitor and, with labels, kNN probe.
 
-    Parameters
-    ----------
-    metrics
-        From `read_metrics`. Without ``knn_mAP`` (no labels), the probe is left out.
-    path
-        Picture to write.
-    references
-        kNN mAP of other features by name, drawn as horizontal lines.
+    `references` are the kNN mAP of other features by name, drawn as horizontal lines.
     """
     steps = metrics[metrics["kind"] == "step"]
     probed = "knn_mAP" in metrics

@@ -16,15 +16,7 @@ def _cell(value: Any) -> str:
 
 
 def markdown_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
-    """Return rows as a Markdown table, numbers right-aligned.
-
-    Parameters
-    ----------
-    rows
-        Values by column name; floats get three decimals, missing values and NaN a dash.
-    columns
-        The columns to show, in order.
-    """
+    """Return columns of the rows as a Markdown table, numbers right-aligned."""
     numeric = [
         all(isinstance(row.get(c, 0.0), int | float | None) for row in rows)
         for c in columns

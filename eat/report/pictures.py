@@ -22,16 +22,7 @@ SHOWN_COPIES = 4
 def plot_masks(spec: Tensor, mask: Tensor, path: str | Path, seconds: float) -> None:
     """Draw a clip and what the student sees of it in some masked copies.
 
-    Parameters
-    ----------
-    spec
-        `[T, F]` log-mel spectrogram.
-    mask
-        `[K, T // 16, F // 16]`, true where a patch is masked.
-    path
-        Picture to write.
-    seconds
-        Duration of the T frames.
+    `spec` is log-mel `[T, F]`, `mask` `[K, T // 16, F // 16]` true at masked patches.
     """
     shown, bins = min(len(mask), SHOWN_COPIES), spec.shape[1]
     side = bins // mask.shape[2]
@@ -55,11 +46,8 @@ def plot_masks(spec: Tensor, mask: Tensor, path: str | Path, seconds: float) -> 
     figure.supylabel("mel bin", fontsize=11)
     figure.colorbar(image, ax=panels, label="log-mel energy", aspect=40, pad=0.01)
     share = mask.float().mean().item()
-    figure.suptitle(
-        f"Masked copies of a clip: {share:.0%} of the patches masked (gray)",
-        fontsize=13,
-        fontweight="bold",
-    )
+    title = f"Masked copies of a clip: {share:.0%} of the patches masked (gray)"
+    figure.suptitle(title, fontsize=13, fontweight="bold")
     figure.savefig(path)
 
 
@@ -74,14 +62,9 @@ def _bar(axes: Axes, at: float, runs: Sequence[float], color: str) -> None:
     axes.plot(values, heights, "o", color=color, mec="white", mew=0.7, ms=6)
     if std:
         axes.errorbar(mean, at - 0.17, xerr=std, color="black", capsize=4)
-    axes.annotate(
-        f"{mean:.3f}",
-        (max(values.max(), mean + std), at),
-        xytext=(9, 0),
-        textcoords="offset points",
-        va="center",
-        fontsize=11,
-    )
+    style: dict[str, Any] = {"va": "center", "fontsize": 11}
+    style |= {"xytext": (9, 0), "textcoords": "offset points"}
+    axes.annotate(f"{mean:.3f}", (max(values.max(), mean + std), at), **style)
 
 
 def plot_comparison(
@@ -89,15 +72,7 @@ def plot_comparison(
 ) -> None:
     """Draw mAP as bars, with the standard deviation over seeds and every run.
 
-    Parameters
-    ----------
-    rows
-        ``name``, ``runs`` (the mAP of each seed) and ``group`` (a heading; rows of one
-        group follow each other).
-    path
-        Picture to write.
-    chance
-        The mAP of random scores.
+    A row has ``name``, ``runs`` (the mAP of each seed) and ``group``, a heading.
     """
     groups = list(dict.fromkeys(row["group"] for row in rows))
     figure = new_figure(9, 1.1 + 0.42 * (len(rows) + len(groups)))
@@ -114,9 +89,8 @@ def plot_comparison(
             _bar(axes, at, row["runs"], color)
         at += 1
     axes.axvline(chance, color=GRAY, linestyle="--", linewidth=1.2)
-    axes.text(
-        chance, -0.6, f"chance {chance:.3f}", color=GRAY, fontsize=10, ha="center"
-    )
+    text = f"chance {chance:.3f}"
+    axes.text(chance, -0.6, text, color=GRAY, fontsize=10, ha="center")
     axes.set_yticks(places, labels, fontsize=11)
     axes.set_ylim(at - 0.4, -0.5)  # first row at the top
     axes.set_xlim(right=1.12 * max(max(row["runs"]) for row in rows))

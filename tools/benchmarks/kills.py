@@ -36,12 +36,16 @@ sys.path.insert(0, str(ROOT / "tools"))
 
 from mini_corpora.audioset import AudioSetSizes, write_audioset  # noqa: E402
 from mini_corpora.bank import load_bank  # noqa: E402
+from paper_tables.jobs import Job  # noqa: E402
 
 RECIPE = ROOT / "recipes" / "AudioSet"
-COMMON = (
+MACHINE = (
+    "--device cpu --precision fp32 --eval_precision fp32 --noprogressbar "
+    "--distributed_backend gloo"
+)
+LENGTH = (
     "--number_of_epochs 3 --steps_per_epoch 8 --batch_size 4 --log_interval 2 "
-    "--ckpt_interval_steps 4 --device cpu --precision fp32 --eval_precision fp32 "
-    "--noprogressbar --distributed_backend gloo"
+    "--ckpt_interval_steps 4"
 )
 OUTPUT_LINES = 30  # of a failed run
 TIMES = {"clips_per_second", "hours", "device_hours", "peak_memory_mb"}
@@ -64,49 +68,67 @@ class Setting:
 
     def command(self, data: Path, run: Path) -> list[str]:
         """Return the command line that starts and resumes a run."""
-        words = [sys.executable]
-        if self.processes > 1:
-            words += ["-m", "torch.distributed.run", "--standalone"]
-            words += [f"--nproc_per_node={self.processes}"]
-        words += ["train.py", f"hparams/{self.yaml}"]
-        words += ["--data_folder", str(data), "--output_folder", str(run)]
-        words += ["--manifest_folder", str(data.parent / "manifests")]
-        return [*words, *COMMON.split(), *self.options.split()]
+        options, manifests = f"{LENGTH} {self.options}", data.parent / "manifests"
+        folders = {"data_folder": data, "manifest_folder": manifests}
+        return train_command(run, self.yaml, options, self.processes, **folders)
+
+
+def train_command(
+    run: Path, yaml: str, options: str, processes: int, **settings: object
+) -> list[str]:
+    """Return the command line that starts and resumes a run of the AudioSet recipe."""
+    words = (*MACHINE.split(), *options.split())
+    job = Job(run.name, run, RECIPE, yaml, settings, 0, words, processes)
+    return [sys.executable, *job.command]
 
 
 PRETRAIN = "--clones 2 --train_manifest pretrain --held_out 0.5"
 FINETUNE = "--pretrained none"
+ACCUMULATE = "--grad_accumulation_factor 2"
 SETTINGS = (
     Setting("pretrain_mini.yaml", f"{PRETRAIN} --num_workers 0"),
     Setting("pretrain_mini.yaml", f"{PRETRAIN} --num_workers 2"),
-    Setting(
-        "pretrain_mini.yaml",
-        f"{PRETRAIN} --num_workers 0 --grad_accumulation_factor 2",
-    ),
+    Setting("pretrain_mini.yaml", f"{PRETRAIN} --num_workers 0 {ACCUMULATE}"),
     Setting("pretrain_mini.yaml", f"{PRETRAIN} --num_workers 0", processes=2),
     Setting("finetune_mini.yaml", f"{FINETUNE} --num_workers 0"),
-    Setting(
-        "finetune_mini.yaml",
-        f"{FINETUNE} --num_workers 2 --grad_accumulation_factor 2",
-    ),
+    Setting("finetune_mini.yaml", f"{FINETUNE} --num_workers 2 {ACCUMULATE}"),
     Setting("finetune_mini.yaml", f"{FINETUNE} --num_workers 0 --weighted_draws 36"),
     Setting("finetune_mini.yaml", f"{FINETUNE} --num_workers 2", processes=2),
 )
 
 
+def mini_audioset(folder: Path, sizes: AudioSetSizes) -> Path:
+    """Write a mini AudioSet into a folder of its own; return it."""
+    (corpus := folder / "AudioSet").mkdir()
+    write_audioset(load_bank(ROOT / "tools" / "bank"), corpus, 0, sizes, workers=2)
+    return corpus
+
+
 def start(setting: Setting, data: Path, run: Path) -> subprocess.Popen:
     """Start or resume a run in its own process group."""
+    return start_command(setting.command(data, run), run)
+
+
+def start_command(command: list[str], run: Path) -> subprocess.Popen:
+    """Start a command that trains in the folder `run`, which gets its output."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     run.mkdir(parents=True, exist_ok=True)
     with open(run / "output.txt", "a", encoding="utf-8") as output:
         return subprocess.Popen(
-            setting.command(data, run),
+            command,
             cwd=RECIPE,
             env=environment,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+
+
+def end_of_output(run: Path) -> str:
+    """Return where a run's output is, and its last lines."""
+    path = run / "output.txt"
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    return "\n".join([f"{path}:", *lines[-OUTPUT_LINES:]])
 
 
 def wait_to_kill(process: subprocess.Popen, run: Path, rng: random.Random) -> str:
@@ -133,13 +155,7 @@ def _size(path: Path) -> int:
 def train_under_kills(
     setting: Setting, data: Path, run: Path, kills: int, rng: random.Random
 ) -> list[str]:
-    """Train to the end, killing the run at most `kills` times; return the moments.
-
-    Raises
-    ------
-    RuntimeError
-        If a run ends with an error.
-    """
+    """Train to the end, killing the run at most `kills` times; return the moments."""
     moments: list[str] = []
     while True:
         process = start(setting, data, run)
@@ -150,9 +166,7 @@ def train_under_kills(
         if process.wait() == 0:
             return moments
         if not moment:
-            output = (run / "output.txt").read_text(encoding="utf-8", errors="replace")
-            end = "\n".join(output.splitlines()[-OUTPUT_LINES:])
-            raise RuntimeError(f"{setting.name}: failed, {run / 'output.txt'}:\n{end}")
+            raise RuntimeError(f"{setting.name}: failed, {end_of_output(run)}")
 
 
 def kill_all(process: subprocess.Popen) -> None:
@@ -200,14 +214,12 @@ def differences(uninterrupted: Path, killed: Path) -> Iterator[str]:
 def _without_times(path: Path) -> list[dict]:
     """Return the records of a log or results file without times and settings."""
     text = path.read_text(encoding="utf-8")
-    lines = text.splitlines() if path.suffix == ".jsonl" else [text]
-    records, kept = map(json.loads, lines), []
-    for record in records:
-        record = {k: v for k, v in record.items() if k not in TIMES | INPUTS}
-        cost = record.get("cost", {})
-        record["cost"] = {k: v for k, v in cost.items() if k not in TIMES}
-        kept.append(record)
-    return kept
+    records = map(json.loads, text.splitlines() if path.suffix == ".jsonl" else [text])
+
+    def kept(values: dict) -> dict:
+        return {k: v for k, v in values.items() if k not in TIMES | INPUTS}
+
+    return [kept(r) | {"cost": kept(r.get("cost", {}))} for r in records]
 
 
 def _newest_optimizer(run: Path) -> dict:
@@ -233,21 +245,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--kills", type=int, default=32, help="number of kills over all settings"
-    )
-    parser.add_argument(
-        "--seed", type=int, default=0, help="random seed of the moments"
-    )
+    parser.add_argument("--kills", type=int, default=32, help="kills over all settings")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the moments")
     parser.add_argument("--write", type=Path, help="JSON file for the outcome")
     options = parser.parse_args()
     rng, outcomes = random.Random(options.seed), []
     share = -(-options.kills // len(SETTINGS))
     with tempfile.TemporaryDirectory() as folder:
-        data = Path(folder) / "AudioSet"
-        data.mkdir()
-        sizes = AudioSetSizes(48, 48, 12)
-        write_audioset(load_bank(ROOT / "tools" / "bank"), data, 0, sizes, workers=2)
+        data = mini_audioset(Path(folder), AudioSetSizes(48, 48, 12))
         for setting in tqdm(SETTINGS, unit="setting", disable=None):
             outcome = try_setting(setting, data, Path(folder), share, rng)
             found = ", ".join(outcome["differences"]) or "bit-identical"

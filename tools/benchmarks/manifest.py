@@ -21,6 +21,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
+
 from eat.data.manifest import ManifestRow, write_manifest
 from eat.report.markdown import markdown_table
 
@@ -35,18 +37,13 @@ def write_clips(path: Path, rows: int) -> None:
     """Write a manifest like AudioSet's."""
     rng = random.Random(0)
     labels = [f"/m/0{i:05x}" for i in range(527)]
-    write_manifest(
-        path,
-        (
-            ManifestRow(
-                f"Y{i:010x}",
-                10.0,
-                f"audio/unbalanced_train/part{i % 41:02d}/Y{i:010x}.flac",
-                tuple(rng.sample(labels, rng.choice((1, 2, 2, 3)))),
-            )
-            for i in range(rows)
-        ),
-    )
+
+    def clip(i: int) -> ManifestRow:
+        wav = f"audio/unbalanced_train/part{i % 41:02d}/Y{i:010x}.flac"
+        chosen = rng.sample(labels, rng.choice((1, 2, 2, 3)))
+        return ManifestRow(f"Y{i:010x}", 10.0, wav, tuple(chosen))
+
+    write_manifest(path, map(clip, range(rows)))
 
 
 def load_ours(path: Path) -> Callable[[int], object]:
@@ -68,9 +65,7 @@ def load_speechbrain(path: Path) -> Callable[[int], object]:
 
 def private_mb() -> float:
     """Return the private memory of this process, in MiB."""
-    lines = Path("/proc/self/smaps_rollup").read_text(encoding="utf-8").splitlines()
-    kib = sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
-    return kib / 1024
+    return psutil.Process().memory_full_info().uss / 2**20
 
 
 def peak_mb() -> float:
@@ -98,11 +93,8 @@ def measure(loader: str, path: Path, rows: int) -> dict[str, float]:
     before, started = peak_mb(), time.perf_counter()
     read = load(path)
     seconds = time.perf_counter() - started
-    return {
-        "seconds": round(seconds, 2),
-        "memory_mb": round(peak_mb() - before, 1),
-        "worker_mb": worker_growth(read, rows),
-    }
+    found = {"seconds": round(seconds, 2), "memory_mb": round(peak_mb() - before, 1)}
+    return found | {"worker_mb": worker_growth(read, rows)}
 
 
 def main() -> None:
@@ -111,9 +103,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rows", type=int, default=2_000_000)
-    parser.add_argument(
-        "--json", action="store_true", help="print JSON instead of a table"
-    )
+    parser.add_argument("--json", action="store_true", help="print JSON, not a table")
     parser.add_argument("--ours_only", action="store_true")
     parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -16,9 +16,7 @@ A data worker's memory grows over the first hundreds of steps and then stays con
 from __future__ import annotations
 
 import argparse
-import csv
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -32,15 +30,16 @@ from pathlib import Path
 import psutil
 from tqdm import tqdm
 
+from eat.data.compact_manifest import CompactManifest
 from eat.data.manifest import ManifestRow, write_manifest
 from eat.report.markdown import markdown_table
 from eat.utils.files import write_json
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.kills import RECIPE, ROOT, kill_all  # noqa: E402
-from mini_corpora.audioset import AudioSetSizes, write_audioset  # noqa: E402
-from mini_corpora.bank import load_bank  # noqa: E402
+from benchmarks import kills  # noqa: E402
+from benchmarks.kills import RECIPE, ROOT  # noqa: E402
+from mini_corpora.audioset import AudioSetSizes  # noqa: E402
 
 CLIPS_ON_DISK = 400
 MANIFESTS = ("pretrain", "eval")
@@ -48,43 +47,32 @@ LOG_INTERVAL, CKPT_INTERVAL = 10, 50  # steps
 POLL_SECONDS = 0.5
 LIMIT_SECONDS, LIMIT_MB = 60, 50
 COMMON = (
-    "--corpus shards --train_manifest pretrain --number_of_epochs 1 --num_workers 2 "
-    "--device cpu --precision fp32 --eval_precision fp32 --distributed_backend gloo "
-    "--noprogressbar"
+    "--corpus shards --train_manifest pretrain --number_of_epochs 1 --num_workers 2"
 )
 BATCH = 24  # on each of two ranks
 TRAININGS = {
-    "pre-training": ("pretrain_mini", "--clones 2"),
-    "fine-tuning": ("finetune_mini", "--pretrained none"),
+    "pre-training": ("pretrain_mini.yaml", "--clones 2"),
+    "fine-tuning": ("finetune_mini.yaml", "--pretrained none"),
 }
 Memory = dict[str, list[tuple[int, float]]]  # (step, peak in MiB) by process
 
 
 def make_corpus(folder: Path, clips: int) -> Path:
     """Write shards and a manifest of many clips; return their folder."""
-    corpus, manifests, shards = (folder / n for n in ("mini", "manifests", "shards"))
-    corpus.mkdir()
-    bank = load_bank(ROOT / "tools" / "bank")
-    sizes = AudioSetSizes(CLIPS_ON_DISK - 40, 40, 40)
-    write_audioset(bank, corpus, 0, sizes, workers=os.cpu_count() or 1)
+    manifests, shards = folder / "manifests", folder / "shards"
+    corpus = kills.mini_audioset(folder, AudioSetSizes(CLIPS_ON_DISK - 40, 40, 40))
     sources = [manifests / f"{name}.csv" for name in MANIFESTS]
-    for command in (
-        [RECIPE / "audioset_prepare.py", corpus, manifests],
-        [ROOT / "tools" / "pack_shards.py", *sources, "--data_folder", corpus]
-        + ["--output", shards, "--clips_per_shard", "100"],
-    ):
-        subprocess.run(
-            [sys.executable, *command], check=True, capture_output=True, text=True
-        )
-    path = shards / "pretrain.csv"
-    with open(path, encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    wavs = [row["wav"].removeprefix("$data_root/") for row in rows]
-    labels = [tuple(row["labels"].split(";")) for row in rows]
-    many = islice(cycle(zip(wavs, labels, strict=True)), clips)
-    write_manifest(
-        path, (ManifestRow(f"Y{i:010d}", 2.56, *clip) for i, clip in enumerate(many))
-    )
+    prepare = [RECIPE / "audioset_prepare.py", corpus, manifests]
+    pack = [ROOT / "tools" / "pack_shards.py", *sources, "--data_folder", corpus]
+    pack += ["--output", shards, "--clips_per_shard", "100"]
+    for words in (prepare, pack):
+        subprocess.run([sys.executable, *words], check=True, capture_output=True)
+    packed = CompactManifest(shards / "pretrain.csv")
+    wavs = (wav.removeprefix("$data_root/") for wav in packed.wavs)
+    labels = (tuple(joined.split(";")) for joined in packed.labels)
+    many = enumerate(islice(cycle(zip(wavs, labels, strict=True)), clips))
+    rows = (ManifestRow(f"Y{i:010d}", 2.56, *clip) for i, clip in many)
+    write_manifest(shards / "pretrain.csv", rows)
     return shards
 
 
@@ -95,15 +83,15 @@ def command(training: str, shards: Path, run: Path, clips: int) -> list[str]:
     if training == "fine-tuning":
         clips_per_epoch = min(clips_per_epoch, 200_000)
         options += f" --weighted_draws {clips_per_epoch}"
-    launcher = "-m torch.distributed.run --standalone --nproc_per_node=2".split()
-    folders = ["--data_folder", shards, "--manifest_folder", shards]
-    script = [*launcher, "train.py", f"hparams/{yaml}.yaml", *folders]
-    steps_per_epoch = clips_per_epoch // (2 * BATCH)
-    sizes = ["--batch_size", BATCH, "--steps_per_epoch", steps_per_epoch]
-    intervals = ["--log_interval", LOG_INTERVAL, "--ckpt_interval_steps", CKPT_INTERVAL]
-    words = [sys.executable, *script, "--output_folder", run, *sizes, *intervals]
-    words += [*COMMON.split(), *options.split()]
-    return [str(word) for word in words]
+    settings = {
+        "data_folder": shards,
+        "manifest_folder": shards,
+        "batch_size": BATCH,
+        "steps_per_epoch": clips_per_epoch // (2 * BATCH),
+        "log_interval": LOG_INTERVAL,
+        "ckpt_interval_steps": CKPT_INTERVAL,
+    }
+    return kills.train_command(run, yaml, f"{COMMON} {options}", 2, **settings)
 
 
 def logged_steps(run: Path) -> list[int]:
@@ -134,16 +122,11 @@ def train_until(
     (run / "metrics.jsonl").write_text("")
     started = time.monotonic()
     first: float | None = None
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    with open(run / "output.txt", "a", encoding="utf-8") as output:
-        process = subprocess.Popen(
-            words, cwd=RECIPE, env=environment, stdout=output, stderr=output
-        )
+    process = kills.start_command(words, run)
     try:
         while (steps := logged_steps(run))[-1] < step:
             if process.poll() is not None:
-                text = (run / "output.txt").read_text(encoding="utf-8")
-                raise RuntimeError(f"{run}: the run ended:\n{text[-2000:]}")
+                raise RuntimeError(f"the run ended, {kills.end_of_output(run)}")
             if first is None and steps[0]:
                 first = time.monotonic() - started
             for name, member in processes(psutil.Process(process.pid)):
@@ -153,7 +136,7 @@ def train_until(
             time.sleep(POLL_SECONDS)
     finally:
         if process.poll() is None:
-            kill_all(process)
+            kills.kill_all(process)
     return time.monotonic() - started if first is None else first, steps[0]
 
 
@@ -193,13 +176,9 @@ def simulate(training: str, shards: Path, run: Path, clips: int, steps: int) -> 
         for name, samples in sorted(resumed.items())
         if samples[-1][0] >= steps - LOG_INTERVAL  # not those that exited early
     ]
-    return {
-        "training": training,
-        "steps": steps,
-        "start_seconds": round(start_seconds, 1),
-        "resume_seconds": round(resume_seconds, 1),
-        "memory": memory,
-    }
+    seconds = {"start_seconds": start_seconds, "resume_seconds": resume_seconds}
+    seconds = {name: round(value, 1) for name, value in seconds.items()}
+    return {"training": training, "steps": steps, **seconds, "memory": memory}
 
 
 def above_limits(metrics: dict) -> Iterator[str]:

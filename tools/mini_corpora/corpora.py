@@ -45,30 +45,17 @@ def make_mini_corpora(
 
     Complete corpora are left as they are, and interrupted ones are made from scratch.
     Folders with other content are refused before anything is written. The same seed
-    gives the same bytes.
-
-    Parameters
-    ----------
-    bank_folder
-        Folder with ``clips.csv``.
-    out
-        Folder for ``AudioSet``, ``ESC-50-master`` and ``speech_commands_v0.02``.
-    seed
-        Random seed.
-    sizes
-        Sizes of the three corpora.
-    workers
-        Number of threads; does not change the result.
+    gives the same bytes, with any number of threads (`workers`).
     """
     clips = load_bank(bank_folder)
     bank = sha256_file(Path(bank_folder) / "clips.csv")[:16]
     missing = []
     each: tuple[Size, ...] = sizes
     for name, size in zip(WRITERS, each, strict=True):
-        settings = {"seed": seed, "bank": bank, "sizes": asdict(size)}
-        marker = {"version": VERSION, **settings}
-        if _is_missing(Path(out) / name, marker):
-            missing.append((Path(out) / name, size, marker))
+        made_of = {"seed": seed, "bank": bank, "sizes": asdict(size)}
+        folder, marker = Path(out) / name, {"version": VERSION, **made_of}
+        if _is_missing(folder, marker):
+            missing.append((folder, size, marker))
     for folder, size, marker in missing:
         partial = _partial(folder)
         if partial.exists():  # left by an interrupted run

@@ -114,22 +114,9 @@ def draw_kinds(sources: dict[str, Groups], rng: np.random.Generator) -> list[str
 def make_scene(
     kinds: Sequence[Groups], samples: int, semitones: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """Mix 1 to 3 events of each kind of sound and faint noise.
+    """Mix 1 to 3 events of each kind of sound and faint noise: float32 `[samples]`.
 
-    Parameters
-    ----------
-    kinds
-        Recordings of each kind that is in the scene.
-    samples
-        Length of the scene.
-    semitones
-        Largest pitch shift of an event.
-    rng
-        Source of randomness; the same state gives the same scene.
-
-    Returns
-    -------
-        float32 samples `[samples]` with a peak of at most 0.99.
+    Events are shifted by at most `semitones`; the scene's peak is at most 0.99.
     """
     mix = faint_noise(samples, rng)
     for groups in kinds:

@@ -38,20 +38,11 @@ def factory_of(scale: str, records: Mapping[str, dict]) -> JobFactory:
 def write_pages(
     records: Mapping[str, Mapping[str, dict]], published: Path, overview: Path
 ) -> None:
-    """Write RESULTS.md and the page of each table.
+    """Write the page of each table to `published`, and RESULTS.md, the overview.
 
-    Parameters
-    ----------
-    records
-        By scale, then by run, see :func:`paper_tables.records.gather`.
-    published
-        Gets the pages and pictures; contains ``quickstart_seed*.json``.
-    overview
-        RESULTS.md.
+    Records are by scale, then by run, see :func:`paper_tables.records.gather`.
     """
-    results = {
-        scale: (factory_of(scale, found), found) for scale, found in records.items()
-    }
+    results = {name: (factory_of(name, runs), runs) for name, runs in records.items()}
     for table in TABLES.values():
         fields = table.fields(results, published)
         fields["notes"] = "\n".join(f"- {note}" for note in notes(table, results))
@@ -73,16 +64,17 @@ def paper_table(results: Results) -> str:
     rows = []
     for table in TABLES.values():
         name = f"{table.kind.title()} {table.number}"
-        for place, label in table.highlights.items():
-            rows.append(
-                {
-                    "result": f"[{name}](results/published/{table.name}.md), {label}",
-                    "paper": reported(table.name)[place],
-                    "independent reproductions": reproductions(*place),
-                    "status here": table.status(results, place),
-                    "command": f"`--{table.kind} {table.number}`",
-                }
-            )
+        link = f"[{name}](results/published/{table.name}.md)"
+        rows += [
+            {
+                "result": f"{link}, {label}",
+                "paper": reported(table.name)[place],
+                "independent reproductions": reproductions(*place),
+                "status here": table.status(results, place),
+                "command": f"`--{table.kind} {table.number}`",
+            }
+            for place, label in table.highlights.items()
+        ]
     return markdown_table(rows, list(rows[0]))
 
 

@@ -15,43 +15,23 @@ from paper_tables.jobs import JOB_FILE
 
 NEEDED = ("seed", "steps", "clips_seen", "last", "cost", "data", "versions")
 KEPT = (*NEEDED, "skipped_batches", "best", "test")
-# Folders in the commands of records, the same for every machine.
-OUTPUT = "$OUT"
-CORPUS_FOLDERS = {
-    "AudioSet": "$AUDIOSET",
-    "ESC50": "$ESC50",
-    "SpeechCommands": "$SPEECH_COMMANDS",
-}
+# Folders in the commands of records, the same for every machine; of corpora by recipe.
+OUTPUT, SPEECH = "$OUT", "$SPEECH_COMMANDS"
+CORPUS_FOLDERS = {"AudioSet": "$AUDIOSET", "ESC50": "$ESC50", "SpeechCommands": SPEECH}
 
 
 class RecordError(ValueError):
-    """A file of results cannot be read."""
+    """A file of results is corrupt, or not that of a training run."""
 
 
 def gather(runs: Path) -> dict[str, dict]:
-    """Read the finished runs in a folder.
+    """Read the finished runs in a folder: by name, their records.
 
-    Parameters
-    ----------
-    runs
-        Contains a folder for each run.
-
-    Returns
-    -------
-    dict
-        From a run's name to its record: the keys in `KEPT` of ``results.json``, and
-        ``seconds``, ``peak_mb`` and ``command`` of ``job.json``, which is missing if
-        train.py was run by hand.
-
-    Raises
-    ------
-    RecordError
-        If a file is corrupt or not the result of a training run.
+    A record has the keys in `KEPT` of ``results.json``, and ``seconds``, ``peak_mb``
+    and ``command`` of ``job.json``, which is missing if train.py was run by hand.
     """
-    return {
-        path.parent.name: _record(path.parent)
-        for path in sorted(runs.glob("*/results.json"))
-    }
+    folders = [path.parent for path in sorted(runs.glob("*/results.json"))]
+    return {folder.name: _record(folder) for folder in folders}
 
 
 def _record(folder: Path) -> dict:
@@ -103,16 +83,10 @@ def write_records(path: Path, records: dict[str, dict]) -> None:
 
 @dataclass(frozen=True)
 class CellStatistics:
-    """Scores of a cell's finished seeds, in percent.
+    """Scores of a cell's finished seeds, in percent; folds are averaged."""
 
-    Attributes
-    ----------
-    best, last
-        Of the best and of the last epoch, one score per seed; folds are averaged.
-    """
-
-    best: list[float]
-    last: list[float]
+    best: list[float]  # of the best epoch, by seed
+    last: list[float]  # of the last epoch
 
     @classmethod
     def of(cls, cell: Cell, records: Mapping[str, dict]) -> CellStatistics:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -28,10 +29,7 @@ class Runner:
     def run(self, job: Job) -> Job:
         """Run a job unless it has finished before, and wait for it.
 
-        Raises
-        ------
-        JobError
-            With the last line of the run's output.
+        If it fails, raises `JobError` with the last line of its output.
         """
         earlier = job.finished()
         # With another command the run is not this one: train.py compares the settings.
@@ -56,21 +54,12 @@ class Runner:
     def _train(self, job: Job) -> int:
         """Run the job's process with a progress bar; returns its peak memory in MB."""
         output = job.folder / "output.txt"
-        bar = tqdm(
-            total=job.steps,
-            desc=f"{job.name:36}",
-            unit="step",
-            leave=False,
-            mininterval=0.5 if sys.stderr.isatty() else 30,
-            dynamic_ncols=True,
-        )
+        seconds = 0.5 if sys.stderr.isatty() else 30
+        style: dict[str, Any] = {"unit": "step", "leave": False, "dynamic_ncols": True}
+        bar = tqdm(desc=f"{job.name:36}", total=job.steps, mininterval=seconds, **style)
         with open(output, "a", encoding="utf-8") as log, bar:
-            child = subprocess.Popen(
-                [sys.executable, *job.command],
-                cwd=job.recipe,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
+            words = [sys.executable, *job.command]
+            child = subprocess.Popen(words, cwd=job.recipe, stdout=log, stderr=log)
             self.children.append(child)
             while not (ended := os.wait4(child.pid, os.WNOHANG))[0]:
                 time.sleep(POLL_SECONDS)
@@ -90,21 +79,10 @@ class Runner:
 
 
 def run_all(jobs: Iterable[Job], runner: Runner, max_jobs: int) -> None:
-    """Run jobs and what they need; a failed one stops only those that need it.
+    """Run jobs and what they need, `max_jobs` at a time; finished ones are skipped.
 
-    Parameters
-    ----------
-    jobs
-        What to run; finished ones are skipped.
-    runner
-        Runs one job.
-    max_jobs
-        Maximum number of jobs at a time.
-
-    Raises
-    ------
-    JobError
-        At the end, if any job failed, with a line for each.
+    A failed job stops only those that need it. At the end `JobError` is raised, with a
+    line for each job that failed.
     """
     waiting = in_order(jobs)
     done: set[Job] = set()

@@ -12,12 +12,8 @@ from tqdm import tqdm
 from eat.audio.frontend import LogMel, num_frames_of
 from eat.data.dataset import audio_dataset, collate
 from eat.data.manifest import read_labels
-from eat.evaluation.probing import (
-    ProbeResult,
-    knn_probe,
-    log_mel_statistics,
-    logistic_probe,
-)
+from eat.evaluation import probing
+from eat.evaluation.probing import ProbeResult
 from eat.model.encoder import EATEncoder
 from paper_tables.jobs import HAS_BF16
 
@@ -38,31 +34,28 @@ class Clips:
         """Return spectrograms `[M, T, F]`, numbers of frames `[M]`, labels `[M, C]`."""
         dataset = audio_dataset(manifest, data, self.labels, EVAL_SECONDS)
         loader = torch.utils.data.DataLoader(dataset, 32, collate_fn=collate)
+        name = f"  reading {manifest.stem}"
         parts = [
             (self.frontend(b.wav, b.lengths), num_frames_of(b.lengths), b.target)
-            for b in tqdm(
-                loader, f"  reading {manifest.stem}", leave=False, disable=None
-            )
+            for b in tqdm(loader, name, leave=False, disable=None)
         ]
         spec, frames, labels = map(torch.cat, zip(*parts, strict=True))
         return spec, frames, labels
 
     def probe(self, features: Features) -> ProbeResult:
         """Fit and evaluate a logistic regression on features."""
-        (spec, frames, labels), (t_spec, t_frames, t_labels) = self.train, self.test
-        return logistic_probe(
-            features(spec, frames), labels, features(t_spec, t_frames), t_labels
-        )
+        (*train, labels), (*test, test_labels) = self.train, self.test
+        train_x, test_x = features(*train), features(*test)
+        return probing.logistic_probe(train_x, labels, test_x, test_labels)
 
     def log_mel_knn(self, held_out: float) -> float:
         """Return the kNN mAP of log-mel statistics on the clips of the training log."""
         spec, frames, labels = self.train
-        features = log_mel_statistics(spec, frames)
+        features = probing.log_mel_statistics(spec, frames)
         query = torch.zeros(len(labels), dtype=torch.bool)
         query[:: round(1 / held_out)] = True  # as in the recipe's hold_out
-        return knn_probe(
-            features[~query], labels[~query], features[query], labels[query]
-        )
+        gallery = features[~query], labels[~query]
+        return probing.knn_probe(*gallery, features[query], labels[query])
 
 
 def encoder_features(encoder: nn.Module) -> Features:

@@ -143,12 +143,11 @@ def train_all(factory: JobFactory, runner: Runner) -> dict[str, list[Job]]:
 def main() -> None:
     """Parse the command line and run all steps."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output", type=Path, help="default: results/quickstart")
-    parser.add_argument("--data", type=Path, default=ROOT / "results" / "mini_corpora")
-    parser.add_argument("--seed", type=int, default=0, help="pre-training seed")
-    parser.add_argument(
-        "--short", action="store_true", help="a few steps, to see that all parts work"
-    )
+    add = parser.add_argument
+    add("--output", type=Path, help="default: results/quickstart")
+    add("--data", type=Path, default=ROOT / "results" / "mini_corpora")
+    add("--seed", type=int, default=0, help="pre-training seed")
+    add("--short", action="store_true", help="a few steps, to see that all parts work")
     args = parser.parse_args()
     name = "quickstart-short" if args.short else "quickstart"
     if args.seed:
