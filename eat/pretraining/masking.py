@@ -173,17 +173,7 @@ class FlexibleBlockMasking:
 
 
 class InverseBlockMasking(FlexibleBlockMasking):
-    """Inverse block masking with one block shape, as EAT uses it.
-
-    Parameters
-    ----------
-    mask_ratio
-        Share of patches to mask.
-    adjust
-        Added to the visible share when counting blocks, since blocks overlap.
-    block
-        Block shape (time, frequency) in patches.
-    """
+    """Inverse block masking with one centered block shape, as EAT uses it."""
 
     def __init__(
         self,

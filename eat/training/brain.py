@@ -300,20 +300,15 @@ class EATBrain(sb.Brain):
         self.scaler.unscale_(self.optimizer)
         self.scale_gradients([p.grad for p in parameters if p.grad is not None])
         self.grad_norm = float(clip_gradients(parameters, self.max_grad_norm))
-        finite = math.isfinite(self.grad_norm)
-        if finite:
+        if math.isfinite(self.grad_norm):
             self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         self.optimizer_step += 1
-        self._end_step(finite)
-
-    def _end_step(self, finite: bool) -> None:
-        step, skips = self.optimizer_step, self.skips
-        skips.end_step(step, self.grad_norm, finite)
-        skips.check_skipped(step, self.nonfinite_patience, self.checkpointer)
+        step, patience = self.optimizer_step, self.nonfinite_patience
+        self.skips.end_step(step, self.grad_norm, patience, self.checkpointer)
         clips, share = step * self.clips_per_step, self.hparams.max_unreadable_share
-        skips.log_unreadable(step, clips, share, self.device)
+        self.skips.log_unreadable(step, clips, share, self.device)
 
     def scale_gradients(self, gradients: list[Tensor]) -> None:
         """Scale the gradients of a step by what is known at its end only."""

@@ -36,17 +36,9 @@ CHECKPOINT_META = {"unixtime", "end-of-epoch"}  # SpeechBrain's own keys
 
 
 class CheckpointInterval:
-    """How often checkpoints are saved within an epoch.
+    """How often checkpoints are saved within an epoch, by batches or minutes; 0: never.
 
-    Parameters
-    ----------
-    every_batches, every_minutes
-        Length of the interval; 0 for none.
-
-    Attributes
-    ----------
-    batches
-        Batches since the interval started.
+    The owner counts the `batches` since the interval started.
     """
 
     def __init__(self, every_batches: int, every_minutes: float) -> None:
@@ -179,16 +171,10 @@ class AtomicCheckpointer(Checkpointer):
         )
 
     def delete_epochs(self, num_to_keep: int, every: int, best: str | None) -> None:
-        """Delete checkpoints but for the newest, the best and every n-th epoch's.
+        """Delete all but the newest, the best and those of every n-th epoch.
 
-        Parameters
-        ----------
-        num_to_keep
-            How many of the newest, and of the best, to keep.
-        every
-            Keep each epoch that is a multiple of this; 0 for none.
-        best
-            Metric of which the highest values are the best; None for none.
+        Kept are the `num_to_keep` newest, as many with the highest value of the metric
+        `best`, and those of epochs that are a multiple of `every` (0: none).
         """
 
         def removable(checkpoint: Checkpoint) -> bool:

@@ -11,19 +11,10 @@ from torch import Tensor
 class IntervalMeter:
     """Average metrics since the last log line, and measure the time of training.
 
-    Parameters
-    ----------
-    rank
-        Rank of this process.
-    world_size
-        Number of processes.
-
     Attributes
     ----------
-    sums
-        Sums of the interval's metrics on this rank.
-    batches
-        Batches in these sums.
+    sums, batches
+        Sums of the interval's metrics on this rank, and batches in them.
     """
 
     def __init__(self, rank: int = 0, world_size: int = 1) -> None:
@@ -82,15 +73,7 @@ class IntervalMeter:
         seconds: float,
         device_seconds: float,
     ) -> None:
-        """Continue the interval and the clock of an interrupted run.
-
-        Parameters
-        ----------
-        sums_by_rank
-            The `sums` of every rank that it had.
-        batches, seconds, device_seconds
-            As they were.
-        """
+        """Continue interval and clock of a run that had the sums `sums_by_rank`."""
         self._seconds, self._device_seconds = seconds, device_seconds
         self.reset()  # the interval's clips per second start from zero
         if len(sums_by_rank) == self.world_size:

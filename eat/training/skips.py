@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 
 import torch
 from speechbrain.utils.checkpoints import Checkpointer
@@ -40,19 +41,24 @@ class SkipMonitor:
         self.clips += batch.ids
         self.unreadable += batch.failures
 
-    def end_step(self, step: int, grad_norm: float, finite: bool) -> None:
-        """Count a step, and log it with its clips if it was skipped.
+    def end_step(
+        self,
+        step: int,
+        grad_norm: float,
+        patience: int,
+        checkpointer: Checkpointer | None,
+    ) -> None:
+        """Count an optimizer step, which was skipped if its gradient was not finite.
 
-        Parameters
-        ----------
-        step
-            Number of the optimizer step, from 1.
-        grad_norm
-            Norm of its gradient.
-        finite
-            Whether the step was taken.
+        With fp16 a few skipped steps in a row are normal: the loss scale adapts.
+
+        Raises
+        ------
+        ExperimentError
+            If more than `patience` steps in a row were skipped.
         """
-        self.state.count_step(finite)
+        finite, state = math.isfinite(grad_norm), self.state
+        state.count_step(finite)
         clips, self.clips = self.clips, []
         if finite:
             return
@@ -63,30 +69,17 @@ class SkipMonitor:
             "Step %d: %s, step skipped (%d so far; its clips: skipped.jsonl)",
             step,
             reason,
-            self.state.skipped_steps,
+            state.skipped_steps,
         )
-
-    def check_skipped(
-        self, step: int, patience: int, checkpointer: Checkpointer | None
-    ) -> None:
-        """Limit how many steps in a row may be skipped.
-
-        With fp16 a few in a row are normal: the loss scale adapts that way.
-
-        Raises
-        ------
-        ExperimentError
-            If there were more than `patience`.
-        """
-        if self.state.skipped_in_a_row <= patience:
+        if state.skipped_in_a_row <= patience:
             return
         newest = checkpointer and checkpointer.find_checkpoint()
         good = f"last good checkpoint: {newest.path}" if newest else "no checkpoint yet"
         raise ExperimentError(
-            f"step {step}: the gradient was not finite for "
-            f"{self.state.skipped_in_a_row} steps in a row (skipped.jsonl lists the "
-            f"clips; {good}; raise --nonfinite_patience to tolerate more; a lower --lr "
-            "or --precision fp32 needs another --output_folder)"
+            f"step {step}: the gradient was not finite for {state.skipped_in_a_row} "
+            f"steps in a row (skipped.jsonl lists the clips; {good}; raise "
+            "--nonfinite_patience to tolerate more; a lower --lr or --precision fp32 "
+            "needs another --output_folder)"
         )
 
     def log_unreadable(

@@ -27,51 +27,23 @@ class TrainState:
 
     All counts are over all ranks: a run may be resumed with another number of
     processes.
-
-    Attributes
-    ----------
-    optimizer_step
-        Optimizer steps so far.
-    batches
-        Batches of the current epoch so far.
-    clips_per_step
-        Clips in one optimizer step.
-    average_loss
-        Running average of the epoch's loss, as SpeechBrain's progress bar shows it.
-    fingerprint
-        Settings and clips that the run's numbers depend on; None until the state has
-        been captured or loaded.
-    skipped_steps
-        Steps skipped because the gradient was not finite.
-    skipped_in_a_row
-        Such steps since the last one that was not skipped.
-    unreadable_clips
-        Clips that could not be read and were substituted.
-    interval_sums
-        Sums of the metrics since the last log line, one dictionary a rank.
-    interval_batches
-        Batches of a rank in these sums.
-    seconds
-        Time spent in training.
-    device_seconds
-        The same, summed over ranks.
-    log_sizes
-        Size in bytes of each append-only log file, by name.
     """
 
     optimizer_step: int = 0
-    batches: int = 0
+    batches: int = 0  # of the current epoch
     clips_per_step: int = 0
-    average_loss: float = 0.0
+    average_loss: float = 0.0  # of the epoch, as SpeechBrain's progress bar shows it
+    # Settings and clips that the run's numbers depend on; None in a new run.
     fingerprint: dict[str, object] | None = None
-    skipped_steps: int = 0
+    skipped_steps: int = 0  # since their gradients were not finite
     skipped_in_a_row: int = 0
-    unreadable_clips: int = 0
+    unreadable_clips: int = 0  # which were substituted
+    # Sums of the metrics since the last log line, by rank, and batches per rank.
     interval_sums: list[dict[str, float]] = field(default_factory=list)
     interval_batches: float = 0
-    seconds: float = 0.0
-    device_seconds: float = 0.0
-    log_sizes: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0  # in training
+    device_seconds: float = 0.0  # the same, summed over ranks
+    log_sizes: dict[str, int] = field(default_factory=dict)  # in bytes, by file name
 
     def count_step(self, finite: bool) -> None:
         """Count an optimizer step that was taken, or skipped if not `finite`."""
@@ -100,17 +72,11 @@ class TrainState:
     ) -> None:
         """Refuse to resume a run whose settings or clips have changed.
 
-        Parameters
-        ----------
-        fingerprint, clips_per_step
-            Those of the current run.
-        source
-            Folder that the state was loaded from, for the message.
-
         Raises
         ------
         ExperimentError
-            If they differ from those of the state.
+            If those of the current run are not those of the state, which was loaded
+            from the folder `source`.
         """
         if changes := describe_changes(self.fingerprint or {}, fingerprint):
             raise ExperimentError(
