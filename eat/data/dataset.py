@@ -37,7 +37,7 @@ class Batch:
     lengths
         `[B]` int64, number of samples (not relative lengths, as SpeechBrain's are).
     target
-        `[B, C]` float32 multi-hot labels.
+        `[B, C]` float32 multi-hot labels; C is 0 for clips without labels.
     failures
         Id and error of each unreadable clip for which another was substituted.
     """
@@ -45,7 +45,7 @@ class Batch:
     ids: list[str]
     wav: Tensor
     lengths: Tensor
-    target: Tensor | None = None
+    target: Tensor
     failures: list[tuple[str, str]] = field(default_factory=list)
 
     def to(self, device: str | torch.device, non_blocking: bool = False) -> Batch:
@@ -58,20 +58,19 @@ class Batch:
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> Batch:
         """Return the batch with a function applied to its tensors."""
-        target = None if self.target is None else function(self.target)
         wav, lengths = function(self.wav), function(self.lengths)
-        return replace(self, wav=wav, lengths=lengths, target=target)
+        return replace(self, wav=wav, lengths=lengths, target=function(self.target))
 
 
 def collate(items: list[dict]) -> Batch:
     """Pad the items of a `ClipDataset` to the longest one and return the batch."""
     wavs = [item["sig"] for item in items]
-    labeled = "target" in items[0]
+    unlabeled = torch.empty(0)
     return Batch(
         ids=[item["id"] for item in items],
         wav=pad_sequence(wavs, batch_first=True),
         lengths=torch.tensor([len(wav) for wav in wavs]),
-        target=torch.stack([item["target"] for item in items]) if labeled else None,
+        target=torch.stack([item.get("target", unlabeled) for item in items]),
         failures=[failure for item in items for failure in item.get("failures", ())],
     )
 

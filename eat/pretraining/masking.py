@@ -214,7 +214,8 @@ def block_masking(mask_ratio: float, adjust: float, blocks: str) -> MaskSampler:
     """
     if not re.fullmatch(r"[1-9]\d*x[1-9]\d*(,[1-9]\d*x[1-9]\d*)*", str(blocks)):
         raise ValueError(f"blocks {blocks!r}: must be as 5x5, or as 6x4,5x5,8x3")
-    shapes = tuple(tuple(map(int, shape.split("x"))) for shape in blocks.split(","))
+    sides = (shape.split("x") for shape in blocks.split(","))
+    shapes = tuple((int(time), int(frequency)) for time, frequency in sides)
     if len(shapes) == 1:
         return InverseBlockMasking(mask_ratio, adjust, shapes[0])
     return FlexibleBlockMasking(mask_ratio, adjust, shapes)

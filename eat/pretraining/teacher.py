@@ -40,6 +40,8 @@ class EMATeacher(nn.Module):
         Grid size N, needed for centering.
     """
 
+    center: Tensor
+
     def __init__(
         self,
         encoder: EATEncoder,
@@ -47,13 +49,13 @@ class EMATeacher(nn.Module):
         num_patches: int | None = None,
     ) -> None:
         super().__init__()
-        if center_momentum is not None and num_patches is None:
-            raise ValueError("center_momentum: needs num_patches")
         self.encoder = copy.deepcopy(encoder).float().eval().requires_grad_(False)
         self.center_momentum = center_momentum
         self.config = {"center_momentum": center_momentum, "num_patches": num_patches}
         self._means: list[Tensor] = []  # over the batches of this step
         if center_momentum is not None:
+            if num_patches is None:
+                raise ValueError("center_momentum: needs num_patches")
             self.register_buffer("center", torch.zeros(num_patches, encoder.dim))
 
     def train(self, mode: bool = True) -> EMATeacher:
@@ -76,7 +78,7 @@ class EMATeacher(nn.Module):
             self._means.append(average.mean(dim=0))
         return targets
 
-    def _move_center(self) -> None:
+    def _move_center(self, momentum: float) -> None:
         """Update the running mean with the step's batches, over all processes."""
         mean = torch.stack(self._means).mean(dim=0)
         self._means.clear()
@@ -85,7 +87,7 @@ class EMATeacher(nn.Module):
             mean /= torch.distributed.get_world_size()
         # One batch with NaN must not spoil the mean permanently.
         mean = mean.where(mean.isfinite(), self.center)
-        self.center.lerp_(mean, 1 - self.center_momentum)
+        self.center.lerp_(mean, 1 - momentum)
 
     @torch.no_grad()
     def update(self, encoder: EATEncoder, decay: float) -> None:
@@ -93,12 +95,12 @@ class EMATeacher(nn.Module):
 
         Call this after the optimizer step, with ``decay = ema_decay(step)``.
         """
-        own = list(self.encoder.parameters())
+        own: list[Tensor] = list(self.encoder.parameters())
         theirs = [parameter.float() for parameter in encoder.parameters()]
         torch._foreach_mul_(own, decay)
         torch._foreach_add_(own, theirs, alpha=1 - decay)
-        if self._means:
-            self._move_center()
+        if self.center_momentum is not None and self._means:
+            self._move_center(self.center_momentum)
 
     @torch.no_grad()
     def reset(self, encoder: EATEncoder) -> None:

@@ -24,7 +24,7 @@ def average_layers(ffn_outputs: list[Tensor]) -> Tensor:
         F.instance_norm(layer.float().transpose(1, 2), eps=NORM_EPS).transpose(1, 2)
         for layer in ffn_outputs
     ]
-    return sum(normalized) / len(normalized)
+    return sum(normalized[1:], normalized[0]) / len(normalized)
 
 
 def normalize_targets(average: Tensor) -> Tensor:

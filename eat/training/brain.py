@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import math
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,10 @@ from typing import Any
 import speechbrain as sb
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader
 
-from eat.data.dataset import Batch, collate
-from eat.data.samplers import EpochSampler, RankBatches
+from eat.data.dataset import Batch, ClipDataset, collate
+from eat.data.samplers import EpochSampler, RankBatches, WeightedSampler
 from eat.data.workers import timeout, worker_errors
 from eat.errors import ExperimentError, Interrupted
 from eat.experiment.fingerprint import fingerprint
@@ -74,8 +74,10 @@ class EATBrain(sb.Brain):
     """
 
     trainable_name: str
-    last: dict[str, float] | None = None
+    last: dict[str, Any] | None = None
     has_validation = False
+    ckpt_interval_steps: int
+    ckpt_interval_minutes: float
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -119,7 +121,7 @@ class EATBrain(sb.Brain):
     # -- the module to train -----------------------------------------------------------
 
     @property
-    def unwrapped_model(self) -> nn.Module:
+    def unwrapped_model(self) -> Any:
         """The trainable module without its DDP or compile wrapper."""
         module = self.modules[self.trainable_name]
         module = getattr(module, "module", module)
@@ -171,7 +173,10 @@ class EATBrain(sb.Brain):
     # -- training ----------------------------------------------------------------------
 
     def fit_steps(
-        self, train: Dataset, valid: Dataset | None, sampler: Sampler | None = None
+        self,
+        train: ClipDataset,
+        valid: ClipDataset | None,
+        sampler: EpochSampler | WeightedSampler | None = None,
     ) -> None:
         """Train for all epochs, or resume training, with a validation after each.
 
@@ -342,11 +347,11 @@ class EATBrain(sb.Brain):
         """Return scalars of a batch to average over an interval."""
         return {"loss": loss.detach()}
 
-    def interval_metrics(self, batch: Batch, outputs: Any) -> dict[str, float]:
+    def interval_metrics(self, batch: Batch, outputs: Any) -> dict[str, Any]:
         """Return metrics that are computed once an interval, from its last batch."""
         return {}
 
-    def log(self, kind: str, record: dict[str, float]) -> None:
+    def log(self, kind: str, record: Mapping[str, float | Tensor | None]) -> None:
         """Append a record to ``metrics.jsonl`` and show it on the console."""
         self.metrics_logger.write(kind, self.epoch, self.optimizer_step, record)
 

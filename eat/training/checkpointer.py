@@ -75,6 +75,8 @@ class AtomicCheckpointer(Checkpointer):
     with the checkpoint and verified before loading.
     """
 
+    checkpoints_dir: Path
+
     def save_checkpoint(
         self,
         meta: dict | None = None,
@@ -153,7 +155,7 @@ class AtomicCheckpointer(Checkpointer):
         Every key ranks the checkpoints for which `ckpt_predicate` is true; those that
         are not among the first `num_to_keep` of any ranking are deleted.
         """
-        rankings = [
+        rankings: list[dict[str, Any]] = [
             *({"min_key": key} for key in min_keys or ()),
             *({"max_key": key} for key in max_keys or ()),
             *({"importance_key": key} for key in importance_keys),

@@ -12,7 +12,7 @@ from speechbrain.utils.distributed import run_on_main
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from eat.data.dataset import Batch
+from eat.data.dataset import Batch, ClipDataset
 from eat.data.manifest import LabelSet
 from eat.data.workers import worker_errors
 from eat.errors import ExperimentError
@@ -49,7 +49,7 @@ class FinetuneBrain(EATBrain):
     trainable_name = "classifier"
     metric: str
     label_set: LabelSet
-    tested: dict[str, float] | None = None
+    tested: dict[str, float]
     step_count: Tensor | int = 0
 
     def compute_metrics(self, logits: Tensor, labels: Tensor) -> dict[str, float]:
@@ -96,7 +96,7 @@ class FinetuneBrain(EATBrain):
     # -- evaluation, sharded over the ranks --------------------------------------------
 
     def make_dataloader(
-        self, dataset: Dataset, stage: sb.Stage, *args: Any, **kwargs: Any
+        self, dataset: ClipDataset, stage: sb.Stage, *args: Any, **kwargs: Any
     ) -> DataLoader:
         """Return a loader; for evaluation, of every world_size-th clip."""
         if stage != sb.Stage.TRAIN:
@@ -144,17 +144,17 @@ class FinetuneBrain(EATBrain):
             {"epoch": epoch, "step": self.optimizer_step}, valid_stats=record
         )
         # Before the checkpoint: a run killed in between repeats the validation.
-        run_on_main(self.keep_best, args=[logits, labels])
+        run_on_main(self.keep_best, args=[record[self.metric], logits, labels])
         self.save_epoch(self.last, best=self.metric)
 
-    def keep_best(self, logits: Tensor, labels: Tensor) -> None:
+    def keep_best(self, score: float, logits: Tensor, labels: Tensor) -> None:
         """Write model and details if this epoch is the best so far."""
         best = self.best()
-        if best is None or self.last[self.metric] >= best[self.metric]:
+        if best is None or score >= best[self.metric]:
             self.write_details(logits, labels)
             self.write_model()
 
-    def best(self) -> dict[str, float] | None:
+    def best(self) -> dict[str, Any] | None:
         """Return the metrics of the best checkpoint so far."""
         found = self.checkpointer.find_checkpoint(max_key=self.metric)
         keys = ("loss", self.metric, "epoch")

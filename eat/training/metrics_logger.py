@@ -33,16 +33,20 @@ class MetricsLogger:
         self.folder = Path(folder)
 
     def write(
-        self, kind: str, epoch: int, step: int, record: dict[str, float | Tensor | None]
+        self,
+        kind: str,
+        epoch: int,
+        step: int,
+        record: Mapping[str, float | Tensor | None],
     ) -> None:
         """Append a record and show it; numbers that are not finite become null."""
         if not if_main_process():
             return
-        record = {key: _finite(value) for key, value in record.items()}
-        line = json.dumps({"kind": kind, "epoch": epoch, "step": step, **record})
+        values = {key: _finite(value) for key, value in record.items()}
+        line = json.dumps({"kind": kind, "epoch": epoch, "step": step, **values})
         self._append(METRICS, line)
         shown = "  ".join(
-            f"{key} {value:.4g}" for key, value in record.items() if value is not None
+            f"{key} {value:.4g}" for key, value in values.items() if value is not None
         )
         logger.info("%s %d  %s", kind, step, shown)
 

@@ -13,7 +13,7 @@ import torch
 from speechbrain.utils.distributed import run_on_main
 from torch import Generator, Tensor
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import BatchSampler, DataLoader, Dataset
+from torch.utils.data import BatchSampler, DataLoader
 from tqdm import tqdm
 
 from eat.data.dataset import Batch, ClipDataset, collate
@@ -117,12 +117,12 @@ class PretrainBrain(EATBrain):
 
     def interval_metrics(
         self, batch: Batch, outputs: PretrainingOutput
-    ) -> dict[str, float]:
+    ) -> dict[str, Any]:
         """Return signs of collapse in the interval's last batch."""
         if not math.isfinite(self.grad_norm):  # a skipped batch tells nothing
             return {"ema_decay": self.ema_decay}
         tokens = outputs.targets.flatten(0, 1)
-        metrics = {
+        metrics: dict[str, Any] = {
             "prediction_std": feature_std(outputs.predictions.detach().flatten(0, 1)),
             "target_std": feature_std(tokens),
             "between_clip_variance": between_clip_variance(outputs.targets),
@@ -138,7 +138,7 @@ class PretrainBrain(EATBrain):
     # -- validation, sharded over the ranks --------------------------------------------
 
     def make_dataloader(
-        self, dataset: Dataset, stage: sb.Stage, *args: Any, **kwargs: Any
+        self, dataset: ClipDataset, stage: sb.Stage, *args: Any, **kwargs: Any
     ) -> DataLoader:
         """Return a loader of every world_size-th batch."""
         batches = BatchSampler(range(len(dataset)), kwargs.pop("batch_size"), False)
@@ -168,7 +168,7 @@ class PretrainBrain(EATBrain):
         losses = interleave(all_gather_objects(self.valid_losses))
         record = {"valid_loss": fmean(losses)}
         if self.probe_sets is not None:
-            record["knn_mAP"] = self.knn_score()
+            record["knn_mAP"] = self.knn_score(*self.probe_sets)
         self.log_unreadable()
         self.last = {**record, "epoch": epoch}
         self.log("epoch", record)
@@ -193,10 +193,9 @@ class PretrainBrain(EATBrain):
                 )
                 logger.warning("Validation: substitute for clip %s: %s", clip, reason)
 
-    def knn_score(self) -> float:
+    def knn_score(self, gallery: ClipDataset, query: ClipDataset) -> float:
         """Return the mAP of nearest neighbors in the student's mean patch features."""
-        gallery, query = (self.embed(dataset) for dataset in self.probe_sets)
-        return knn_probe(*gallery, *query)
+        return knn_probe(*self.embed(gallery), *self.embed(query))
 
     @torch.no_grad()
     def embed(self, dataset: ClipDataset) -> tuple[Tensor, Tensor]:

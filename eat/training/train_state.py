@@ -112,7 +112,7 @@ class TrainState:
         ExperimentError
             If they differ from those of the state.
         """
-        if changes := describe_changes(self.fingerprint, fingerprint):
+        if changes := describe_changes(self.fingerprint or {}, fingerprint):
             raise ExperimentError(
                 f"{source}: checkpoints of a run with other settings or clips "
                 f"({changes}; restore them, or give another --output_folder)"
