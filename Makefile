@@ -27,6 +27,9 @@ format: setup ## apply ruff's fixes and formatting
 
 typecheck: setup ## mypy
 	$(python) -m mypy
+	for recipe in recipes/*/; do \
+		MYPYPATH=$$recipe $(python) -m mypy $$recipe*.py || exit 1; \
+	done
 
 docs: setup ## build the site into site/; warnings are errors
 	$(python) -m mkdocs build --strict --quiet

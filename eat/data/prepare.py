@@ -78,7 +78,7 @@ class Selection:
 
     rows: list[ManifestRow]
     skipped: list[Skipped]
-    counts: dict[str, object]
+    counts: dict[str, Any]
 
 
 def find_corpus(data_folder: Path, name: str, landmark: str) -> str:

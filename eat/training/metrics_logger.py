@@ -42,11 +42,11 @@ class MetricsLogger:
         """Append a record and show it; numbers that are not finite become null."""
         if not if_main_process():
             return
-        record = {key: _finite(value) for key, value in record.items()}
-        line = json.dumps({"kind": kind, "epoch": epoch, "step": step, **record})
+        values = {key: _finite(value) for key, value in record.items()}
+        line = json.dumps({"kind": kind, "epoch": epoch, "step": step, **values})
         self._append(METRICS, line)
         shown = "  ".join(
-            f"{key} {value:.4g}" for key, value in record.items() if value is not None
+            f"{key} {value:.4g}" for key, value in values.items() if value is not None
         )
         logger.info("%s %d  %s", kind, step, shown)
 

@@ -64,7 +64,9 @@ def worst_classes(counts: Sequence[ClassCount]) -> list[tuple[str, int, int]]:
     The joined subset counts only if it is the only one; complete classes are left out.
     """
     joined_only = all(count.subset == "pretrain" for count in counts)
-    listed, used, names = Counter(), Counter(), {}
+    listed: Counter[str] = Counter()
+    used: Counter[str] = Counter()
+    names = {}
     for count in counts:
         if joined_only or count.subset != "pretrain":
             listed[count.mid] += count.listed

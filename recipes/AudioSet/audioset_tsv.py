@@ -122,7 +122,7 @@ class TsvLists(Layout):
 
     def inputs(self) -> dict[str, object]:
         """Return a checksum of the manifests, and how much audio there is."""
-        audio = {}
+        audio: dict[str, object] = {}
         for tsv in self.tsvs:
             root, names = _read_tsv(tsv)
             if (self.data_folder / root).is_dir():
@@ -152,7 +152,9 @@ class TsvLists(Layout):
         root, names = _read_tsv(tsv)
         stems = [os.path.splitext(os.path.basename(name))[0] for name in names]
         lbl = tsv.with_suffix(".lbl")
-        labels = _read_lbl(lbl) if lbl.is_file() else dict.fromkeys(stems, ())
+        labels: Clips = dict.fromkeys(stems, ())
+        if lbl.is_file():
+            labels = _read_lbl(lbl)
         ids = _pair(stems, labels)
         if not any(ids):
             raise ManifestError(

@@ -57,7 +57,7 @@ def split_files(
     files: Iterable[str], table: Mapping[str, LabeledFile]
 ) -> dict[str, list[str]]:
     """Return the files of each subset; empty subsets are left out."""
-    subsets = {subset: [] for subset in SUBSETS.values()}
+    subsets: dict[str, list[str]] = {subset: [] for subset in SUBSETS.values()}
     for file, line in table.items():
         subsets[line.subset].append(file)
     held_out = set(subsets["eval"])

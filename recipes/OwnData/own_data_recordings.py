@@ -49,7 +49,8 @@ def find_recordings(data_folder: Path, save_folder: Path) -> list[str]:
             f"{save_folder}: is the folder of the recordings, whose {LABELS} would be "
             "overwritten (choose another save_folder)"
         )
-    files, others = [], Counter()
+    files: list[str] = []
+    others: Counter[str] = Counter()
     for file in _walk(data_folder, excluded=save_folder):
         suffix = os.path.splitext(file)[1].lower()
         if suffix in SUFFIXES:
