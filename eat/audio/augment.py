@@ -22,8 +22,16 @@ def roll_and_gain(wav: Tensor, lengths: Tensor, generator: torch.Generator) -> T
     """Roll each clip circularly by a random shift, then scale it by a random gain.
 
     The shift is a uniform integer below the clip's own length; the gain is
-    Beta(10, 10) + 0.5, between 0.5 and 1.5. Padding stays zero. `wav` are zero-padded
-    waveforms `[B, S]`, `lengths` their lengths in samples `[B]`, int64.
+    Beta(10, 10) + 0.5, between 0.5 and 1.5. Padding stays zero.
+
+    Parameters
+    ----------
+    wav
+        Waveforms `[B, S]`, zero-padded.
+    lengths
+        Lengths in samples `[B]`, int64.
+    generator
+        Source of the random numbers.
     """
     batch = len(wav)
     shifts = (_uniform((batch,), generator, wav) * lengths).long().tolist()
@@ -43,9 +51,20 @@ def roll_and_gain(wav: Tensor, lengths: Tensor, generator: torch.Generator) -> T
 def mix_with_flipped(spec: Tensor, labels: Tensor, lam: float) -> tuple[Tensor, Tensor]:
     """Mix each clip with its partner, the clip at its index in the reversed batch.
 
-    Mixes `spec` `[B, ...]` and `labels` `[B, C]`; `lam` is the weight of the clip
-    itself, that of its partner is 1 - `lam`. In an odd batch the clip in the middle is
-    its own partner.
+    Parameters
+    ----------
+    spec
+        Spectrograms `[B, T, F]`, or any shape that begins with B.
+    labels
+        Labels `[B, C]`, float.
+    lam
+        Weight of the clip itself; that of its partner is 1 - `lam`. In an odd batch the
+        clip in the middle is its own partner.
+
+    Returns
+    -------
+    tuple
+        The mixed `spec` and `labels`.
     """
     return (
         lam * spec + (1.0 - lam) * spec.flip(0),
@@ -62,8 +81,23 @@ def mixup(
 ) -> tuple[Tensor, Tensor]:
     """Mix a batch with its reverse, with one lambda ~ Beta(alpha, alpha) for all clips.
 
-    Returns spectrograms `[B, T, F]` and labels `[B, C]`, mixed with this `probability`;
-    an `alpha` of 0 disables mixing.
+    Parameters
+    ----------
+    spec
+        Spectrograms `[B, T, F]`.
+    labels
+        Labels `[B, C]`, float.
+    alpha
+        Parameter of the Beta distribution; 0 disables mixing.
+    probability
+        Probability that this batch is mixed at all.
+    generator
+        Source of the random numbers.
+
+    Returns
+    -------
+    tuple
+        `spec` and `labels`, mixed or unchanged.
     """
     device = generator.device
     draw = torch.rand((), generator=generator, device=device).item()
@@ -80,7 +114,14 @@ def noise_and_shift(spec: Tensor, generator: torch.Generator) -> Tensor:
 
     The noise is u * v / 10 with u ~ U[0, 1) for every bin and v ~ U[0, 1) for the clip;
     the shift is a uniform integer from -10 to 9 frames. As in the official code, padded
-    frames are treated like the others. `spec` is a normalized log-mel `[B, T, F]`.
+    frames are treated like the others.
+
+    Parameters
+    ----------
+    spec
+        Normalized log-mel `[B, T, F]`.
+    generator
+        Source of the random numbers.
     """
     batch, frames, _ = spec.shape
     strength = _uniform((batch, 1, 1), generator, spec) / 10
@@ -106,8 +147,16 @@ def spec_augment(spec: Tensor, ratio: float, generator: torch.Generator) -> Tens
 
     As `torchaudio.functional.mask_along_axis_iid`, frequency first, then time: a width
     uniform in [0, size * ratio), a start uniform in [0, size - width), both rounded
-    down; `ratio` is in [0, 1]. Masked values are 0, the mean of the normalized log-mel
-    `[B, T, F]`.
+    down. Masked values are 0, the mean of the normalized log-mel.
+
+    Parameters
+    ----------
+    spec
+        Normalized log-mel `[B, T, F]`.
+    ratio
+        Largest masked fraction of each axis, in [0, 1].
+    generator
+        Source of the random numbers.
     """
     _, frames, bins = spec.shape
     band = _mask_along(bins, bins * ratio, spec, generator)

@@ -67,10 +67,19 @@ class LogMel(nn.Module):
 
     @torch.no_grad()
     def forward(self, wav: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Map waveforms `[B, S]` to normalized log-mel `[B, T, 128]` in fp32.
+        """Compute the normalized log-mel of a batch.
 
-        The waveforms are at 16 kHz in [-1, 1], zero-padded at the end; `lengths` `[B]`
-        are in samples. By default all clips are S samples long.
+        Parameters
+        ----------
+        wav
+            Waveforms at 16 kHz in [-1, 1], `[B, S]`, zero-padded at the end.
+        lengths
+            Lengths in samples `[B]`; by default all clips are S samples long.
+
+        Returns
+        -------
+        Tensor
+            `[B, num_frames, 128]` in fp32.
         """
         if lengths is None:
             lengths = torch.full((len(wav),), wav.shape[1], device=wav.device)

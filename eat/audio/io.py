@@ -30,10 +30,20 @@ _FILES_PER_TASK = 64
 
 @dataclass(frozen=True, slots=True)
 class AudioInfo:
-    """Contents of an audio file's header."""
+    """Contents of an audio file's header.
 
-    sample_rate: int  # samples per second
-    num_frames: int  # samples per channel; an estimate for MP3 without a Xing header
+    Attributes
+    ----------
+    sample_rate
+        Samples per second.
+    num_frames
+        Samples per channel; an estimate for MP3 files without a Xing header.
+    channels
+        Number of channels.
+    """
+
+    sample_rate: int
+    num_frames: int
     channels: int
 
     @property
@@ -114,8 +124,21 @@ def _open_sound(source: Path | BytesIO, name: Path | str) -> soundfile.SoundFile
 def inspect_audio(path: str | os.PathLike[str]) -> AudioInfo:
     """Read and check the header of an audio file, and the end of a FLAC file.
 
-    Raises `AudioError` if the file is missing, a folder, empty, not audio, without
-    samples, or (except MP3) shorter than its header declares.
+    Parameters
+    ----------
+    path
+        A wav, flac, ogg or mp3 file.
+
+    Returns
+    -------
+    AudioInfo
+        Sample rate, number of frames, channels.
+
+    Raises
+    ------
+    AudioError
+        If the file is missing, a folder, empty, not audio, without samples, or (except
+        MP3) shorter than its header declares.
     """
     with _open(Path(path)) as file:
         _check_end(file, Path(path))
@@ -133,7 +156,18 @@ def _inspect_each(paths: Sequence[str]) -> list[AudioInfo | AudioError]:
 
 
 def inspect_many(paths: Sequence[str]) -> Iterator[AudioInfo | AudioError]:
-    """Yield for each path, in order, what `inspect_audio` returns or raises."""
+    """Inspect the headers of many files in parallel threads.
+
+    Parameters
+    ----------
+    paths
+        Audio files.
+
+    Yields
+    ------
+    AudioInfo or AudioError
+        For each path, in order, what `inspect_audio` returns or raises.
+    """
     starts = range(0, len(paths), _FILES_PER_TASK)
     tasks = [paths[start : start + _FILES_PER_TASK] for start in starts]
     # Threads mostly wait for the disk, so more of them than cores.
@@ -197,7 +231,8 @@ def read_audio(
     Raises
     ------
     AudioError
-        As `inspect_audio`; also if decoding fails or a sample is not finite.
+        As `inspect_audio`; also if decoding fails before the end or a sample is NaN or
+        infinite.
     """
     path = Path(path)
     with _open(path) as file:
@@ -207,7 +242,22 @@ def read_audio(
 def decode_audio(
     data: bytes, name: str, sample_rate: int = 16000, max_seconds: float | None = None
 ) -> Tensor:
-    """Decode the bytes of an audio file as `read_audio` does; `name` is for errors."""
+    """Decode the bytes of an audio file to a mono waveform `[S]`, see `read_audio`.
+
+    Parameters
+    ----------
+    data
+        Content of the file.
+    name
+        Name of the file in error messages.
+    sample_rate, max_seconds
+        As in `read_audio`.
+
+    Raises
+    ------
+    AudioError
+        As `read_audio`.
+    """
     with _open_sound(BytesIO(data), name) as file:
         return _read(file, name, sample_rate, max_seconds)
 

@@ -14,18 +14,29 @@ class LogMelStatistics:
 
     Batches are merged in float64 as in Chan, Golub and LeVeque (1979), which stays
     accurate for any number of batches and for a mean far from zero.
+
+    Attributes
+    ----------
+    frames
+        Number of frames so far.
     """
 
     def __init__(self) -> None:
-        self.frames = 0  # so far
+        self.frames = 0
         self._bins = 0
         self._mean = 0.0
         self._squares = 0.0  # sum of squared differences from the mean
 
     def update(self, wav: Tensor, lengths: Tensor) -> None:
-        """Add a batch of clips: waveforms `[B, S]` as in `LogMel`, lengths `[B]` int64.
+        """Add a batch of clips.
 
-        A clip shorter than one window of 25 ms has no frames and is ignored.
+        Parameters
+        ----------
+        wav
+            Waveforms at 16 kHz in [-1, 1], `[B, S]`, zero-padded at the end.
+        lengths
+            Lengths in samples `[B]`, int64; a clip shorter than one window of 25 ms has
+            no frames and is ignored.
         """
         num_frames = num_frames_of(wav.shape[1])
         # With these constants the normalization is the identity.

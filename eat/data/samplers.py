@@ -46,7 +46,16 @@ class EpochSampler(_EpochSampler):
     The shuffles of the corpus form an endless sequence; epoch e is its e-th segment of
     `epoch_size` indices. An epoch may therefore be shorter or longer than the corpus,
     all clips are seen equally often (counts differ by at most one), and resuming needs
-    no saved state. The corpus has `num_items` clips; the seed is not negative.
+    no saved state.
+
+    Parameters
+    ----------
+    num_items
+        Number of clips in the corpus.
+    epoch_size
+        Number of clips in an epoch.
+    seed
+        Random seed, not negative.
     """
 
     def __init__(self, num_items: int, epoch_size: int, seed: int) -> None:
@@ -68,12 +77,21 @@ class EpochSampler(_EpochSampler):
 
 
 def balancing_weights(labels: Iterable[Sequence[str]]) -> Tensor:
-    """Return weights `[M]` that make rare classes about as frequent as common ones.
+    """Return weights that make rare classes about as frequent as common ones.
 
     This is the rule of Audio-MAE's ``gen_weight.py``, which EAT's fine-tuning on
     AudioSet-2M uses: ``w = sum over the clip's labels of 1000 / (count + 0.01)``, where
-    count is the number of clips with that label; 0 for a clip without labels. `labels`
-    has the labels of each of M clips; the result is float64.
+    count is the number of clips with that label.
+
+    Parameters
+    ----------
+    labels
+        Labels of each of the M clips.
+
+    Returns
+    -------
+    Tensor
+        `[M]` float64; 0 for a clip without labels.
     """
     # Arrays, not the labels themselves: a manifest may have millions of clips.
     codes: dict[str, int] = {}
@@ -90,9 +108,18 @@ def balancing_weights(labels: Iterable[Sequence[str]]) -> Tensor:
 class WeightedSampler(_EpochSampler):
     """Epochs of distinct clips, drawn with probability proportional to weights.
 
-    Epoch e draws `draws` clips without replacement, 200,000 in the official code, and
-    yields the first `epoch_size`: those that fill whole steps. The weights `[M]` are
-    not negative, M is at most 2^24; clips of weight 0 are never drawn.
+    Epoch e draws `draws` clips without replacement and yields the first `epoch_size`.
+
+    Parameters
+    ----------
+    weights
+        `[M]`, not negative, at most 2^24 clips; clips of weight 0 are never drawn.
+    draws
+        Number of clips to draw for an epoch, 200,000 in the official code.
+    epoch_size
+        Number of clips in an epoch, at most `draws`: those that fill whole steps.
+    seed
+        Random seed, not negative.
 
     Raises
     ------
@@ -128,8 +155,16 @@ class RankBatches(Sampler[list[int]]):
 
     Batch m of the epoch goes to rank m modulo the world size: together, the ranks
     process in a step the batches that a single process would accumulate, with the same
-    clips in each batch. Clips that do not fill a batch on every rank are dropped. The
-    `sampler` gives the clips of an epoch, the same on all ranks.
+    clips in each batch. Clips that do not fill a batch on every rank are dropped.
+
+    Parameters
+    ----------
+    sampler
+        The clips of an epoch, the same on all ranks.
+    batch_size
+        Number of clips in a batch.
+    rank, world_size
+        This rank, and the number of ranks.
     """
 
     def __init__(

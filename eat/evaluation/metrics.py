@@ -13,9 +13,19 @@ from torch import Tensor
 
 
 def _ranking(scores: Tensor) -> tuple[Tensor, Tensor]:
-    """Sort the clips of each class by descending score `[M, C]`.
+    """Sort the clips of each class by descending score.
 
-    Returns the clip at each rank `[M, C]`, and the last rank with the same score.
+    Parameters
+    ----------
+    scores
+        `[M, C]`.
+
+    Returns
+    -------
+    order
+        `[M, C]`, the clip at each rank.
+    last
+        `[M, C]`, the last rank with the same score as this rank.
     """
     ranked, order = scores.sort(dim=0, descending=True)
     ranks = torch.arange(len(scores), device=scores.device)[:, None]
@@ -37,8 +47,10 @@ def average_precision(
 
     Parameters
     ----------
-    scores, targets
-        `[M, C]`: logits or probabilities; positive where the clip has the label.
+    scores
+        `[M, C]`, logits or probabilities.
+    targets
+        `[M, C]`, positive where the clip has the label.
     weights
         `[*, M]`, weight of each clip (scikit-learn's ``sample_weight``). Leading
         dimensions are several weightings of the same clips, such as bootstrap
@@ -77,17 +89,27 @@ def average_precision(
 def mean_average_precision(
     scores: Tensor | np.ndarray, targets: Tensor | np.ndarray
 ) -> float:
-    """Return the mean of the average precisions of all classes (mAP), as on AudioSet.
+    """Return the mean of the per-class average precisions (mAP), as on AudioSet.
 
     Classes without positives are ignored; the mAP is NaN if no class has any.
+
+    Parameters
+    ----------
+    scores, targets
+        `[M, C]`, see :func:`average_precision`.
     """
     return average_precision(scores, targets).nanmean().item()
 
 
 def accuracy(logits: Tensor, targets: Tensor) -> float:
-    """Return the share of clips whose highest logit `[M, C]` is that of the true class.
+    """Return the share of clips whose highest score is that of the true class.
 
-    The targets are class indices `[M]` or one-hot rows `[M, C]`.
+    Parameters
+    ----------
+    logits
+        `[M, C]`.
+    targets
+        `[M]` class indices, or `[M, C]` one-hot rows.
     """
     if targets.ndim == 2:
         targets = targets.argmax(dim=1)

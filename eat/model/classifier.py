@@ -15,8 +15,15 @@ POOLINGS = ("cls", "mean", "linear_softmax")
 class EATClassifier(nn.Module):
     """Encoder, pooling, layer norm and one linear layer.
 
-    Pooling is ``cls``, the CLS token (the paper's choice), ``mean``, the mean of the
-    patch tokens, or ``linear_softmax``, see :func:`linear_softmax`.
+    Parameters
+    ----------
+    encoder
+        The encoder to fine-tune.
+    num_classes
+        Number of classes C.
+    pooling
+        ``cls``: the CLS token (the paper's choice). ``mean``: the mean of the patch
+        tokens. ``linear_softmax``: see :func:`linear_softmax`.
     """
 
     def __init__(
@@ -25,8 +32,11 @@ class EATClassifier(nn.Module):
         super().__init__()
         if pooling not in POOLINGS:
             raise ValueError(f"pooling '{pooling}': choose from {list(POOLINGS)}")
-        sizes = {"num_classes": num_classes, "pooling": pooling}
-        self.config = {"encoder": encoder.config, **sizes}
+        self.config = {
+            "encoder": encoder.config,
+            "num_classes": num_classes,
+            "pooling": pooling,
+        }
         self.encoder = encoder
         self.pooling = pooling
         self.norm = nn.LayerNorm(encoder.dim, eps=NORM_EPS)

@@ -11,9 +11,19 @@ NORM_EPS = 1e-5  # torch's default; the transformer's norms use 1e-6
 class CNNDecoder(nn.Module):
     """Grouped 3 x 3 convolutions over the patch grid, with residual connections.
 
-    Every layer has width D (`dim`); `kernel` is odd, `groups` a divisor of D. All
-    tensors are in channels-last memory, so that the layer norms act on the last
+    All tensors are in channels-last memory, so that the layer norms act on the last
     dimension and nothing is transposed.
+
+    Parameters
+    ----------
+    dim
+        Width D of every layer.
+    depth
+        Number of convolutions.
+    kernel
+        Kernel size, odd.
+    groups
+        Number of convolution groups, a divisor of D.
     """
 
     def __init__(

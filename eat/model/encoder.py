@@ -25,10 +25,18 @@ PRESETS = {
 class EncoderOutput:
     """Output of the encoder.
 
-    `cls` `[B, D]` and `patches` `[B, N, D]` (or `[B, V, D]` if only the visible ones
-    were encoded) are the tokens of the last block. If requested, `layers` has the
-    output of each block and `ffn_outputs` that of its feed-forward branch, both
-    `[B, N+1, D]`, CLS token first.
+    Attributes
+    ----------
+    cls
+        CLS token of the last block `[B, D]`.
+    patches
+        Patch tokens of the last block `[B, N, D]`, or `[B, V, D]` if only the visible
+        ones were encoded.
+    layers
+        If requested, the output of each block `[B, N+1, D]`, CLS token first.
+    ffn_outputs
+        If requested, the feed-forward output of each block `[B, N+1, D]`, CLS token
+        first.
     """
 
     cls: Tensor
@@ -91,7 +99,13 @@ class EATEncoder(nn.Module):
 
     @classmethod
     def from_preset(cls, preset: str, **options: Any) -> EATEncoder:
-        """Build an encoder of a size in `PRESETS`: tiny, small, base or large."""
+        """Build an encoder of size tiny, small, base or large.
+
+        Raises
+        ------
+        ValueError
+            If the preset does not exist.
+        """
         if preset not in PRESETS:
             raise ValueError(f"encoder preset '{preset}': choose from {list(PRESETS)}")
         return cls(**PRESETS[preset], **options)
@@ -99,9 +113,14 @@ class EATEncoder(nn.Module):
     def forward(
         self, spec: Tensor, return_layers: bool = False, return_ffn: bool = False
     ) -> EncoderOutput:
-        """Encode full clips: normalized log-mel `[B, T, F]`, T a multiple of 16.
+        """Encode full clips.
 
-        On request, also return the outputs / feed-forward outputs of all blocks.
+        Parameters
+        ----------
+        spec
+            Normalized log-mel `[B, T, F]`, T a multiple of 16.
+        return_layers, return_ffn
+            Also return the outputs / feed-forward outputs of all blocks.
         """
         return self.encode(self.embed(spec), return_layers, return_ffn)
 

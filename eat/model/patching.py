@@ -11,7 +11,10 @@ PATCH = 16  # side of a patch, in frames and in mel bins
 def grid_of(num_frames: int, num_mels: int = 128) -> tuple[int, int]:
     """Return the patch grid ``(time, frequency)`` of a spectrogram.
 
-    Raises ValueError if a side is not a multiple of the patch size.
+    Raises
+    ------
+    ValueError
+        If a side is not a multiple of the patch size.
     """
     if num_frames % PATCH or num_mels % PATCH:
         raise ValueError(
@@ -22,12 +25,19 @@ def grid_of(num_frames: int, num_mels: int = 128) -> tuple[int, int]:
 
 
 def sincos_positions(dim: int, grid: tuple[int, int]) -> Tensor:
-    """Return fixed 2-D sine-cosine positions `[N, D]` of a (time, frequency) grid.
+    """Return fixed 2-D sine-cosine positions `[N, D]`, rows in time-major order.
 
     The first D/2 channels encode the frequency index, the last D/2 the time index;
-    each half is ``[sin(p w), cos(p w)]`` with ``w = 10000^(-i / (D/4))``. Rows are in
-    time-major order and do not depend on the number of time steps: a shorter clip uses
-    the first rows of a longer grid.
+    each half is ``[sin(p w), cos(p w)]`` with ``w = 10000^(-i / (D/4))``.
+    A row does not depend on the number of time steps: a shorter clip uses the first
+    rows of a longer grid.
+
+    Parameters
+    ----------
+    dim
+        Width D, a multiple of 4.
+    grid
+        Number of patches along (time, frequency).
     """
     if dim % 4:
         raise ValueError(f"width {dim}: 2-D positions need a multiple of 4")
@@ -45,7 +55,13 @@ def sincos_positions(dim: int, grid: tuple[int, int]) -> Tensor:
 
 
 class PatchEmbedding(nn.Module):
-    """Linear embedding of non-overlapping 16 x 16 patches, of width D."""
+    """Linear embedding of non-overlapping 16 x 16 patches.
+
+    Parameters
+    ----------
+    dim
+        Width D.
+    """
 
     def __init__(self, dim: int) -> None:
         super().__init__()

@@ -10,7 +10,15 @@ NORM_EPS = 1e-6
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention of width D, a multiple of the number of heads."""
+    """Multi-head self-attention.
+
+    Parameters
+    ----------
+    dim
+        Width D.
+    num_heads
+        Number of heads, a divisor of D.
+    """
 
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
@@ -43,7 +51,13 @@ def explicit_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 class FeedForward(nn.Module):
-    """Two linear layers with an exact (erf) GELU and a hidden width of 4 D."""
+    """Two linear layers with an exact (erf) GELU and a hidden width of 4 D.
+
+    Parameters
+    ----------
+    dim
+        Width D.
+    """
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -58,7 +72,10 @@ class FeedForward(nn.Module):
 class DropPath(nn.Module):
     """Drop a residual branch for whole samples while training (stochastic depth).
 
-    Branches are dropped with probability `rate`, others scaled by ``1 / (1 - rate)``.
+    Parameters
+    ----------
+    rate
+        Probability of dropping; kept branches are scaled by ``1 / (1 - rate)``.
     """
 
     def __init__(self, rate: float) -> None:
@@ -78,8 +95,16 @@ class PostNormBlock(nn.Module):
     """Transformer block with layer norms after the residual sums.
 
     It also returns the output of its feed-forward branch before the residual sum, which
-    EAT's teacher averages over the blocks into targets. `drop_path` is the rate of
-    :class:`DropPath` on both branches.
+    EAT's teacher averages over the blocks into targets.
+
+    Parameters
+    ----------
+    dim
+        Width D.
+    num_heads
+        Number of attention heads.
+    drop_path
+        Stochastic-depth rate of both residual branches.
     """
 
     def __init__(self, dim: int, num_heads: int, drop_path: float = 0.0) -> None:
