@@ -1,13 +1,16 @@
-"""Per-class reports: average precision in the official format, confusion matrix."""
+"""Evaluation of a classifier: its metric, and a per-class report of it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import pandas as pd
 import torch
 from torch import Tensor
+
+from eat.evaluation.metrics import accuracy, average_precision
 
 HEADER = f"{'Class':<50} AP"
 
@@ -59,3 +62,51 @@ def write_confusion(
     counts = confusion(logits, labels).numpy()
     table = pd.DataFrame(counts, index=list(names), columns=list(names))
     table.to_csv(path, index_label="true class \\ predicted class")
+
+
+class Evaluation(Protocol):
+    """How a corpus's classifier is evaluated; logits and labels are `[M, C]`."""
+
+    metric: str  # the name of the metric to select the best epoch by
+
+    def metrics(self, logits: Tensor, labels: Tensor) -> dict[str, float]:
+        """Return the metrics of all clips."""
+
+    def write_report(
+        self, folder: Path, names: Sequence[str], logits: Tensor, labels: Tensor
+    ) -> None:
+        """Write a per-class report to a folder; `names` are those of the classes."""
+
+
+class MultiLabelEvaluation:
+    """Mean average precision: each clip has any number of labels."""
+
+    metric = "mAP"
+
+    def metrics(self, logits: Tensor, labels: Tensor) -> dict[str, float]:
+        """Return the mean average precision over the classes that occur."""
+        per_class = average_precision(logits.sigmoid(), labels)
+        return {"mAP": per_class.nanmean().item()}
+
+    def write_report(
+        self, folder: Path, names: Sequence[str], logits: Tensor, labels: Tensor
+    ) -> None:
+        """Write the average precision of each class to ``class_ap.txt``."""
+        per_class = average_precision(logits.sigmoid(), labels)
+        write_class_ap(folder / "class_ap.txt", names, per_class.tolist())
+
+
+class SingleLabelEvaluation:
+    """Accuracy: each clip has one label, one-hot in `[M, C]`."""
+
+    metric = "accuracy"
+
+    def metrics(self, logits: Tensor, labels: Tensor) -> dict[str, float]:
+        """Return the share of clips whose class has the highest logit."""
+        return {"accuracy": accuracy(logits, labels.argmax(dim=1))}
+
+    def write_report(
+        self, folder: Path, names: Sequence[str], logits: Tensor, labels: Tensor
+    ) -> None:
+        """Write the confusion matrix to ``confusion.csv``."""
+        write_confusion(folder / "confusion.csv", names, logits, labels)

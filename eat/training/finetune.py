@@ -16,9 +16,8 @@ from eat.data.dataset import Batch, ClipDataset
 from eat.data.manifest import LabelSet
 from eat.data.workers import worker_errors
 from eat.errors import ExperimentError
-from eat.evaluation.metrics import accuracy, average_precision
-from eat.evaluation.per_class import write_class_ap, write_confusion
-from eat.interop.loading import load_classifier, load_frontend, read_checkpoint
+from eat.evaluation.per_class import Evaluation
+from eat.interop.loading import Checkpoint
 from eat.interop.pretrained import load_strictly, read_model, save_model
 from eat.model.classifier import EATClassifier
 from eat.training.brain import EATBrain
@@ -30,17 +29,16 @@ class FinetuneBrain(EATBrain):
     """Train ``modules.classifier`` and evaluate it after every epoch.
 
     A recipe's subclass implements ``compute_forward``, which returns logits and labels
-    `[B, C]`, and ``compute_objectives``, which returns the loss of such a pair. It
-    derives from :class:`MultiLabelBrain` or :class:`SingleLabelBrain`, which implement
-    :meth:`compute_metrics`.
+    `[B, C]`, and ``compute_objectives``, which returns the loss of such a pair, and
+    sets :attr:`evaluation`.
 
     Besides the keys of :class:`EATBrain` the YAML file must have: ``weight_decay``,
     ``decay_vectors``, ``layer_decay``, ``train_logger``.
 
     Attributes
     ----------
-    metric
-        Name of the metric whose highest value marks the best epoch.
+    evaluation
+        How the epochs are compared: by mean average precision or by accuracy.
     label_set
         Classes, in the order of the classifier's outputs.
     tested
@@ -48,10 +46,15 @@ class FinetuneBrain(EATBrain):
     """
 
     trainable_name = "classifier"
-    metric: str
+    evaluation: Evaluation
     label_set: LabelSet
     tested: dict[str, float]
     step_count: Tensor | int = 0
+
+    @property
+    def metric(self) -> str:
+        """Name of the metric whose highest value marks the best epoch."""
+        return self.evaluation.metric
 
     @property
     def unwrapped_model(self) -> EATClassifier:
@@ -60,10 +63,12 @@ class FinetuneBrain(EATBrain):
 
     def compute_metrics(self, logits: Tensor, labels: Tensor) -> dict[str, float]:
         """Return metrics of the evaluation clips, from logits and labels `[M, C]`."""
-        raise NotImplementedError
+        return self.evaluation.metrics(logits, labels)
 
     def write_details(self, logits: Tensor, labels: Tensor) -> None:
         """Write a per-class report of the best epoch to the run's folder."""
+        folder, names = Path(self.hparams.output_folder), self.label_set.names
+        self.evaluation.write_report(folder, names, logits, labels)
 
     def parameter_groups(self) -> list[dict]:
         """Return groups with layer-wise decayed learning rates."""
@@ -205,38 +210,6 @@ class FinetuneBrain(EATBrain):
             )
 
 
-class MultiLabelBrain(FinetuneBrain):
-    """Fine-tuning evaluated by mean average precision: any number of labels a clip."""
-
-    metric = "mAP"
-
-    def compute_metrics(self, logits: Tensor, labels: Tensor) -> dict[str, float]:
-        """Return the mean average precision over the classes that occur."""
-        per_class = average_precision(logits.sigmoid(), labels)
-        return {"mAP": per_class.nanmean().item()}
-
-    def write_details(self, logits: Tensor, labels: Tensor) -> None:
-        """Write the average precision of each class to ``class_ap.txt``."""
-        per_class = average_precision(logits.sigmoid(), labels)
-        path = Path(self.hparams.output_folder) / "class_ap.txt"
-        write_class_ap(path, self.label_set.names, per_class.tolist())
-
-
-class SingleLabelBrain(FinetuneBrain):
-    """Fine-tuning evaluated by accuracy: one label a clip, one-hot in `[M, C]`."""
-
-    metric = "accuracy"
-
-    def compute_metrics(self, logits: Tensor, labels: Tensor) -> dict[str, float]:
-        """Return the share of clips whose class has the highest logit."""
-        return {"accuracy": accuracy(logits, labels.argmax(dim=1))}
-
-    def write_details(self, logits: Tensor, labels: Tensor) -> None:
-        """Write the confusion matrix to ``confusion.csv``."""
-        path = Path(self.hparams.output_folder) / "confusion.csv"
-        write_confusion(path, self.label_set.names, logits, labels)
-
-
 def require_classes(labels: LabelSet, hparams: dict[str, Any]) -> LabelSet:
     """Return the corpus's classes, if the classifier has as many outputs.
 
@@ -272,11 +245,13 @@ def finetuned_modules(path: str, labels: LabelSet) -> dict[str, nn.Module]:
     ExperimentError
         If it was trained on other classes.
     """
-    classifier, (config, _) = load_classifier(path), read_checkpoint(path)
-    names = config.get("labels")  # official checkpoints have none
-    if config["num_classes"] != len(labels):
+    checkpoint = Checkpoint.read(path)
+    classifier = checkpoint.classifier()
+    names = checkpoint.labels  # official checkpoints have none
+    num_classes = checkpoint.config["num_classes"]
+    if num_classes != len(labels):
         raise ExperimentError(
-            f"{path}: was trained on {config['num_classes']} classes, the corpus has "
+            f"{path}: was trained on {num_classes} classes, the corpus has "
             f"{len(labels)} (give a checkpoint that was fine-tuned on this corpus)"
         )
     if names and list(names) != list(labels.names):
@@ -286,4 +261,4 @@ def finetuned_modules(path: str, labels: LabelSet) -> dict[str, nn.Module]:
             f"{path}: has class '{theirs}' where the corpus has '{ours}' "
             "(give a checkpoint that was fine-tuned on this corpus)"
         )
-    return {"frontend": load_frontend(path), "classifier": classifier}
+    return {"frontend": checkpoint.frontend(), "classifier": classifier}

@@ -25,13 +25,14 @@ from eat.data.dataset import Batch, ClipDataset, audio_dataset, hold_out
 from eat.data.manifest import LabelSet, read_labels
 from eat.data.samplers import WeightedSampler, balancing_weights
 from eat.errors import ExperimentError, exit_on_error
+from eat.evaluation.per_class import MultiLabelEvaluation
 from eat.experiment.folder import start_experiment
 from eat.experiment.results import write_results
 from eat.interop.loading import initialize_encoder
 from eat.model.patching import grid_of
 from eat.pretraining.model import PretrainingOutput
 from eat.training.brain import EATBrain
-from eat.training.finetune import MultiLabelBrain, finetuned_modules, require_classes
+from eat.training.finetune import FinetuneBrain, finetuned_modules, require_classes
 from eat.training.pretrain import PretrainBrain
 from eat.utils.distributed import shutdown
 
@@ -56,8 +57,10 @@ class AudioSetPretrainBrain(PretrainBrain):
         return predictions.loss
 
 
-class AudioSetFinetuneBrain(MultiLabelBrain):
+class AudioSetFinetuneBrain(FinetuneBrain):
     """Multi-label classification, evaluated by mean average precision."""
+
+    evaluation = MultiLabelEvaluation()
 
     def compute_forward(self, batch: Batch, stage: sb.Stage) -> tuple[Tensor, Tensor]:
         """Return logits and labels `[B, C]`, augmented and mixed in training."""

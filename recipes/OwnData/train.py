@@ -25,12 +25,13 @@ from eat.audio.augment import mixup, roll_and_gain, spec_augment
 from eat.data.dataset import Batch, ClipDataset, audio_dataset, hold_out
 from eat.data.manifest import LabelSet, read_labels
 from eat.errors import ExperimentError, exit_on_error
+from eat.evaluation.per_class import MultiLabelEvaluation
 from eat.experiment.folder import start_experiment
 from eat.experiment.results import write_results
 from eat.interop.loading import initialize_encoder
 from eat.model.patching import grid_of
 from eat.pretraining.model import PretrainingOutput
-from eat.training.finetune import MultiLabelBrain, finetuned_modules, require_classes
+from eat.training.finetune import FinetuneBrain, finetuned_modules, require_classes
 from eat.training.pretrain import PretrainBrain
 from eat.utils.distributed import shutdown
 
@@ -57,8 +58,10 @@ class OwnDataPretrainBrain(PretrainBrain):
         return predictions.loss
 
 
-class OwnDataFinetuneBrain(MultiLabelBrain):
+class OwnDataFinetuneBrain(FinetuneBrain):
     """Classification with any number of labels per recording."""
+
+    evaluation = MultiLabelEvaluation()
 
     def compute_forward(self, batch: Batch, stage: sb.Stage) -> tuple[Tensor, Tensor]:
         """Return logits and labels `[B, C]`; training clips are augmented and mixed."""

@@ -24,12 +24,13 @@ from eat.audio.augment import mixup, noise_and_shift, roll_and_gain, spec_augmen
 from eat.data.dataset import Batch, ClipDataset, audio_dataset, hold_out
 from eat.data.manifest import LabelSet, read_labels
 from eat.errors import exit_on_error
+from eat.evaluation.per_class import SingleLabelEvaluation
 from eat.experiment.folder import start_experiment
 from eat.experiment.results import write_results
 from eat.interop.loading import initialize_encoder
 from eat.model.patching import grid_of
 from eat.pretraining.model import PretrainingOutput
-from eat.training.finetune import SingleLabelBrain, finetuned_modules, require_classes
+from eat.training.finetune import FinetuneBrain, finetuned_modules, require_classes
 from eat.training.pretrain import PretrainBrain
 from eat.utils.distributed import shutdown
 
@@ -54,8 +55,10 @@ class SpeechCommandsPretrainBrain(PretrainBrain):
         return predictions.loss
 
 
-class SpeechCommandsFinetuneBrain(SingleLabelBrain):
+class SpeechCommandsFinetuneBrain(FinetuneBrain):
     """One word a clip, trained as independent labels and evaluated by accuracy."""
+
+    evaluation = SingleLabelEvaluation()
 
     def compute_forward(self, batch: Batch, stage: sb.Stage) -> tuple[Tensor, Tensor]:
         """Return logits and labels `[B, C]`, augmented and mixed in training."""

@@ -11,8 +11,8 @@ import eat
 from eat.audio.augment import mix_with_flipped
 from eat.audio.frontend import LogMel
 from eat.data.dataset import collate
+from eat.evaluation import per_class
 from eat.evaluation.per_class import read_class_ap
-from eat.training import finetune
 
 FRAMES, CLASSES = 64, 3
 NOTHING = {
@@ -195,7 +195,9 @@ def fit(recipe, make_brain, clips, monkeypatch):
                     state = self.unwrapped_model.state_dict()
                     self.weights[epoch] = {k: v.clone() for k, v in state.items()}
                     score = torch.tensor(scores[epoch - 1])
-                    monkeypatch.setattr(finetune, "average_precision", lambda *_: score)
+                    monkeypatch.setattr(
+                        per_class, "average_precision", lambda *_: score
+                    )
                 super().on_stage_end(stage, stage_loss, epoch)
 
         brain = make_brain(folder, epochs, Watched)
