@@ -38,6 +38,13 @@ class Batch:
     target: Tensor | None = None  # `[B, C]` float32, multi-hot
     failures: list[tuple[str, str]] = field(default_factory=list)
 
+    @property
+    def labels(self) -> Tensor:
+        """The multi-hot labels `[B, C]` of labeled clips."""
+        if self.target is None:
+            raise ValueError(f"the clips {self.ids} have no labels (give a label set)")
+        return self.target
+
     def to(self, device: str | torch.device, non_blocking: bool = False) -> Batch:
         """Return the batch with its tensors on a device."""
         return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))

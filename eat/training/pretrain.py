@@ -221,7 +221,7 @@ class PretrainBrain(EATBrain):
                 spec = self.modules.frontend(batch.wav, batch.lengths)
                 patches = self.unwrapped_model.student.encoder(spec).patches
             features += patches.float().mean(dim=1).cpu()
-            labels += batch.target.cpu()
+            labels += batch.labels.cpu()
         parts = all_gather_objects((features, labels))
         features, labels = (interleave(part) for part in zip(*parts, strict=True))
         return torch.stack(features), torch.stack(labels)

@@ -68,11 +68,11 @@ class OwnDataFinetuneBrain(FinetuneBrain):
         batch = batch.to(self.device, non_blocking=True)
         if stage != sb.Stage.TRAIN:
             spec = self.modules.frontend(batch.wav, batch.lengths)  # [B, T, F]
-            return self.unwrapped_model(spec), batch.target
+            return self.unwrapped_model(spec), batch.labels
         wav = roll_and_gain(batch.wav, batch.lengths, self.generator)
         spec = self.modules.frontend(wav, batch.lengths)
         mix = self.hparams.mixup_alpha, self.hparams.mixup_probability
-        spec, labels = mixup(spec, batch.target, *mix, self.generator)
+        spec, labels = mixup(spec, batch.labels, *mix, self.generator)
         spec = spec_augment(spec, self.hparams.spec_augment_ratio, self.generator)
         return self.modules.classifier(spec), labels
 

@@ -63,7 +63,7 @@ class SpeechCommandsFinetuneBrain(FinetuneBrain):
     def compute_forward(self, batch: Batch, stage: sb.Stage) -> tuple[Tensor, Tensor]:
         """Return logits and labels `[B, C]`, augmented and mixed in training."""
         batch = batch.to(self.device, non_blocking=True)
-        wav, labels = batch.wav, batch.target
+        wav, labels = batch.wav, batch.labels
         training = stage == sb.Stage.TRAIN
         if training and self.hparams.roll:
             wav = roll_and_gain(wav, batch.lengths, self.generator)

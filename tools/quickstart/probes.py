@@ -36,7 +36,7 @@ class Clips:
         loader = torch.utils.data.DataLoader(dataset, 32, collate_fn=collate)
         name = f"  reading {manifest.stem}"
         parts = [
-            (self.frontend(b.wav, b.lengths), num_frames_of(b.lengths), b.target)
+            (self.frontend(b.wav, b.lengths), num_frames_of(b.lengths), b.labels)
             for b in tqdm(loader, name, leave=False, disable=None)
         ]
         spec, frames, labels = map(torch.cat, zip(*parts, strict=True))

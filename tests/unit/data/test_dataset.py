@@ -49,7 +49,10 @@ def test_items_have_the_truncated_waveform_and_the_target(corpus):
 def test_without_labels_there_is_no_target(corpus):
     dataset = audio_dataset(corpus / "m.csv", corpus, None, max_seconds=10)
     assert set(dataset[0]) == {"id", "sig", "failures"}
-    assert collate([dataset[0]]).target is None
+    batch = collate([dataset[0]])
+    assert batch.target is None
+    with pytest.raises(ValueError):
+        _ = batch.labels
 
 
 def test_collate_pads_with_zeros_and_keeps_exact_lengths(corpus):
