@@ -99,10 +99,11 @@ class AtomicCheckpointer(Checkpointer):
         Raises
         ------
         CorruptCheckpointError
-            If one has no metadata: SpeechBrain would ignore it.
+            If the metadata of one is missing or altered: SpeechBrain would ignore it,
+            or take it for another epoch's.
         """
         for folder in Path(self.checkpoints_dir).glob(f"{CKPT_PREFIX}*"):
-            if folder.is_dir() and not _has_meta(folder):
+            if folder.is_dir() and not _has_valid_meta(folder):
                 raise CorruptCheckpointError(_corrupt(folder / METAFNAME))
         return super().list_checkpoints()
 
@@ -254,9 +255,8 @@ class AtomicCheckpointer(Checkpointer):
 
 def _first_changed_file(folder: Path) -> Path | None:
     """Return a file of a checkpoint that differs from its checksum, if there is one."""
-    try:
-        checksums = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    checksums = _read_checksums(folder)
+    if checksums is None:
         return folder / CHECKSUMS
     for name, checksum in checksums.items():
         path = folder / name
@@ -265,12 +265,25 @@ def _first_changed_file(folder: Path) -> Path | None:
     return None
 
 
-def _has_meta(folder: Path) -> bool:
+def _read_checksums(folder: Path) -> dict[str, str] | None:
+    """Return the checksums of a checkpoint's files, None if they cannot be read."""
     try:
-        meta = yaml.safe_load((folder / METAFNAME).read_text(encoding="utf-8"))
-        return isinstance(meta, dict) and CHECKPOINT_META <= meta.keys()
+        return json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _has_valid_meta(folder: Path) -> bool:
+    path = folder / METAFNAME
+    try:
+        meta = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
         return False
+    if not (isinstance(meta, dict) and CHECKPOINT_META <= meta.keys()):
+        return False
+    # Without checksums, the checkpoint is refused when it is loaded.
+    checksums = _read_checksums(folder)
+    return checksums is None or checksums.get(METAFNAME) == sha256_file(path)
 
 
 def _corrupt(path: Path) -> str:

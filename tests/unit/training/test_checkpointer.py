@@ -179,6 +179,16 @@ def empty(path):
     path.write_bytes(b"")
 
 
+def test_altered_time_is_refused(checkpointer):
+    """The newest checkpoint would be taken for an older one."""
+    checkpointer.save_checkpoint(name="1")
+    newest = checkpointer.save_checkpoint(name="2")
+    meta = newest.path / "CKPT.yaml"
+    meta.write_text(re.sub("unixtime: .", "unixtime: 0", meta.read_text()))
+    with pytest.raises(CorruptCheckpointError, match=re.escape(str(meta))):
+        checkpointer.recover_if_possible()
+
+
 @pytest.mark.parametrize("damage", [flip_a_byte, truncate, empty, Path.unlink])
 @pytest.mark.parametrize("name", ["model.ckpt", "CKPT.yaml", "SHA256.json"])
 def test_altered_checkpoint_is_refused(checkpointer, model, damage, name):
