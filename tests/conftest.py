@@ -17,7 +17,6 @@ import torch
 from recipe_modules import load_recipe
 from safetensors.torch import load_file
 from speechbrain.utils.epoch_loop import EpochCounter
-from speechbrain.utils.train_logger import FileTrainLogger
 
 from eat.audio.frontend import LogMel
 from eat.data.manifest import LabelSet
@@ -154,6 +153,9 @@ NOTHING = {
 @pytest.fixture(scope="session")
 def finetune_brain():
     """Make a recipe's fine-tuning Brain with a network of two small blocks."""
+
+    # Imported late: eat.experiment silences what this module prints.
+    from speechbrain.utils.train_logger import FileTrainLogger
 
     def make(brain_class, folder, epochs=1, run_opts=None, **changed):
         torch.manual_seed(1)
