@@ -1,7 +1,7 @@
 """EAT pre-training in one module: student, teacher and the objective between them.
 
 The K clones of a clip share its patch embeddings and its targets, so both are computed
-once a clip; the student encodes each clone's visible patches only.
+once per clip; the student encodes each clone's visible patches only.
 """
 
 from __future__ import annotations
