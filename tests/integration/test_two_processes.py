@@ -23,6 +23,7 @@ from eat.data.dataset import collate
 from eat.data.manifest import LabelSet
 from eat.evaluation.collapse import CollapseMonitor
 from eat.evaluation.metrics import mean_average_precision
+from eat.evaluation.per_class import MultiLabelEvaluation
 from eat.model.classifier import EATClassifier
 from eat.model.decoder import CNNDecoder
 from eat.model.encoder import EATEncoder
@@ -110,7 +111,7 @@ def train(folder, *options):
 class Evaluator(FinetuneBrain):
     """Record the clips that this process evaluates."""
 
-    metric = "mAP"
+    evaluation = MultiLabelEvaluation()
 
     def compute_forward(self, batch, stage):
         if stage != sb.Stage.TRAIN:
@@ -120,9 +121,6 @@ class Evaluator(FinetuneBrain):
 
     def compute_objectives(self, predictions, batch, stage):
         return binary_cross_entropy_with_logits(*predictions)
-
-    def compute_metrics(self, logits, labels):
-        return {"mAP": mean_average_precision(logits, labels)}
 
 
 def labeled_clips():
