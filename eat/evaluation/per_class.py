@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-import pandas as pd
 import torch
 from torch import Tensor
 
 from eat.evaluation.metrics import accuracy, average_precision
+from eat.utils.files import atomic_open
 
 HEADER = f"{'Class':<50} AP"
 
@@ -59,9 +60,11 @@ def write_confusion(
     path: str | Path, names: Sequence[str], logits: Tensor, labels: Tensor
 ) -> None:
     """Write the confusion matrix as CSV; rows are true, columns predicted classes."""
-    counts = confusion(logits, labels).numpy()
-    table = pd.DataFrame(counts, index=list(names), columns=list(names))
-    table.to_csv(path, index_label="true class \\ predicted class")
+    with atomic_open(path) as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["true class \\ predicted class", *names])
+        for name, counts in zip(names, confusion(logits, labels).tolist(), strict=True):
+            writer.writerow([name, *counts])
 
 
 class Evaluation(Protocol):

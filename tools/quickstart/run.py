@@ -12,6 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
 
+from eat.experiment.console import quiet_speechbrain  # noqa: E402
 from mini_corpora.corpora import make_mini_corpora  # noqa: E402
 from paper_tables.jobs import Job, JobError, cpu_options  # noqa: E402
 from paper_tables.runner import Runner  # noqa: E402
@@ -142,6 +143,7 @@ def train_all(factory: JobFactory, runner: Runner) -> dict[str, list[Job]]:
 
 def main() -> None:
     """Parse the command line and run all steps."""
+    quiet_speechbrain()
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
     add("--output", type=Path, help="default: results/quickstart")
