@@ -46,10 +46,12 @@ class _Builder:
         self.block, self.ends = bytearray(), array("q")
 
     def add(self, text: str) -> None:
+        """Append a string."""
         self.block += text.encode()
         self.ends.append(len(self.block))
 
     def build(self) -> CompactStrings:
+        """Return the strings added so far."""
         return CompactStrings(self.block, np.frombuffer(self.ends, np.int64))
 
 

@@ -109,7 +109,7 @@ def require_folder(data_folder: Path) -> None:
 def list_files(root: Path, folders: Iterable[str]) -> list[str]:
     """Return the files directly in some subfolders of `root`, sorted.
 
-    Hidden files are left out; a subfolder that does not exist has no files.
+    Hidden files are skipped; a subfolder that does not exist has no files.
     """
     files = []
     for folder in folders:

@@ -179,6 +179,7 @@ class AtomicCheckpointer(Checkpointer):
         """
 
         def removable(checkpoint: Checkpoint) -> bool:
+            """Return whether the epoch is not one of every n-th."""
             epoch = checkpoint.meta.get("epoch")
             return not (every and epoch and epoch % every == 0)
 

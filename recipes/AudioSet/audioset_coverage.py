@@ -61,7 +61,7 @@ def coverage_csv(counts: Iterable[ClassCount]) -> str:
 def worst_classes(counts: Sequence[ClassCount]) -> list[tuple[str, int, int]]:
     """Return name, listed and used clips of the classes with the lowest coverage.
 
-    The joined subset counts only if it is the only one; complete classes are left out.
+    The joined subset counts only if it is the only one; complete classes are excluded.
     """
     joined_only = all(count.subset == "pretrain" for count in counts)
     listed: Counter[str] = Counter()

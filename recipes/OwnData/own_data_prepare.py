@@ -56,7 +56,7 @@ def name_clips(files: Iterable[str]) -> dict[str, str]:
 def split_files(
     files: Iterable[str], table: Mapping[str, LabeledFile]
 ) -> dict[str, list[str]]:
-    """Return the files of each subset; empty subsets are left out."""
+    """Return the files of each subset that has files."""
     subsets: dict[str, list[str]] = {subset: [] for subset in SUBSETS.values()}
     for file, line in table.items():
         subsets[line.subset].append(file)

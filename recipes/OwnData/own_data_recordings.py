@@ -23,7 +23,7 @@ UNUSABLE = re.compile(r"\$[\w.]|^\s|[\x00-\x1f\ud800-\udfff]")
 
 
 def _walk(data_folder: Path, excluded: Path) -> Iterator[str]:
-    """Yield all files below a folder, following links; hidden ones are left out."""
+    """Yield all files below a folder, following links; hidden ones are skipped."""
     seen = {os.path.realpath(excluded)}
     for folder, subfolders, names in os.walk(data_folder, followlinks=True):
         seen.add(os.path.realpath(folder))

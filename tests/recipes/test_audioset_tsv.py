@@ -122,7 +122,7 @@ def test_clips_of_a_root_that_is_gone_are_found_in_the_data_folder(
 
 def test_pretraining_needs_no_labels(data, tmp_path):
     (data / "train.lbl").unlink()
-    (data / "eval.lbl").unlink()  # an eval.tsv without it is left out
+    (data / "eval.lbl").unlink()  # an eval.tsv without it is skipped
     (data / "eval.tsv").rename(data / "valid.tsv")
     prepare.prepare_audioset(data, tmp_path / "save")
     rows = read_csv(tmp_path / "save" / "pretrain.csv")
