@@ -14,6 +14,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import pytest
 import speechbrain as sb
 import torch
+from hypothesis import HealthCheck, settings
 from recipe_modules import load_recipe
 from safetensors.torch import load_file
 from speechbrain.utils.epoch_loop import EpochCounter
@@ -29,6 +30,18 @@ from mini_corpora.audioset import AudioSetSizes, write_audioset
 from mini_corpora.bank import load_bank
 from mini_corpora.esc50 import ESC50Sizes, write_esc50
 from mini_corpora.speech_commands import SpeechCommandsSizes, write_speech_commands
+
+# The same examples in every run. HYPOTHESIS_PROFILE=search looks for new ones, for as
+# long as the test's `max_examples` says; see CONTRIBUTING.md.
+settings.register_profile(
+    "repeat",
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+settings.register_profile("search", settings.get_profile("repeat"), derandomize=False)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeat"))
 
 ROOT = Path(__file__).parents[1]
 PARITY = ROOT / "tests" / "fixtures" / "parity"
