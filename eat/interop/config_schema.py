@@ -155,9 +155,9 @@ def check_config(config: Mapping[str, Any], source: str | Path) -> None:
         The file that the message names.
     """
     if "kind" not in config:
-        raise CheckpointError(
-            f"{source}: has no 'kind' (not a model folder of this toolkit)"
-        )
+        theirs = config.get("model_type")
+        model = f"a '{ascii(theirs)[1:-1][:40]}' model" if theirs else "a model"
+        raise CheckpointError(f"{source}: has no 'kind' ({model} of another program)")
     for name, value in config.items():
         if name in SECTIONS:
             check_section(name, value, source)
@@ -206,6 +206,11 @@ def _check_together(config: Mapping[str, Any], source: str | Path) -> None:
     momentum, patches = (teacher.get(k) for k in ("center_momentum", "num_patches"))
     if momentum is not None and patches is None:
         _wrong("teacher.num_patches", None, "a number, for centering", source)
+    top_k, depth = teacher.get("average_top_k"), encoder["depth"]
+    if top_k is not None and top_k > depth:
+        _wrong(
+            "teacher.average_top_k", top_k, f"at most encoder.depth, {depth}", source
+        )
     labels, classes = config.get("labels"), config.get("num_classes")
     if labels is not None and classes is not None and len(labels) != classes:
         _wrong("num_classes", classes, f"that of 'labels', {len(labels)}", source)

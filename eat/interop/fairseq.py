@@ -71,8 +71,11 @@ def read_fairseq(
     file = TorchFile(path)
     top = file.content
     if not isinstance(top, Mapping):
-        kind = getattr(top, "name", "") or type(top).__name__
-        raise CheckpointError(f"{path}: contains a {kind}, not a mapping")
+        kind = getattr(top, "name", "") or type(top).__name__.replace("Record", "")
+        raise CheckpointError(
+            f"{path}: contains an object of type {kind}, not a mapping (give a "
+            "checkpoint as fairseq wrote it)"
+        )
     official, settings = top.get("model"), file.mapping(top.get("cfg"))
     if not isinstance(official, Mapping) or not settings:
         raise CheckpointError(_not_fairseq(top, path))
@@ -161,6 +164,9 @@ def _convert_pretraining(
     image = settings["modalities"]["image"]
     decoder = image["decoder"]
     dim, width = settings["embed_dim"], decoder["decoder_dim"]
+    clones = settings["clone_batch"]
+    if type(clones) is not int or clones < 1:
+        raise TypeError(f"model.clone_batch is {clones!a}")
     parts = {"student": official, "teacher": teacher}
     state = {
         f"{part}.{name}": tensor
@@ -180,7 +186,7 @@ def _convert_pretraining(
         "student": {"mask_noise_std": image["mask_noise_std"]},
         "teacher": {"average_top_k": _top_k(settings)},
         # The official utterance loss is a sum over a GPU's 12 clips x 16 clones.
-        "utterance_weight": settings["cls_loss"] * 12 * settings["clone_batch"],
+        "utterance_weight": settings["cls_loss"] * 12 * clones,
     }
     return config, state
 
@@ -188,7 +194,7 @@ def _convert_pretraining(
 def _top_k(settings: Mapping[str, Any]) -> int | None:
     """Return the number of blocks whose average is the target; None for all."""
     layers, depth = settings["average_top_k_layers"], settings["depth"]
-    return None if layers == depth else layers
+    return None if layers >= depth else layers
 
 
 def _unsupported(settings: dict[str, Any], path: str | Path) -> str | None:

@@ -163,8 +163,9 @@ def check_settings(
     for name, value in flatten(settings):
         rule = rules.get(name) or others.get(name)
         if rule is None:
+            shown = ascii(name)[1:-1][:80]
             raise CheckpointError(
-                f"{path}: its setting model.{_text(name)} ({_text(value)}) is not "
+                f"{path}: its setting model.{shown} ({_text(value)}) is not "
                 "known (a modified EAT? its authors' code is needed)"
             )
         if name in rules and isinstance(rule, tuple) and not _accepted(value, rule):

@@ -33,6 +33,7 @@ MAGIC = {
     b"fLaC": "an audio file, not a checkpoint",
     b"OggS": "an audio file, not a checkpoint",
     b"ID3": "an audio file, not a checkpoint",
+    b"\xff\xfe": "a text in UTF-16, not a checkpoint",
     b"%PDF": "a PDF document, not a checkpoint",
     b"\x89PNG": "a picture, not a checkpoint",
 }
@@ -54,6 +55,18 @@ def open_regular(path: Path) -> BinaryIO:
     return open(path, "rb")
 
 
+def is_folder(path: str | Path) -> bool:
+    """Return whether this is a folder; raises `CheckpointError` if that is unknown."""
+    try:
+        return stat.S_ISDIR(os.stat(path).st_mode)
+    except FileNotFoundError:
+        return False
+    except ValueError as error:
+        raise CheckpointError(f"{ascii(path)}: not a path ({error})") from error
+    except OSError as error:
+        raise cannot_be_read(path, error) from error
+
+
 def cannot_be_read(path: str | Path, error: OSError) -> CheckpointError:
     """Return the error of a file that exists or not, but was not read."""
     reason = error.strerror or str(error)
@@ -72,7 +85,7 @@ def cannot_be_read(path: str | Path, error: OSError) -> CheckpointError:
 
 
 def _remedy_if_missing(path: str) -> str:
-    if "://" in path:
+    if re.match(r"\w+:/", path):
         return "an address: download the model first, then give its folder"
     if re.fullmatch(r"[\w.-]+/[\w.-]+", path) and not Path(path).parent.exists():
         return (
@@ -98,13 +111,14 @@ def what_is(path: Path, head: bytes) -> str | None:
         )
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**32:
         return "a safetensors file (give the folder that contains it)"
-    if path.suffix == ".onnx" or head[:1] == b"\x08" and b"onnx" in head.lower():
+    if path.suffix == ".onnx" or (head[:1], head[2:3]) == (b"\x08", b"\x12"):
         return "an ONNX model, not a PyTorch checkpoint"
     if head[4:8] == b"TFL3" or path.name.endswith((".pb", ".ckpt.index")):
         return "a TensorFlow model, not a PyTorch checkpoint"
     if not head.strip(b"\0"):
         return f"begins with zeros only: a copy that did not finish ({DOWNLOAD})"
-    if head.isascii() and head.decode("ascii").isprintable() or head[:1] in b"{[":
+    text = "".join(head.decode("latin1").split())
+    if text.isascii() and text.isprintable() or head[:1] in b"{[":
         excerpt = ascii(head[:60].decode("utf-8", "replace"))[1:-1]
         return f"a text, not a checkpoint: {excerpt} ({DOWNLOAD})"
     return None

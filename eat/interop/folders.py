@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -23,6 +25,7 @@ from eat.interop.file_kinds import (
 )
 from eat.interop.stored import StoredTensor, without_wrappers
 
+SHARD = re.compile(r"[\w.+-]+\.safetensors")  # no path
 MAX_JSON = 2**24  # bytes; 100,000 labels are some 3 MB
 DTYPES = {
     "F64": torch.float64,
@@ -35,7 +38,7 @@ DTYPES = {
 def read_config(folder: str | Path) -> dict[str, Any]:
     """Read ``config.json``; raises `CheckpointError` unless it is a JSON object."""
     folder = Path(folder)
-    if not (folder / CONFIG).exists():
+    if not os.path.lexists(folder / CONFIG):
         try:
             raise CheckpointError(f"{folder}: {what_folder(folder)}")
         except OSError as error:
@@ -64,13 +67,15 @@ def read_json_object(path: Path) -> dict[str, Any]:
             if b"\0" in content[:4]
             else " ".join(str(error).split())
         )
-        kind = None if content[:1] in b"{[" else what_is(path, content[:512])
-        kind = kind or f"malformed, not a JSON object in UTF-8 ({reason[:200]})"
+        kind = what_is(path, content[:512])
+        if kind is None or kind.startswith("a text"):
+            kind = f"malformed, not a JSON object in UTF-8 ({reason[:200]})"
         raise CheckpointError(f"{path}: {kind}") from error
     if not isinstance(value, dict):
+        expected = " with a 'kind'" if path.name == CONFIG else ""
         raise CheckpointError(
-            f"{path}: malformed, a JSON {type(value).__name__} instead of an object "
-            "with a 'kind'"
+            f"{path}: malformed, a JSON {type(value).__name__} instead of an object"
+            f"{expected}"
         )
     return value
 
@@ -122,7 +127,7 @@ def open_weights(folder: str | Path) -> dict[str, StoredTensor]:
 
 def _file_names(listed: dict[str, Any], index: Path) -> Iterator[str]:
     for name in listed.values():
-        if not isinstance(name, str) or name != Path(name).name or "\\" in name:
+        if not isinstance(name, str) or not SHARD.fullmatch(name):
             raise CheckpointError(
                 f"{index}: {ascii(name)[:80]} is not the name of a file in this folder "
                 "(hostile or malformed; download the model from its authors)"

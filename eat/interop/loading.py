@@ -15,6 +15,7 @@ from eat.audio.frontend import LogMel
 from eat.errors import CheckpointError
 from eat.interop.config_schema import check_config, check_section
 from eat.interop.fairseq import read_fairseq
+from eat.interop.file_kinds import is_folder
 from eat.interop.folders import read_config
 from eat.interop.hugging_face import read_hugging_face
 from eat.interop.pretrained import check_fit, load_strictly, open_model
@@ -49,7 +50,7 @@ class Checkpoint:
         downloaded Hugging Face folder of the authors.
         """
         unsupported = None
-        if Path(path).is_dir():
+        if is_folder(path):
             config = read_config(path)
             if "architectures" in config:
                 config, stored = read_hugging_face(path, config)

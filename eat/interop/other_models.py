@@ -28,6 +28,10 @@ def describe(names: Iterable[str], settings: Mapping[str, Any] | None = None) ->
     names = [name for name in names if isinstance(name, str)]
     kind = (settings or {}).get("_name")
     first = [f"'{ascii(name)[1:-1][:60]}'" for name in names[:2]]
+    if any("modality_encoders.IMAGE." in name for name in names):
+        return "EAT's weights, but not all that fairseq writes; give the complete file"
+    if any("encoder.patch_embedding." in name for name in names):
+        return "weights of this toolkit without their config; give the model folder"
     model = next(
         (model for part, model in SIGNATURES.items() if any(part in n for n in names)),
         f"the fairseq model '{ascii(kind)[1:-1][:40]}'"

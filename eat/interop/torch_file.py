@@ -32,7 +32,7 @@ from eat.interop.torch_pickle import (
 )
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # first of the pickles in a file before torch 1.6
-MAX_PICKLE = 2**27  # bytes; that of EAT-large with its optimizer is below 2**21
+MAX_PICKLE = 2**22  # bytes; that of EAT-large with its optimizer is below 2**20
 MAX_EXPANSION = 20  # compressed weights become some 10% smaller, zeros 1000 times
 
 
@@ -62,10 +62,13 @@ class TorchFile:
         except OSError as error:
             raise cannot_be_read(path, error) from error
         except RefusedError as error:
+            kind = "hostile, if you do not know why"
+            if str(error).startswith("torch."):
+                kind = "a pickled module, or unusual tensors"
             raise CheckpointError(
-                f"{path}: contains pickled objects: '{error}', which no checkpoint of "
-                "EAT needs, and which may be hostile; nothing was executed (get the "
-                "file from its authors, or save only tensors and numbers)"
+                f"{path}: contains pickled objects: '{error}' is refused, since no EAT "
+                f"checkpoint needs it ({kind}; nothing was executed; save only tensors "
+                "and numbers)"
             ) from error
         except CheckpointError:
             raise
@@ -206,17 +209,20 @@ def _legacy(file: BinaryIO, torch_file: TorchFile) -> Any:
             storage = super().persistent_load(pid)
             return storages.setdefault(storage.key, storage)
 
-    content = Unpickler(file).load()
+    pickles = io.BytesIO(file.read(MAX_PICKLE))
+    content = Unpickler(pickles).load()
     if content != LEGACY_MAGIC:
         raise CheckpointError(
             f"{torch_file.path}: a pickle of a {type(content).__name__}, not a file of "
             "torch.save (save it with torch.save)"
         )
     for _ in range(2):  # version of the protocol, sizes of C types
-        Unpickler(file).load()
-    content = LegacyUnpickler(file).load()
+        Unpickler(pickles).load()
+    content = LegacyUnpickler(pickles).load()
+    keys = Unpickler(pickles).load()
+    file.seek(pickles.tell())
     end = torch_file.path.stat().st_size
-    for key in Unpickler(file).load():
+    for key in keys:
         (numel,) = struct.unpack("<q", file.read(8))
         size = numel * storages[key].dtype.itemsize
         if numel != storages[key].numel or file.tell() + size > end:

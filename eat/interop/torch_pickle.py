@@ -12,15 +12,14 @@ import pickle
 import re
 import struct
 import sys
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO, NamedTuple
 
 import torch
 
-# Modules of Python 2, whose names pickles of protocol 2 contain.
-PYTHON2 = {"__builtin__", "commands", "copy_reg", "cPickle", "exceptions", "popen2"}
-STRICT = {*sys.stdlib_module_names, *PYTHON2, "torch", "numpy"} - {"__main__"}
+STRICT = {*sys.stdlib_module_names, "torch", "numpy"}
 
 # Names in these modules which are accepted, as placeholders.
 HARMLESS = {
@@ -33,22 +32,25 @@ HARMLESS = {
     "copyreg": {"_reconstructor"},
     "datetime": {"date", "datetime", "timedelta", "timezone"},
     "decimal": {"Decimal"},
+    "fractions": {"Fraction"},
     "operator": {"getitem"},  # typing.List[int] is stored as a call of it
     "pathlib": {"Path", "PosixPath", "PurePath", "PurePosixPath", "WindowsPath"},
     "types": {"SimpleNamespace"},
+    "uuid": {"UUID"},
     "typing": {"Any", "Dict", "List", "Optional", "Tuple", "Union"},
     "numpy": {"bool_", "dtype", "float32", "float64", "int64", "ndarray"},
     "numpy.multiarray": {"_reconstruct"},
+    "numpy.numeric": {"_frombuffer"},
     "torch": {"Size", "device"},
     "torch.serialization": {"_get_layout"},
 }
 RENAMED = {
-    "__builtin__": "builtins",
-    "copy_reg": "copyreg",
     "_operator": "operator",
     "pathlib._local": "pathlib",  # Python 3.13
     "numpy.core.multiarray": "numpy.multiarray",
     "numpy._core.multiarray": "numpy.multiarray",
+    "numpy.core.numeric": "numpy.numeric",
+    "numpy._core.numeric": "numpy.numeric",
 }
 
 # Opcodes that torch never writes: memory of a given size, objects from elsewhere.
@@ -151,6 +153,9 @@ class Unpickler(pickle._Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         """Return what a name stands for; raises `RefusedError` if for nothing."""
+        # Pickles of protocol 2 contain the names that Python 2 had.
+        module, name = NAME_MAPPING.get((module, name), (module, name))
+        module = IMPORT_MAPPING.get(module, module)
         module = RENAMED.get(module, module)
         full_name = f"{module}.{name}"
         known: dict[str, Callable] = {
