@@ -1,21 +1,29 @@
 """Official EAT checkpoints (fairseq ``.pt``), read without fairseq.
 
 A file's ``model`` entry contains the student's weights and, after pre-training, the
-teacher's under ``_ema``; ``cfg`` is the configuration used in training. Files are read
-with ``weights_only=True``: nothing in them is executed.
+teacher's under ``_ema``; ``cfg`` is the configuration used in training. Nothing in a
+file is executed, see :mod:`eat.interop.torch_pickle`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from operator import itemgetter
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import Any, NoReturn
 
 from eat.errors import CheckpointError
+from eat.interop.config_schema import MAX_PATCHES
+from eat.interop.fairseq_settings import (
+    CLASSIFIER,
+    ENCODER,
+    IGNORED,
+    OBJECTIVE,
+    check_settings,
+    plain_enum,
+)
+from eat.interop.other_models import describe
+from eat.interop.stored import StoredTensor, read_floats, without_wrappers
+from eat.interop.torch_file import TorchFile
 from eat.model.patching import PATCH, sincos_positions
 
 MODALITY = "modality_encoders.IMAGE."
@@ -39,34 +47,74 @@ NAMES = {
     "blocks.": "encoder.blocks.",
 }
 
-# Width, depth and number of heads in the settings.
-encoder_sizes = itemgetter("embed_dim", "depth", "num_heads")
+# Official prediction mode, an enum -> our pooling.
+POOLINGS: dict[str | int, str] = {
+    "MEAN_POOLING": "mean",
+    "CLS_TOKEN": "cls",
+    "LIN_SOFTMAX": "linear_softmax",
+    **{1: "mean", 2: "cls", 3: "linear_softmax"},
+}
 
-# Official prediction mode -> our pooling.
-POOLINGS = {"CLS_TOKEN": "cls", "MEAN_POOLING": "mean", "LIN_SOFTMAX": "linear_softmax"}
+# Weights of pre-training which only settings add that are refused.
+OBJECTIVE_WEIGHTS = ("recon_proj.", "cls_proj.", "center", "shared_decoder.")
 
 
-def read_fairseq(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Read an official checkpoint as a config and a state in our terms.
+def read_fairseq(
+    path: str | Path,
+) -> tuple[dict[str, Any], dict[str, StoredTensor], str | None]:
+    """Read an official checkpoint's config, and the place of its weights, in our terms.
 
-    Returns what :func:`eat.interop.pretrained.read_model` returns for our folders.
-    Raises `CheckpointError` if the file is not an official EAT checkpoint, or cannot be
-    read safely.
+    The third value is the reason why pre-training cannot be continued from it, if there
+    is one. Raises `CheckpointError` if the file is not an official EAT checkpoint, or
+    cannot be read safely.
     """
-    checkpoint = _read_safely(path)
-    official, settings = checkpoint.get("model"), checkpoint.get("cfg")
-    if not isinstance(official, Mapping) or not isinstance(settings, Mapping):
+    file = TorchFile(path)
+    top = file.content
+    if not isinstance(top, Mapping):
+        kind = getattr(top, "name", "") or type(top).__name__.replace("Record", "")
         raise CheckpointError(
-            f"{path}: no 'model' and 'cfg' entries (not a fairseq checkpoint)"
+            f"{path}: contains an object of type {kind}, not a mapping (give a "
+            "checkpoint as fairseq wrote it)"
         )
-    convert = _convert_classifier if "head.weight" in official else _convert_pretraining
+    official, settings = top.get("model"), file.mapping(top.get("cfg"))
+    if not isinstance(official, Mapping) or not settings:
+        raise CheckpointError(_not_fairseq(top, path))
+    weights = without_wrappers(file.tensors(official), path)
+    model = file.mapping(settings.get("model"))
     try:
-        config, state = convert(official, settings["model"], path)
-        return {**config, "frontend": _frontend_config(settings["task"])}, state
+        if "head.weight" in weights:
+            config, state, unsupported = (
+                *_convert_classifier(weights, model, path),
+                None,
+            )
+        else:
+            teacher = without_wrappers(file.tensors(official["_ema"]), path)
+            config, state = _convert_pretraining(weights, teacher, model, path)
+            unsupported = _unsupported(model, path)
+        config["frontend"] = _frontend_config(settings["task"])
     except KeyError as error:
+        known = any(MODALITY in name for name in weights)
+        kind = "a fairseq checkpoint, but incomplete"
+        if not known:
+            kind = describe(weights, model)
+        raise CheckpointError(f"{path}: has no {error} ({kind})") from error
+    except (TypeError, AttributeError, IndexError) as error:
         raise CheckpointError(
-            f"{path}: has no {error} (a fairseq checkpoint, but not of an EAT model)"
+            f"{path}: its settings (cfg) are malformed ({error})"
         ) from error
+    return config, state, unsupported
+
+
+def _not_fairseq(top: Mapping, path: str | Path) -> str:
+    """Say what a file without the entries of fairseq contains instead."""
+    missing = " and ".join(f"'{key}'" for key in ("model", "cfg") if key not in top)
+    wrapped = next((k for k in ("state_dict", "model", "module") if k in top), None)
+    inner = top[wrapped] if wrapped else top
+    names = list(inner) if isinstance(inner, Mapping) else list(top)
+    return (
+        f"{path}: no {missing or 'usable model and cfg'} entry: not a checkpoint of "
+        f"fairseq ({describe(names)})"
+    )
 
 
 def our_name(official: str) -> str | None:
@@ -81,80 +129,124 @@ def our_name(official: str) -> str | None:
     return None
 
 
-def student_state(official: Mapping[str, Tensor], path: str | Path) -> dict:
-    """Return the student's weights under our names, in fp32.
+def student_state(
+    official: Mapping[str, StoredTensor], path: str | Path
+) -> dict[str, StoredTensor]:
+    """Return the student's weights under our names.
 
-    Raises `CheckpointError` if its positions are not the fixed sine-cosine ones.
+    Raises `CheckpointError` if a weight is not known, or if the positions are not the
+    fixed sine-cosine ones.
     """
-    _check_positions(official[POSITIONS][0].float(), path)
-    return {
-        name: tensor.float() for k, tensor in official.items() if (name := our_name(k))
-    }
-
-
-def _read_safely(path: str | Path) -> Mapping:
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
+    _check_positions(official, path)
+    state = {name: tensor for k, tensor in official.items() if (name := our_name(k))}
+    unknown = [
+        name
+        for name in official
+        if not our_name(name)
+        and name != POSITIONS
+        and not name.startswith(OBJECTIVE_WEIGHTS)
+    ]
+    if unknown:
         raise CheckpointError(
-            f"{path}: no such file or folder (check the path; models on the Hugging "
-            "Face hub must be downloaded first)"
-        ) from error
-    # A corrupt pickle raises anything, and torch's message recommends unsafe loading.
-    except Exception as error:
-        raise CheckpointError(
-            f"{path}: cannot be read as plain tensors ({type(error).__name__}); it is "
-            "corrupt or contains pickled objects, which are never loaded"
-        ) from error
-    if not isinstance(checkpoint, Mapping):
-        raise CheckpointError(
-            f"{path}: contains a {type(checkpoint).__name__}, not a mapping"
+            f"{path}: the weight '{min(unknown)}' is not known (a modified or "
+            "newer EAT? please report it)"
         )
-    return checkpoint
+    return state
 
 
 def _convert_pretraining(
-    official: Mapping, settings: Mapping, path: str | Path
-) -> tuple[dict, dict[str, Tensor]]:
-    decoder = settings["modalities"]["image"]["decoder"]
-    student = student_state(official, path)
-    teacher = student_state(official["_ema"], path)
-    state = {f"student.{name}": tensor for name, tensor in student.items()}
-    state |= {f"teacher.{name}": tensor for name, tensor in teacher.items()}
+    official: Mapping[str, StoredTensor],
+    teacher: Mapping[str, StoredTensor],
+    settings: dict[str, Any],
+    path: str | Path,
+) -> tuple[dict[str, Any], dict[str, StoredTensor]]:
+    check_settings(settings, ENCODER, OBJECTIVE | IGNORED, path)
+    image = settings["modalities"]["image"]
+    decoder = image["decoder"]
+    dim, width = settings["embed_dim"], decoder["decoder_dim"]
+    clones = settings["clone_batch"]
+    if type(clones) is not int or clones < 1:
+        raise TypeError(f"model.clone_batch is {clones!a}")
+    parts = {"student": official, "teacher": teacher}
+    state = {
+        f"{part}.{name}": tensor
+        for part, weights in parts.items()
+        for name, tensor in student_state(weights, path).items()
+    }
     config = {
         "kind": "pretraining",
-        "encoder": encoder_config(official, *encoder_sizes(settings)),
+        "encoder": _encoder_config(official, settings, path),
         "decoder": {
-            "dim": decoder["decoder_dim"],
+            "dim": width,
             "depth": decoder["decoder_layers"],
             "kernel": decoder["decoder_kernel"],
             "groups": decoder["decoder_groups"],
+            "input_dim": None if width == dim else dim,
         },
+        "student": {"mask_noise_std": image["mask_noise_std"]},
+        "teacher": {"average_top_k": _top_k(settings)},
         # The official utterance loss is a sum over a GPU's 12 clips x 16 clones.
-        "utterance_weight": settings["cls_loss"] * 12 * settings["clone_batch"],
+        "utterance_weight": settings["cls_loss"] * 12 * clones,
     }
     return config, state
+
+
+def _top_k(settings: Mapping[str, Any]) -> int | None:
+    """Return the number of blocks whose average is the target; None for all."""
+    layers, depth = settings["average_top_k_layers"], settings["depth"]
+    return None if layers >= depth else layers
+
+
+def _unsupported(settings: dict[str, Any], path: str | Path) -> str | None:
+    try:
+        check_settings(settings, OBJECTIVE, ENCODER | IGNORED, path)
+    except CheckpointError as error:
+        return str(error)
+    return None
 
 
 def _convert_classifier(
-    official: Mapping, settings: Mapping, path: str | Path
-) -> tuple[dict, dict[str, Tensor]]:
-    inner = {name.removeprefix("model."): value for name, value in official.items()}
-    state = student_state(inner, path)
-    for part in ("weight", "bias"):
-        state[f"norm.{part}"] = official[f"fc_norm.{part}"]
-        state[f"head.{part}"] = official[f"head.{part}"]
+    official: Mapping[str, StoredTensor], settings: dict[str, Any], path: str | Path
+) -> tuple[dict[str, Any], dict[str, StoredTensor]]:
+    own = {k: value for k, value in settings.items() if k != "pretrained_model_args"}
+    check_settings(own, CLASSIFIER, {}, path)
     pretraining = settings["pretrained_model_args"]["model"]
+    check_settings(pretraining, ENCODER, OBJECTIVE | IGNORED, path)
+    head = {
+        f"{ours}.{part}": official[f"{theirs}.{part}"]
+        for theirs, ours in (("fc_norm", "norm"), ("head", "head"))
+        for part in ("weight", "bias")
+    }
+    inner = {
+        name.removeprefix("model."): value
+        for name, value in official.items()
+        if not name.startswith(("fc_norm.", "head."))
+    }
     config = {
         "kind": "classifier",
-        "encoder": encoder_config(inner, *encoder_sizes(pretraining)),
-        "num_classes": len(official["head.weight"]),
-        "pooling": POOLINGS[str(settings["prediction_mode"]).split(".")[-1]],
+        "encoder": _encoder_config(inner, pretraining, path),
+        "num_classes": settings["num_classes"],
+        "pooling": POOLINGS[plain_enum(settings["prediction_mode"])],
     }
-    return config, state
+    return config, student_state(inner, path) | head
 
 
-def encoder_config(official: Mapping, dim: int, depth: int, num_heads: int) -> dict:
+def _encoder_config(
+    official: Mapping[str, StoredTensor], settings: Mapping[str, Any], path: str | Path
+) -> dict[str, Any]:
+    dim = settings["embed_dim"]
+    patches = settings["modalities"]["image"].get("embed_dim", dim)
+    if patches != dim:
+        raise CheckpointError(
+            f"{path}: its setting model.modalities.image.embed_dim is {patches}, this "
+            f"toolkit implements that of the model only, {dim}"
+        )
+    return encoder_config(official, dim, settings["depth"], settings["num_heads"])
+
+
+def encoder_config(
+    official: Mapping[str, StoredTensor], dim: int, depth: int, num_heads: int
+) -> dict[str, Any]:
     """Return the encoder's config; the number of positions is that of the weights."""
     return {
         "dim": dim,
@@ -173,13 +265,23 @@ def _frontend_config(task: Mapping) -> dict:
     return {"mean": mean, "std": std, "num_frames": task["target_length"]}
 
 
-def _check_positions(positions: Tensor, path: str | Path) -> None:
-    """Refuse positions `[N, D]` that are not the fixed ones, which we recompute."""
-    num_positions, dim = positions.shape
-    grid = (num_positions // FREQUENCY_PATCHES, FREQUENCY_PATCHES)
+def _check_positions(official: Mapping[str, StoredTensor], path: str | Path) -> None:
+    """Refuse positions `[1, N, D]` that are not the fixed ones, which we recompute."""
+    shape = official[POSITIONS].shape
+    dim = official[MODALITY + "extra_tokens"].shape[-1]
+    if len(shape) != 3 or shape[0] != 1 or shape[1] % FREQUENCY_PATCHES:
+        _other_positions(path)
+    if shape[2] != dim or dim % 4 or not 0 < shape[1] <= MAX_PATCHES:
+        _other_positions(path)
+    positions = read_floats({POSITIONS: official[POSITIONS]}, path)[POSITIONS][0]
+    grid = (len(positions) // FREQUENCY_PATCHES, FREQUENCY_PATCHES)
     difference = sincos_positions(dim, grid) - positions
     if difference.abs().max() > 2e-3:  # fp16 files are off by up to 5e-4
-        raise CheckpointError(
-            f"{path}: its positions are not EAT's fixed sine-cosine ones (was it "
-            "trained with a modified position encoder?)"
-        )
+        _other_positions(path)
+
+
+def _other_positions(path: str | Path) -> NoReturn:
+    raise CheckpointError(
+        f"{path}: its positions are not EAT's fixed sine-cosine ones (was it trained "
+        "with a modified position encoder?)"
+    )

@@ -8,14 +8,9 @@ the blocks. A folder with any other weight is refused: none is silently ignored.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor
 
 from eat.errors import CheckpointError
 from eat.interop.fairseq import (
@@ -23,55 +18,42 @@ from eat.interop.fairseq import (
     NORMALIZATION,
     POSITIONS,
     encoder_config,
-    our_name,
     student_state,
 )
-from eat.interop.pretrained import CONFIG, WEIGHTS
+from eat.interop.folders import open_weights
+from eat.interop.other_models import describe
+from eat.interop.stored import StoredTensor
 
 MODALITY_PARTS = ("extra_tokens", "local_encoder.", "fixed_positional_encoder.")
 HEAD = {"fc_norm.": "norm.", "head.": "head."}
 HEAD_DIM = 64  # width of an attention head: base has 12 of them, large 16
 
 
-def is_hugging_face(folder: str | Path) -> bool:
-    """Return whether a folder's config is one of the transformers library."""
-    try:
-        config = json.loads((Path(folder) / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(config, dict) and "architectures" in config
+def read_hugging_face(
+    folder: str | Path, described: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, StoredTensor]]:
+    """Read such a folder's config, and the place of its weights, in our terms.
 
-
-def read_hugging_face(folder: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Read such a folder as a config and a state in our terms.
-
-    Returns what :func:`eat.interop.pretrained.read_model` returns for our folders; the
-    kind of a pre-trained model is ``encoder``, since its decoder is missing. Raises
-    `CheckpointError` if the weights are missing, corrupt or not those of an EAT model.
+    `described` is its ``config.json``. The kind of a pre-trained model is ``encoder``,
+    since its decoder is missing. Raises `CheckpointError` if the weights are missing,
+    corrupt or not those of an EAT model.
     """
-    path = Path(folder) / WEIGHTS
-    try:
-        weights = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: cannot be read ({error})") from error
-    official = {_official_name(name): tensor for name, tensor in weights.items()}
-    head = _split_head(official)
-    try:
-        state = student_state(official, path) | head
-        encoder = _encoder_config(official)
-        config: dict[str, Any] = {"kind": "encoder", "encoder": encoder}
-    except KeyError as error:
-        raise CheckpointError(f"{path}: has no {error} (not an EAT model)") from error
-    unknown = [name for name in official if name != POSITIONS and not our_name(name)]
-    if unknown:
+    stored = open_weights(folder)
+    official = {_official_name(name): tensor for name, tensor in stored.items()}
+    if len(official) < len(stored):
+        raise CheckpointError(f"{folder}: contains a weight under two names")
+    if missing := {POSITIONS, MODALITY + "extra_tokens"} - official.keys():
+        kind = {"_name": described.get("model_type")}
         raise CheckpointError(
-            f"{path}: the weight '{min(unknown)}' is not known (a newer version of the "
-            "model? please report it)"
+            f"{folder}: has no '{min(missing)}' ({describe(stored, kind)})"
         )
+    head = _split_head(official)
+    state = student_state(official, folder) | head
+    config: dict[str, Any] = {"kind": "encoder", "encoder": _encoder_config(official)}
     mean, std = NORMALIZATION["AudioSet"]
     config["frontend"] = {"mean": mean, "std": std, "num_frames": 1024}
     if "head.weight" in head:
-        num_classes = len(head["head.weight"])
+        num_classes = head["head.weight"].shape[0]
         config |= {"kind": "classifier", "num_classes": num_classes, "pooling": "cls"}
     return config, state
 
@@ -84,17 +66,17 @@ def _official_name(name: str) -> str:
     return MODALITY + name if name.startswith(MODALITY_PARTS) else name
 
 
-def _split_head(official: dict[str, Tensor]) -> dict[str, Tensor]:
+def _split_head(official: dict[str, StoredTensor]) -> dict[str, StoredTensor]:
     """Remove the head's weights from the others; return them under our names."""
     return {
-        ours + name.removeprefix(theirs): official.pop(name).float()
+        ours + name.removeprefix(theirs): official.pop(name)
         for theirs, ours in HEAD.items()
         for name in [*official]
         if name.startswith(theirs)
     }
 
 
-def _encoder_config(official: Mapping[str, Tensor]) -> dict:
+def _encoder_config(official: Mapping[str, StoredTensor]) -> dict[str, Any]:
     """Infer the sizes from the weights themselves."""
     dim = official[MODALITY + "extra_tokens"].shape[-1]
     blocks = {name.split(".")[1] for name in official if name.startswith("blocks.")}

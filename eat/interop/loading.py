@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from eat.audio.frontend import LogMel
 from eat.errors import CheckpointError
+from eat.interop.config_schema import check_config, check_section
 from eat.interop.fairseq import read_fairseq
-from eat.interop.hugging_face import is_hugging_face, read_hugging_face
-from eat.interop.pretrained import load_strictly, read_model
+from eat.interop.file_kinds import is_folder
+from eat.interop.folders import read_config
+from eat.interop.hugging_face import read_hugging_face
+from eat.interop.pretrained import check_fit, load_strictly, open_model
+from eat.interop.stored import StoredTensor, read_floats
 from eat.model.classifier import EATClassifier
 from eat.model.decoder import CNNDecoder
 from eat.model.encoder import EATEncoder
+from eat.model.patching import PATCH
 from eat.pretraining.model import EATForPreTraining, EATStudent
 from eat.pretraining.teacher import EMATeacher
 
@@ -34,6 +40,7 @@ class Checkpoint:
     path: str | Path
     config: dict[str, Any]
     state: dict[str, Tensor]
+    unsupported: str | None = None  # why pre-training cannot be continued from it
 
     @classmethod
     def read(cls, path: str | Path) -> Checkpoint:
@@ -42,11 +49,17 @@ class Checkpoint:
         It is a model folder of this toolkit, an official fairseq ``.pt`` file, or a
         downloaded Hugging Face folder of the authors.
         """
-        if is_hugging_face(path):
-            return cls(path, *read_hugging_face(path))
-        if Path(path).is_dir():
-            return cls(path, *read_model(path))
-        return cls(path, *read_fairseq(path))
+        unsupported = None
+        if is_folder(path):
+            config = read_config(path)
+            if "architectures" in config:
+                config, stored = read_hugging_face(path, config)
+            else:
+                config, stored = open_model(path, config)
+        else:
+            config, stored, unsupported = read_fairseq(path)
+        _check_shapes(config, stored, path)
+        return cls(path, config, read_floats(stored, path), unsupported)
 
     @property
     def kind(self) -> str:
@@ -61,8 +74,11 @@ class Checkpoint:
 
     def frontend(self, **overrides: float) -> LogMel:
         """Build the front end; `overrides` replace `mean`, `std` or `num_frames`."""
-        with self._matching_config():
-            return LogMel(**{**self.config.get("frontend", {}), **overrides})
+        options = {**self.config.get("frontend", {}), **overrides}
+        # Callers compare another number of frames with what the encoder supports.
+        frames = {"num_frames": PATCH} if "num_frames" in overrides else {}
+        check_section("frontend", options | frames, self.path)
+        return LogMel(**options)
 
     def encoder(self, weights: str = "student") -> EATEncoder:
         """Build the student's or the teacher's encoder, in evaluation mode."""
@@ -72,8 +88,7 @@ class Checkpoint:
             )
         if self.kind != "pretraining" and weights == "teacher":
             raise CheckpointError(f"{self.path}: this {self.kind} has no teacher")
-        with self._matching_config():
-            encoder = EATEncoder(**self.config["encoder"])
+        encoder = EATEncoder(**self.config["encoder"])
         prefix = f"{weights}.encoder." if self.kind == "pretraining" else "encoder."
         state = {
             name.removeprefix(prefix): tensor
@@ -86,24 +101,16 @@ class Checkpoint:
     def classifier(self) -> EATClassifier:
         """Build the fine-tuned classifier, in evaluation mode."""
         self._require_kind("classifier")
-        config = self.config
-        with self._matching_config():
-            encoder = EATEncoder(**config["encoder"])
-            options = {key: config[key] for key in ("num_classes", "pooling")}
-            classifier = EATClassifier(encoder, **options)
+        classifier = build_classifier(self.config)
         load_strictly(classifier, self.state, self.path)
         return classifier.eval()
 
     def pretraining(self) -> EATForPreTraining:
         """Build student, decoder and teacher."""
         self._require_kind("pretraining")
-        config = self.config
-        with self._matching_config():
-            encoder = EATEncoder(**config["encoder"])
-            decoder = CNNDecoder(**config["decoder"])
-            student = EATStudent(encoder, decoder, **config.get("student", {}))
-            teacher = EMATeacher(encoder, **config.get("teacher", {}))
-            model = EATForPreTraining(student, teacher, config["utterance_weight"])
+        if self.unsupported:
+            raise CheckpointError(self.unsupported)
+        model = build_pretraining(self.config)
         load_strictly(model, self.state, self.path)
         return model
 
@@ -114,15 +121,45 @@ class Checkpoint:
                 f"{self.path}: {article} {self.kind} model, not a {kind} model"
             )
 
-    @contextmanager
-    def _matching_config(self) -> Iterator[None]:
-        try:
-            yield
-        except (KeyError, TypeError) as error:
+
+def build_classifier(config: Mapping[str, Any]) -> EATClassifier:
+    """Build a classifier of these sizes."""
+    encoder = EATEncoder(**config["encoder"])
+    return EATClassifier(encoder, config["num_classes"], config["pooling"])
+
+
+def build_pretraining(config: Mapping[str, Any]) -> EATForPreTraining:
+    """Build student, decoder and teacher of these sizes."""
+    encoder = EATEncoder(**config["encoder"])
+    decoder = CNNDecoder(**config["decoder"])
+    student = EATStudent(encoder, decoder, **config.get("student", {}))
+    teacher = EMATeacher(encoder, **config.get("teacher", {}))
+    return EATForPreTraining(student, teacher, config["utterance_weight"])
+
+
+def _check_shapes(
+    config: Mapping[str, Any], stored: Mapping[str, StoredTensor], path: str | Path
+) -> None:
+    """Compare the config with the weights' header, before memory is spent on either."""
+    check_config(config, path)
+    for part, blocks in (("encoder", "blocks"), ("decoder", "convolutions")):
+        # Modules take time even without memory.
+        pattern = re.compile(rf"(?:.*\.)?{part}\.{blocks}\.(\d+)\.")
+        found = {match[1] for name in stored if (match := pattern.match(name))}
+        if part in config and len(found) != config[part]["depth"]:
             raise CheckpointError(
-                f"{self.path}: its config does not fit this model ({error}; was it "
-                "edited, or written by another version?)"
-            ) from error
+                f"{path}: {part}.depth is {config[part]['depth']}, but the weights "
+                f"have {len(found)} layers (config and weights of different models?)"
+            )
+    with torch.device("meta"):
+        module: nn.Module
+        if config["kind"] == "pretraining":
+            module = build_pretraining(config)
+        elif config["kind"] == "classifier":
+            module = build_classifier(config)
+        else:
+            module = nn.ModuleDict({"encoder": EATEncoder(**config["encoder"])})
+    check_fit(module, stored, path)
 
 
 def load_encoder(path: str | Path, weights: str = "student") -> EATEncoder:

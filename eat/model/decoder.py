@@ -23,22 +23,40 @@ class CNNDecoder(nn.Module):
     kernel
         Kernel size, odd.
     groups
-        Number of convolution groups, a divisor of D.
+        Number of convolution groups, a divisor of D and of the encoder's width.
+    input_dim
+        Width of the encoder, from which the first layer and to which :attr:`proj` maps;
+        by default D, as in EAT.
     """
 
     def __init__(
-        self, dim: int = 768, depth: int = 6, kernel: int = 3, groups: int = 16
+        self,
+        dim: int = 768,
+        depth: int = 6,
+        kernel: int = 3,
+        groups: int = 16,
+        input_dim: int | None = None,
     ) -> None:
         super().__init__()
-        self.config = {"dim": dim, "depth": depth, "kernel": kernel, "groups": groups}
+        self.config = {
+            "dim": dim,
+            "depth": depth,
+            "kernel": kernel,
+            "groups": groups,
+            "input_dim": input_dim,
+        }
+        outer = dim if input_dim is None else input_dim
         self.convolutions = nn.ModuleList(
-            nn.Conv2d(dim, dim, kernel, padding=kernel // 2, groups=groups)
-            for _ in range(depth)
+            nn.Conv2d(width, dim, kernel, padding=kernel // 2, groups=groups)
+            for width in [outer, *[dim] * (depth - 1)]
         )
-        self.proj = nn.Linear(dim, dim)
+        self.proj = nn.Linear(dim, outer)
 
     def forward(self, grid: Tensor) -> Tensor:
-        """Decode a (time, frequency) grid of patches `[B, H, W, D]` to the same shape.
+        """Decode a (time, frequency) grid of patches to `[B, H, W, D]`.
+
+        The patches `[B, H, W, D']` have the encoder's width D'. A layer that changes
+        the width has no residual connection.
 
         The caller applies :attr:`proj`, to the masked patches only: the others do not
         enter the loss.
@@ -47,5 +65,6 @@ class CNNDecoder(nn.Module):
         for convolution in self.convolutions:
             # A permuted view of [B, H, W, D] memory is NCHW in channels-last format.
             y = convolution(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-            x = x + F.gelu(F.layer_norm(y, y.shape[-1:], eps=NORM_EPS))
+            y = F.gelu(F.layer_norm(y, y.shape[-1:], eps=NORM_EPS))
+            x = x + y if x.shape == y.shape else y
         return x

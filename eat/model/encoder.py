@@ -91,7 +91,8 @@ class EATEncoder(nn.Module):
         self.register_buffer("positions", positions * position_scale, persistent=False)
         self.cls_token = nn.Parameter(torch.randn(1, 1, dim))
         self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
-        rates = torch.linspace(0, drop_path, depth).tolist()
+        # On the CPU, for a model that is built on the meta device.
+        rates = torch.linspace(0, drop_path, depth, device="cpu").tolist()
         self.blocks = nn.ModuleList(
             PostNormBlock(dim, num_heads, rate) for rate in rates
         )

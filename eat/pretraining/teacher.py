@@ -38,6 +38,8 @@ class EMATeacher(nn.Module):
         prevents small runs from predicting the position only. None is EAT.
     num_patches
         Grid size N, needed for centering.
+    average_top_k
+        Number of last blocks that are averaged; all by default, which is EAT.
     """
 
     center: Tensor
@@ -47,11 +49,17 @@ class EMATeacher(nn.Module):
         encoder: EATEncoder,
         center_momentum: float | None = None,
         num_patches: int | None = None,
+        average_top_k: int | None = None,
     ) -> None:
         super().__init__()
         self.encoder = copy.deepcopy(encoder).float().eval().requires_grad_(False)
         self.center_momentum = center_momentum
-        self.config = {"center_momentum": center_momentum, "num_patches": num_patches}
+        self.average_top_k = average_top_k
+        self.config = {
+            "center_momentum": center_momentum,
+            "num_patches": num_patches,
+            "average_top_k": average_top_k,
+        }
         self._means: list[Tensor] = []  # over the batches of this step
         if center_momentum is not None:
             if num_patches is None:
@@ -70,7 +78,8 @@ class EMATeacher(nn.Module):
         the next :meth:`update` on.
         """
         ffn_outputs = self.encoder(spec, return_ffn=True).ffn_outputs
-        average = average_layers([output[:, 1:] for output in ffn_outputs])
+        last = ffn_outputs[-(self.average_top_k or len(ffn_outputs)) :]
+        average = average_layers([output[:, 1:] for output in last])
         if self.center_momentum is None:
             return normalize_targets(average)
         targets = normalize_targets(average - self.center)

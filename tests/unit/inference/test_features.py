@@ -9,6 +9,7 @@ import eat
 from eat.audio.io import read_audio
 from eat.errors import AudioError, CheckpointError, ExperimentError
 from eat.inference.features import AudioEncoder, pool
+from eat.interop import loading
 from eat.interop.loading import Checkpoint
 from eat.interop.pretrained import save_model
 
@@ -81,8 +82,8 @@ def test_equals_the_loaded_parts(make_checkpoint, name, sound):
 
 
 def test_the_checkpoint_is_read_once(official, monkeypatch):
-    reads, load = [], torch.load
-    monkeypatch.setattr(torch, "load", lambda *a, **k: reads.append(a) or load(*a, **k))
+    reads, read = [], loading.read_fairseq
+    monkeypatch.setattr(loading, "read_fairseq", lambda p: reads.append(p) or read(p))
     eat.from_pretrained(official)
     assert len(reads) == 1
 

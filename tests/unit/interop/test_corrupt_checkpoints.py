@@ -106,7 +106,9 @@ def test_edited_config(refusal, folder):
     config["encoder"]["widht"] = 16
     path.write_text(json.dumps(config))
     assert "'widht'" in refusal(eat.load_encoder, folder)
-    del config["encoder"], config["frontend"]
+    encoder = config.pop("encoder")
     path.write_text(json.dumps(config))
     assert "'encoder'" in refusal(eat.load_pretraining, folder)
+    del encoder["widht"], config["frontend"]
+    path.write_text(json.dumps({**config, "encoder": encoder}))
     assert "'mean'" in refusal(eat.load_frontend, folder)

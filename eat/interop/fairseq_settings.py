@@ -1,0 +1,207 @@
+"""What each setting of an official model means here: every one is accounted for.
+
+``cfg.model`` of a checkpoint holds some hundred settings. A setting that decides what
+the encoder computes, or what pre-training compares, is either read by
+:mod:`eat.interop.fairseq` or must have the value that this toolkit implements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from eat.errors import CheckpointError
+
+USED = "used"
+NO_EFFECT = "no effect"
+
+Rule = str | tuple[Any, ...]  # USED, NO_EFFECT, or the values that are accepted
+ZERO = (0,)
+NO = (False, None)
+
+# What changes the features.
+ENCODER: dict[str, Rule] = {
+    "_name": ("data2vec_multi",),
+    "depth": USED,
+    "embed_dim": USED,
+    "num_heads": USED,
+    "norm_eps": (1e-6,),
+    "norm_affine": (True,),
+    "mlp_ratio": (4,),
+    "layer_norm_first": NO,
+    "supported_modality": ("IMAGE", 2, None),  # the spectrogram
+    "modalities.image.type": ("IMAGE", 2),
+    "modalities.image.prenet_depth": ZERO,
+    "modalities.image.num_extra_tokens": (1,),
+    "modalities.image.use_alibi_encoder": NO,
+    "modalities.image.in_chans": (1,),
+    "modalities.image.patch_size": (16,),
+    "modalities.image.embed_dim": USED,
+    "modalities.image.fixed_positions": (True,),
+}
+
+# What changes the targets, the predictions or the losses of pre-training.
+OBJECTIVE: dict[str, Rule] = {
+    # the weights of the losses
+    "cls_loss": USED,
+    "clone_batch": USED,
+    "d2v_loss": (1,),
+    "recon_loss": ZERO,
+    "loss_beta": ZERO,
+    "loss_scale": (None,),
+    "utterance_level": NO,
+    # the teacher
+    "average_top_k_layers": USED,
+    "end_of_block_targets": NO,
+    "layer_norm_target_layer": NO,
+    "batch_norm_target_layer": NO,
+    "instance_norm_target_layer": (True,),
+    "instance_norm_targets": NO,
+    "layer_norm_targets": (True,),
+    "ema_encoder_only": NO,
+    "modalities.image.ema_local_encoder": (True,),
+    # the student's regularization
+    "start_drop_path_rate": ZERO,
+    "end_drop_path_rate": ZERO,
+    "encoder_dropout": ZERO,
+    "post_mlp_drop": ZERO,
+    "attention_dropout": ZERO,
+    "activation_dropout": ZERO,
+    "dropout_input": ZERO,
+    "layerdrop": ZERO,
+    "modalities.image.prenet_dropout": ZERO,
+    "modalities.image.local_grad_mult": (1,),
+    # masks and decoder
+    "modalities.image.mask_noise_std": USED,
+    "modalities.image.keep_masked_pct": ZERO,
+    "modalities.image.transformer_decoder": NO,
+    "modalities.image.decoder.decoder_dim": USED,
+    "modalities.image.decoder.decoder_groups": USED,
+    "modalities.image.decoder.decoder_kernel": USED,
+    "modalities.image.decoder.decoder_layers": USED,
+    "modalities.image.decoder.input_dropout": ZERO,
+    "modalities.image.decoder.add_positions_masked": NO,
+    "modalities.image.decoder.add_positions_all": NO,
+    "modalities.image.decoder.decoder_residual": (True,),
+    "shared_decoder": NO,
+}
+
+_IMAGE = (
+    # only with a prenet, ALiBi or a transformer as decoder, which are refused
+    *("prenet_layerdrop", "start_drop_path_rate", "end_drop_path_rate"),
+    *("alibi_scale", "learned_alibi", "alibi_max_pos", "learned_alibi_scale"),
+    *("learned_alibi_scale_per_head", "learned_alibi_scale_per_layer"),
+    *("num_alibi_heads", "alibi_dims", "alibi_distance", "enc_dec_transformer"),
+    *("decoder.projection_layers", "decoder.projection_ratio"),
+    # the masks, which are arguments of a model here
+    *("mask_prob_min", "mask_prob", "inverse_mask", "mask_prob_adjust", "mask_length"),
+    *("add_masks", "remove_masks", "mask_dropout", "encoder_zero_mask"),
+    *("mask_channel_prob", "mask_channel_length"),
+    # initialization; sizes that the weights have
+    *("init_extra_token_zero", "model_depth", "input_size", "target_length"),
+    "max_length",
+)
+# Schedules and logs, which the YAML file of a run decides, and what is never used.
+IGNORED: dict[str, Rule] = {
+    **dict.fromkeys((f"modalities.image.{name}" for name in _IMAGE), NO_EFFECT),
+    **dict.fromkeys(
+        (
+            *("ema_decay", "ema_end_decay", "ema_anneal_end_step", "ema_same_dtype"),
+            *("log_norms", "max_update", "seed", "skip_ema", "mae_init"),
+            *("min_target_var", "min_pred_var", "decoder_group", "drop_path_rate"),
+            *("init_center_token_zero", "center_exp"),  # only with utterance_level
+            *("softmax_temperature_student", "softmax_temperature_teacher"),
+            "modalities._name",
+        ),
+        NO_EFFECT,
+    ),
+}
+
+# Of a fine-tuned model; the encoder's settings are below pretrained_model_args.
+CLASSIFIER: dict[str, Rule] = {
+    "_name": ("mae_image_classification",),
+    "num_classes": USED,
+    "prediction_mode": USED,
+    "use_fc_norm": (True,),
+    "norm_eps": (1e-6, None),
+    **dict.fromkeys(
+        (
+            *("model_path", "no_pretrained_weights", "data", "remove_alibi"),
+            # training only
+            *("linear_classifier", "mixup", "cutmix", "label_smoothing", "mixup_prob"),
+            *("mixup_switch_prob", "mixup_mode", "drop_path_rate", "layer_decay"),
+            *("encoder_dropout", "post_mlp_drop", "attention_dropout", "layerdrop"),
+            *("activation_dropout", "dropout_input", "prenet_layerdrop"),
+            *("prenet_dropout", "no_decay_blocks", "specaug", "freqm", "timem"),
+            *("mask_ratio", "audio_mae", "esc50_eval", "spcv2_eval", "target_length"),
+        ),
+        NO_EFFECT,
+    ),
+}
+
+
+def check_settings(
+    settings: Mapping[str, Any],
+    rules: Mapping[str, Rule],
+    others: Mapping[str, Rule],
+    path: str | Path,
+) -> None:
+    """Raise `CheckpointError` for a setting that this toolkit does not implement.
+
+    Parameters
+    ----------
+    settings
+        ``cfg.model``, nested mappings.
+    rules
+        What is checked.
+    others
+        What else may be there, whatever its value.
+    path
+        The file that the message names.
+    """
+    for name, value in flatten(settings):
+        rule = rules.get(name) or others.get(name)
+        if rule is None:
+            shown = ascii(name)[1:-1][:80]
+            raise CheckpointError(
+                f"{path}: its setting model.{shown} ({_text(value)}) is not "
+                "known (a modified EAT? its authors' code is needed)"
+            )
+        if name in rules and isinstance(rule, tuple) and not _accepted(value, rule):
+            values = " or ".join(str(item) for item in rule)
+            raise CheckpointError(
+                f"{path}: its setting model.{name} is {_text(value)}, this toolkit "
+                f"implements {values} only (a modified EAT? use its authors' code)"
+            )
+
+
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield names, with dots, and values of nested settings."""
+    for name, value in settings.items():
+        if isinstance(value, Mapping) and prefix.count(".") < 8:
+            yield from flatten(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def plain_enum(value: Any) -> Any:
+    """Return the name or number of an enum's member, which fairseq stores in many ways.
+
+    As a word, ``Modality.IMAGE``, or as a pickled object with the name or the number.
+    """
+    arguments = getattr(value, "args", None)
+    if isinstance(arguments, tuple) and len(arguments) == 1:
+        value = arguments[0]
+    return value.rpartition(".")[2] if isinstance(value, str) else value
+
+
+def _accepted(value: Any, accepted: tuple[Any, ...]) -> bool:
+    value = plain_enum(value)
+    if isinstance(value, str) and value.startswith("${"):  # an unresolved reference
+        return False
+    return any(value == item for item in accepted)
+
+
+def _text(value: Any) -> str:
+    return ascii(plain_enum(value))[:60]
