@@ -162,11 +162,10 @@ def _masking_contradiction(values: Mapping[str, Any], times: int) -> str | None:
     """Compare the masks with the grid of patches, `times` x `BANDS`."""
     masks, patches = values.get("mask_sampler", {}), times * BANDS
     ratio, blocks = masks.get("mask_ratio"), masks.get("blocks")
-    if ratio is not None and not 0 < int(patches * (1 - ratio)) < patches:
-        least, most = 1 / patches, 1 - 1 / patches
+    if ratio is not None and int(patches * (1 - ratio)) == 0:
         return (
-            f"mask_ratio is {ratio}: all of {patches} patches would be masked, or none "
-            f"(choose one from {least:.3g} to {most:.3g})"
+            f"mask_sampler: mask_ratio is {ratio}: all of {patches} patches are masked "
+            f"(at most {1 - 1 / patches:.3g})"
         )
     if blocks is None:
         return None

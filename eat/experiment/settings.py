@@ -170,7 +170,9 @@ KNOWN_SETTINGS = {
     "ema_start": _number("first decay of the teacher", "[0, 1]", PRE),
     "ema_end": _number("last decay of the teacher", "[0, 1]", PRE),
     "ema_anneal_steps": _integer("optimizer steps between the two", 0, task=PRE),
-    "blocks": _text("mask blocks in patches (time x frequency): 5x5, or 6x4,5x5"),
+    "blocks": _text(
+        "mask blocks in patches (time x frequency), such as 5x5 or 6x4,5x5", task=PRE
+    ),
     "mask_sampler": _part("masks", PRE),
     "mask_sampler.mask_ratio": _number("share of patches to mask", "(0, 1)"),
     "mask_sampler.adjust": _number("added to the visible share for blocks", "[0, 1)"),
