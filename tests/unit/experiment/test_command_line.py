@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eat.errors import ExperimentError
@@ -79,6 +79,7 @@ def test_texts_are_kept(path, text, tmp_path):
     check_text(path, text, tmp_path)
 
 
+@settings(max_examples=50)
 @given(text=st.text(min_size=1, max_size=20))
 def test_any_text_is_kept(path, text, tmp_path_factory):
     check_text(path, text, path.parent)
@@ -149,6 +150,7 @@ def test_options_that_are_refused(words, told):
     assert told in refusal("x.yaml", *words.split())
 
 
+@settings(max_examples=50)
 @given(
     key=st.sampled_from(sorted(RUN_OPTIONS)),
     text=st.one_of(st.text(), st.floats().map(str), st.integers().map(str)),

@@ -5,7 +5,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from speechbrain.utils.run_opts import RunOptions
 
@@ -221,6 +221,7 @@ TEXTS = st.one_of(
 LISTED = sorted({key for values in VALUES.values() for key in values})
 
 
+@settings(max_examples=50)
 @given(key=st.sampled_from(LISTED), text=TEXTS)
 def test_any_value_is_accepted_or_refused(key, text):
     path = PRETRAIN if key in VALUES[PRETRAIN] else FINETUNE
