@@ -13,7 +13,7 @@ from speechbrain.utils.distributed import infer_device
 from speechbrain.utils.run_opts import RunOptions
 
 from eat.errors import ExperimentError
-from eat.experiment.schema import broken_rule, nearest, refusal
+from eat.experiment.schema import broken_rule, refusal
 from eat.experiment.settings import RUN_OPTIONS, UNSUPPORTED, Setting
 
 NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)(e[-+]?\d+)?", re.ASCII | re.IGNORECASE)
@@ -48,6 +48,8 @@ def parse_command_line(argv: Sequence[str]) -> CommandLine:
         key, equals, value = word[2:].partition("=")
         if not key:
             raise ExperimentError(f"{word}: not an option (write --key value)")
+        if key in UNSUPPORTED:
+            raise ExperimentError(f"--{key}: not supported ({UNSUPPORTED[key]})")
         if key in given:
             raise ExperimentError(f"--{key}: given twice (remove one)")
         given[key] = value if equals else _take_value(key, words)
@@ -60,7 +62,7 @@ def parse_command_line(argv: Sequence[str]) -> CommandLine:
     options = {
         key: _run_option(key, given.pop(key))
         for key in list(given)
-        if key in RUN_OPTIONS or key in UNSUPPORTED
+        if key in RUN_OPTIONS
     }
     _check_together(options)
     run_opts = RunOptions(**options, param_file=paths[0], overridden_args=set(options))
@@ -84,8 +86,6 @@ def _take_value(key: str, words: list[str]) -> Any:
 
 def _run_option(key: str, value: Any) -> Any:
     """Return the value of a run option."""
-    if key in UNSUPPORTED:
-        raise ExperimentError(f"--{key}: not supported ({UNSUPPORTED[key]})")
     setting = RUN_OPTIONS[key]
     if setting.kind == "flag" and value is not True:
         raise ExperimentError(f"--{key}={value}: takes no value (write --{key})")
@@ -116,6 +116,8 @@ def read_scalar(text: str, setting: Setting) -> Any:
         value = float(word)
         whole = setting.kind == "integer" and value.is_integer()
         return int(value) if whole else value
+    if setting.kind == "name" and word.isascii() and word.isdigit():
+        return int(word) if str(int(word)) == text else text
     return text
 
 
@@ -152,8 +154,3 @@ def require_device(run_opts: RunOptions, precisions: Sequence[str]) -> None:
             "precision is fp16, which needs a GPU (use bf16 or fp32, for "
             "eval_precision, too)"
         )
-
-
-def unknown_option(key: str, known: Sequence[str]) -> str:
-    """Return a hint at the key or run option that was meant."""
-    return nearest(key, [*known, *RUN_OPTIONS]) or "see --help"

@@ -28,10 +28,22 @@ from eat.experiment.yaml_tree import (
     plain_values,
     read_tree,
     tag_of,
+    tags,
     update,
 )
 
 SETTINGS = "hyperparams.yaml"
+
+# Errors of HyperPyYAML where a reference, its arithmetic or a function has none.
+UNRESOLVED = (
+    ArithmeticError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
 
 
 @dataclass(frozen=True)
@@ -119,6 +131,8 @@ def read_override(key: str, text: str, default: object, where: str) -> Any:
         value = DoubleQuotedScalarString(text)
     else:
         value = read_scalar(text, setting)
+        if isinstance(value, str):  # the name of a fold
+            value = DoubleQuotedScalarString(value)
     if key in KNOWN_SETTINGS and (rule := broken_rule(setting, value)):
         raise refusal(where, key, str(text), rule)
     return value
@@ -147,8 +161,10 @@ def _resolve(tree: CommentedMap, path: str) -> str:
         raise ExperimentError(
             f"{path}: includes {error.filename}: {error.strerror}"
         ) from error
-    except (ArithmeticError, RecursionError, TypeError, ValueError) as error:
+    except UNRESOLVED as error:
         raise ExperimentError(f"{path}: {_reason(error)} (check !ref)") from error
+    if "!ref" in tags(resolved):
+        raise ExperimentError(f"{path}: a setting refers to itself (check !ref)")
     literals.reveal(resolved)
     return dump(resolved)
 
@@ -168,6 +184,12 @@ def read_scalar_settings(folder: str | Path) -> dict[str, Any]:
 def _apply_run_options(tree: dict[str, Any], run_opts: RunOptions) -> None:
     for key in run_opts.overridden_args & tree.keys():
         tree[key] = run_opts[key]
+    for name in run_opts.compile_module_keys or ():
+        if name not in (modules := tree.get("modules", {})):
+            raise ExperimentError(
+                f"--compile_module_keys {name}: no such module (choose from "
+                f"{', '.join(modules)})"
+            )
     # SpeechBrain refuses to have both.
     if "ckpt_interval_steps" in run_opts.overridden_args and (
         "ckpt_interval_minutes" in tree

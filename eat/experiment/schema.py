@@ -14,6 +14,7 @@ from eat.experiment.settings import KNOWN_SETTINGS, Setting
 PATCH = 16  # frames, and mel bands, of a patch
 LARGEST = 1e300  # products of settings must be finite, too
 BANDS = 8  # patches along the 128 mel bands
+WIDTHS = {"tiny": 128, "small": 384, "base": 768, "large": 1024}
 BLOCKS = re.compile(r"[1-9]\d{0,3}x[1-9]\d{0,3}(,[1-9]\d{0,3}x[1-9]\d{0,3})*")
 
 
@@ -69,6 +70,7 @@ def broken_rule(setting: Setting, value: Any) -> str | None:
             and len(value) == 2
             and all(is_number(item) and _within(item, setting) for item in value)
         ),
+        "name": lambda: type(value) is int or (isinstance(value, str) and value != ""),
         "names": lambda: isinstance(value, list) and bool(value),
         "object": lambda: isinstance(value, dict),
         "text": lambda: (
@@ -130,9 +132,14 @@ def _broken_rule(
         return None if isinstance(value, bool) else "True or False"
     if isinstance(default, int | float) and not is_number(value):
         return f"a number, such as {default}"
-    if isinstance(value, float) and not math.isfinite(value):
-        return "a finite number"
-    return None
+    return None if _is_finite(value) else "a finite number"
+
+
+def _is_finite(value: object) -> bool:
+    if isinstance(value, dict | list):
+        parts = value.values() if isinstance(value, dict) else value
+        return all(map(_is_finite, parts))
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _contradiction(values: Mapping[str, Any]) -> str | None:
@@ -184,6 +191,13 @@ def _masking_contradiction(values: Mapping[str, Any], times: int) -> str | None:
 def _width(values: Mapping[str, Any]) -> str | None:
     """Compare what the decoder and teacher are told about each other's sizes."""
     decoder, teacher = values.get("decoder", {}), values.get("teacher", {})
+    width, preset = decoder.get("dim"), values.get("encoder", {}).get("preset")
+    if width is not None and "input_dim" not in decoder and preset in WIDTHS:
+        if width != WIDTHS[preset]:
+            return (
+                f"decoder: dim is {width}, but the encoder's width is {WIDTHS[preset]} "
+                f"(preset {preset})"
+            )
     if decoder.get("dim", 0) % decoder.get("groups", 1):
         return (
             f"decoder: groups is {decoder['groups']}, not a divisor of dim, "

@@ -19,8 +19,9 @@ class Setting:
     Attributes
     ----------
     kind
-        ``integer``, ``number``, ``boolean``, ``text``, ``numbers`` (a list), ``object``
-        (a mapping), ``flag`` (a run option without a value) or ``names``.
+        ``integer``, ``number``, ``boolean``, ``text``, ``name`` (a text or an integer),
+        ``numbers`` and ``names`` (lists), ``object`` (a mapping), or ``flag`` (a run
+        option without a value).
     meaning
         In a few words, with the unit.
     interval
@@ -56,6 +57,7 @@ class Setting:
             "boolean": "True or False",
             "flag": "given or not",
             "integer": "an integer",
+            "name": "a number or a name",
             "number": "a number",
             "numbers": "a list of two numbers",
             "names": "names",
@@ -123,8 +125,8 @@ KNOWN_SETTINGS = {
     "pretrained": _text("model folder, official .pt file, or none", task=FINE),
     "manifest_folder": _text("folder of the manifests"),
     "train_manifest": _text("name of the manifest to train on", optional=True),
-    "held_out": _number("share of clips to validate on", "[0, 1)", optional=True),
-    "fold": _integer("fold to evaluate on", 1, 1000, optional=True),
+    "held_out": _number("share of clips to validate on", "[0, 0.5]", optional=True),
+    "fold": Setting("name", "fold to evaluate on", optional=True),
     # Input
     "num_classes": _integer("number of classes", 1, 1_000_000, FINE),
     "num_frames": _integer("frames of a spectrogram (10 ms), whole patches of 16", 16),

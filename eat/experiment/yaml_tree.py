@@ -149,7 +149,7 @@ def update(
 
 def placeholders(tree: Mapping[str, Any]) -> list[str]:
     """Return the keys at the top of a tree that still hold a placeholder."""
-    return [key for key, value in tree.items() if PLACEHOLDER in _tags(value)]
+    return [key for key, value in tree.items() if PLACEHOLDER in tags(value)]
 
 
 def tag_of(node: object) -> str:
@@ -168,11 +168,12 @@ def has_tags(node: object) -> bool:
     return named or any(map(has_tags, children))
 
 
-def _tags(node: object) -> Iterator[str]:
+def tags(node: object) -> Iterator[str]:
+    """Yield the tags of a node and of all below it."""
     yield tag_of(node)
     if isinstance(node, dict | list):
         for child in node.values() if isinstance(node, dict) else node:
-            yield from _tags(child)
+            yield from tags(child)
 
 
 class _PlainConstructor(SafeConstructor):

@@ -84,7 +84,7 @@ class EATBrain(sb.Brain):
         self.rank = getattr(self, "rank", 0)
         self.world_size = world_size()
         self.grad_norm = math.nan
-        self.loss_is_finite = True  # in the batches of the current step
+        self.step_loss: Tensor | float = 0.0  # sum over the batches of a step
         self.meter = IntervalMeter(self.rank, self.world_size)
         self.metrics_logger = MetricsLogger(self.hparams.output_folder)
         self.interruption = Interruption()
@@ -289,8 +289,12 @@ class EATBrain(sb.Brain):
         )
 
     def check_loss_isfinite(self, loss: Tensor) -> None:
-        """Note a loss that is not finite: its gradients may be, such as zeros."""
-        self.loss_is_finite = self.loss_is_finite and math.isfinite(loss)
+        """Add up the losses of a step: they may be NaN though their gradients are not.
+
+        They are looked at in :meth:`optimizers_step`: reading one here would make a GPU
+        wait.
+        """
+        self.step_loss = self.step_loss + loss.detach()
 
     def optimizers_step(self) -> None:
         """Clip gradients over all groups and step, unless they are not finite.
@@ -302,9 +306,9 @@ class EATBrain(sb.Brain):
         self.scaler.unscale_(self.optimizer)
         self.scale_gradients([p.grad for p in parameters if p.grad is not None])
         self.grad_norm = float(clip_gradients(parameters, self.max_grad_norm))
-        if any_rank(not self.loss_is_finite, self.device):
+        if any_rank(not math.isfinite(self.step_loss), self.device):
             self.grad_norm = math.nan
-        self.loss_is_finite = True
+        self.step_loss = 0.0
         if math.isfinite(self.grad_norm):
             self.scaler.step(self.optimizer)
         self.scaler.update()

@@ -162,6 +162,18 @@ def test_any_run_option_is_accepted_or_refused(key, text):
         assert str(error).isprintable() and f"--{key}" in str(error)
 
 
+def test_modules_to_compile_must_exist():
+    hparams = Path(__file__).parents[3] / "recipes" / "ESC50" / "hparams"
+    for names, told in (("model", ""), ("modell", "modell.*frontend, model")):
+        words = [str(hparams / "pretrain_mini.yaml"), "--compile_module_keys", names]
+        line = parse_command_line([*words, "--data_folder=D", "--output_folder=R"])
+        if not told:
+            load_config(line.path, line.overrides, line.run_opts)
+            continue
+        with pytest.raises(ExperimentError, match=told):
+            load_config(line.path, line.overrides, line.run_opts)
+
+
 def test_unknown_options_name_the_nearest_setting_or_run_option(path):
     for key, near in (("lrr", "lr?"), ("devise", "device?"), ("xyz", "--help")):
         with pytest.raises(ExperimentError, match=key) as caught:

@@ -5,6 +5,8 @@ import re
 import pytest
 import torch
 from hyperpyyaml import load_hyperpyyaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from eat.errors import ExperimentError
 from eat.experiment.command_line import parse_command_line
@@ -112,6 +114,59 @@ def test_missing_file(tmp_path):
 def test_no_settings_file(tmp_path, text):
     (tmp_path / "bad.yaml").write_text(text)
     refuse(tmp_path / "bad.yaml", {})
+
+
+BOMB = "a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "\n".join(
+    f"{x}: &{x} [{', '.join([f'*{y}'] * 10)}]"
+    for y, x in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"a: \xe9", b"a:\n\tb: 1", b"a: \x00", b"a: \x1b[31m\nb: [", b"\xff\xfea: 1"),
+        *(b"a: 2026-99-99", b"a: *b", BOMB.encode()),
+        *(b"a: " + b"{a: " * 2000, b"? [a]\n: 1"),
+        *(b"a: 1\n---\nb: 2", b"a: !!int x", b"!include:bad.yaml", b"!include:.\na: 1"),
+        *(b"a: !ref <b>", b"a: !ref <a>", b"a: !ref <b>\nb: !ref <a>", b"1: 2"),
+        *(b"a: 1\nb: !ref <a> // 0", b"a: !include:none.yaml", b"null: 1"),
+        b"a: " + b"x" * 2_000_000,
+        *(b"a: !applyref:nothing.at.all\n  b: 1", b"%YAML 9.9\n---\na: 1", b"a: .inf"),
+        *(b"a: [.nan]", b"a: {b: -.inf}", b"a: 1e999", b"a: !PLACEHOLDER"),
+    ],
+    ids=lambda content: ascii(content[:30]),
+)
+def test_files_that_are_no_settings(tmp_path, content):
+    path = tmp_path / "bad.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ExperimentError) as caught:
+        load_config(path)
+    assert str(caught.value).isprintable() and str(tmp_path) in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["a: &a [*a]", "a: &a {b: *a}", "a: !ref", "a: !b"])
+def test_odd_files_do_not_hang(tmp_path, text):
+    (tmp_path / "odd.yaml").write_text(text)
+    assert load_config(tmp_path / "odd.yaml").values.keys() == {"a"}
+
+
+def test_files_of_other_systems(tmp_path):
+    path = tmp_path / "good.yaml"
+    path.write_bytes(b"\xef\xbb\xbfa: 1\r\nb: 'no'\r\nc: \xc3\xa9\r\nd: \"(1)\"\r\n")
+    config = load_config(path)
+    assert config.values == {"a": 1, "b": "no", "c": "é", "d": "(1)"}
+    assert config.instantiate() == config.values
+
+
+@given(content=st.binary(max_size=40) | st.text(max_size=60).map(str.encode))
+def test_any_file_is_accepted_or_refused(content, tmp_path_factory):
+    path = tmp_path_factory.getbasetemp() / "any.yaml"
+    path.write_bytes(content)
+    try:
+        load_config(path)
+    except ExperimentError as error:
+        assert str(error).isprintable()
 
 
 def test_unknown_settings(full):

@@ -1,6 +1,7 @@
 """Every setting has a type and a range, checked before anything is built."""
 
 import re
+import runpy
 from dataclasses import fields
 from pathlib import Path
 
@@ -91,9 +92,20 @@ def test_all_run_options_are_supported_or_not():
 
 def test_choices_are_those_of_the_library():
     assert KNOWN_SETTINGS["encoder.preset"].choices == tuple(PRESETS)
+    assert {name: preset["dim"] for name, preset in PRESETS.items()} == schema.WIDTHS
     assert KNOWN_SETTINGS["pooling"].choices == tuple(POOLINGS)
     assert set(PRECISIONS_OF_FEATURES) <= set(PRECISIONS)
     assert schema.PATCH == PATCH and grid_of(PATCH, 128) == (1, schema.BANDS)
+
+
+def test_tables_of_the_documentation():
+    pytest.importorskip("mkdocs")
+    hooks = runpy.run_path(str(RECIPES.parent / "tools" / "mkdocs_hooks.py"))
+    page = (RECIPES.parent / "docs" / "settings.md").read_text(encoding="utf-8")
+    shown = hooks["on_page_markdown"](page)
+    for key, setting in (KNOWN_SETTINGS | RUN_OPTIONS).items():
+        is_reference = setting.kind == "object" or setting.meaning in KNOWN_SETTINGS
+        assert is_reference or f"| `{key}` | {setting.meaning} |" in shown, key
 
 
 def test_every_setting_says_what_it_means():
@@ -127,7 +139,7 @@ def test_numbers_are_finite_numbers(text):
         "batch_size": (0, 2.5),
         "num_frames": (0, -16, 100, 8),
         "max_unreadable_share": (-0.1, 1.1),
-        "held_out": (-0.1, 1),
+        "held_out": (-0.1, 0.6),
         "clones": (0,),
         "ema_start": (-0.1, 1.1, 0.999999),  # the last is above ema_end
         "ema_end": (0.5, 2),
@@ -148,7 +160,13 @@ def test_numbers_are_finite_numbers(text):
         )
         + ("{adjust: 1}", "{adjust: -1}", "{mask_ratio: {}}", "[1]", "0.8", ""),
         "encoder": ("{preset: huge}", "{position_scale: -1}", "{max_frames: 16}"),
-        "decoder": ("{groups: 7}", "{kernel: 2}", "{dim: 0}", "{depth: 0}"),
+        "decoder": (
+            "{groups: 7}",
+            "{kernel: 2}",
+            "{dim: 0}",
+            "{dim: 64}",
+            "{depth: 0}",
+        ),
         "teacher": ("{center_momentum: 1}", "{num_patches: 3}"),
         "opt_class": ("{betas: [0.9]}", "{betas: [0.9, 1]}", "{eps: -1}", "{fused: 2}"),
     }.items(),
