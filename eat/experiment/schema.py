@@ -84,8 +84,9 @@ def broken_rule(setting: Setting, value: Any) -> str | None:
 
 def is_number(value: object) -> bool:
     """Return whether a value is a finite number."""
-    known = isinstance(value, int | float) and not isinstance(value, bool)
-    return known and -LARGEST < value < LARGEST
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return -LARGEST < value < LARGEST
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

@@ -164,7 +164,7 @@ def test_any_run_option_is_accepted_or_refused(key, text):
 
 def test_modules_to_compile_must_exist():
     hparams = Path(__file__).parents[3] / "recipes" / "ESC50" / "hparams"
-    for names, told in (("model", ""), ("modell", "modell.*frontend, model")):
+    for names, told in (("model", ""), ("mod", "mod:.*frontend, model")):
         words = [str(hparams / "pretrain_mini.yaml"), "--compile_module_keys", names]
         line = parse_command_line([*words, "--data_folder=D", "--output_folder=R"])
         if not told:
