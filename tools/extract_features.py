@@ -22,6 +22,7 @@ import torch
 from eat.errors import ExperimentError, exit_on_error
 from eat.inference.extraction import extract_features
 from eat.inference.features import POOLINGS, PRECISIONS, from_pretrained
+from eat.utils.arguments import integer, number
 from eat.utils.distributed import require_safe_restarts, shutdown
 
 # Ranks wait this long for the slowest one; that one has exited is noticed at once.
@@ -40,16 +41,19 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--checkpoint", required=True, help=formats)
     pooled = "the CLS token, or the mean of the patch tokens"
     add("--pooling", choices=POOLINGS, default="cls", help=pooled)
-    add("--batch_size", type=int, default=32, help="clips per batch")
-    add("--num_workers", type=int, default=0, help="data workers per process")
+    add("--batch_size", type=integer(1), default=32, help="clips per batch")
+    workers = "data workers per process"
+    add("--num_workers", type=integer(0, 1024), default=0, help=workers)
     add("--device", help="for instance cpu or cuda (default: a GPU if there is one)")
     add("--precision", choices=PRECISIONS, default="fp32", help="of the encoder")
-    for name, kind in (("num_frames", int), ("norm_mean", float), ("norm_std", float)):
+    overrides = {
+        "num_frames": integer(16),
+        "norm_mean": number(-1000, 1000),
+        "norm_std": number(1e-6, 1000),
+    }
+    for name, kind in overrides.items():
         add(f"--{name}", type=kind, help="override the checkpoint's value")
-    options = parser.parse_args(argv)
-    if options.batch_size < 1:
-        parser.error("--batch_size: must be at least 1")
-    return options
+    return parser.parse_args(argv)
 
 
 def _device(name: str | None) -> torch.device:

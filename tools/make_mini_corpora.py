@@ -9,6 +9,7 @@ import argparse
 from pathlib import Path
 
 from eat.errors import exit_on_error
+from eat.utils.arguments import integer
 from eat.utils.files import write_text
 from mini_corpora.bank import attribution_table, load_bank
 from mini_corpora.corpora import make_mini_corpora
@@ -21,7 +22,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("out", type=Path, nargs="?", help="output folder")
-    add("--seed", type=int, default=0, help="random seed (default: 0)")
+    add("--seed", type=integer(0), default=0, help="random seed (default: 0)")
     rewrite = "only rewrite tools/bank/ATTRIBUTION.md from clips.csv"
     add("--attribution", action="store_true", help=rewrite)
     arguments = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Hooks of mkdocs.yml: pages can show the pictures in results/published.
+"""Hooks of mkdocs.yml: pictures in results/published, and the tables of settings.
 
 In a page, such a picture has its path in the repository, so that it is shown there as
 well: ``../results/published/quickstart.png``.
@@ -12,6 +12,9 @@ from typing import Any
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
+from eat.experiment.help import markdown_tables
+
+TABLES = "<!-- tables of eat/experiment/settings.py -->"
 PICTURES = Path(__file__).resolve().parents[1] / "results" / "published"
 
 
@@ -24,5 +27,6 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Point a page at the pictures of the site."""
+    """Point a page at the pictures of the site, and insert the tables of settings."""
+    markdown = markdown.replace(TABLES, markdown_tables())
     return markdown.replace("](../results/published/", "](published/")

@@ -16,15 +16,19 @@ from speechbrain.utils.run_opts import RunOptions
 from speechbrain.utils.seed import seed_everything
 
 from eat.errors import ExperimentError
+from eat.experiment.command_line import parse_command_line, require_device
 from eat.experiment.config import SETTINGS, Config, load_config, read_settings
 from eat.experiment.console import quiet_speechbrain
 from eat.experiment.fingerprint import relevant_settings
+from eat.experiment.help import help_text, wants_help
 from eat.experiment.process_group import init_process_group
 from eat.utils.files import write_text
 from eat.utils.lock import lock_folder
 from eat.utils.settings_diff import describe_changes
 
 logger = logging.getLogger(__name__)
+
+PRECISION_KEYS = ("precision", "eval_precision")
 
 quiet_speechbrain()
 
@@ -44,8 +48,14 @@ def start_experiment(argv: Sequence[str]) -> tuple[dict, RunOptions]:
     LockError
         If another process is using the folder.
     """
-    path, run_opts, overrides = sb.parse_arguments(list(argv))
-    config = load_config(path, overrides, run_opts)
+    if wants_help(argv):
+        print(help_text(argv))
+        sys.exit()
+    line = parse_command_line(argv)
+    run_opts = line.run_opts
+    config = load_config(line.path, line.overrides, run_opts)
+    precisions = [str(config.values.get(key)) for key in PRECISION_KEYS]
+    require_device(run_opts, precisions)
     init_process_group(run_opts)
     folder = Path(config.values["output_folder"])
     run_on_main(_claim_folder, args=[folder, config])

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,10 @@ from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 
 from eat.errors import ExperimentError
+from eat.experiment.schema import nearest
+from eat.experiment.settings import RUN_OPTIONS
 
+MAX_BYTES, MAX_NODES = 1_000_000, 100_000
 INCLUDE = "!include:"
 PLACEHOLDER = "!PLACEHOLDER"
 
@@ -30,14 +33,20 @@ def read_tree(path: str | Path) -> CommentedMap:
 
     Raises `ExperimentError` if a file does not exist or is no HyperPyYAML.
     """
-    path = Path(path)
+    return _read_tree(Path(path), ())
+
+
+def _read_tree(path: Path, including: tuple[Path, ...]) -> CommentedMap:
     if not path.is_file():
         raise ExperimentError(f"{path}: no such YAML file (see hparams/)")
-    tree = parse(path.read_text(encoding="utf-8"), str(path))
+    if path.resolve() in including:
+        raise ExperimentError(f"{path}: includes itself (remove the include)")
+    tree = parse(_read_text(path), str(path))
     tag = tag_of(tree)
     if not tag.startswith(INCLUDE):
         return tree
-    full = read_tree(path.parent / tag.removeprefix(INCLUDE))
+    included = path.parent / tag.removeprefix(INCLUDE)
+    full = _read_tree(included, (*including, path.resolve()))
     full.ca.comment = None  # its header
     update(full, tree, str(path))
     return full
@@ -52,39 +61,84 @@ def read_hyperpyyaml(path: str | Path) -> str:
     return dump(read_tree(path))
 
 
+def _read_text(path: Path) -> str:
+    """Return the text of a settings file, without a byte-order mark."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ExperimentError(f"{path}: too large for a YAML file of settings")
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ExperimentError(f"{path}: not UTF-8 (convert it): {error}") from error
+
+
 def parse(text: str, where: str) -> CommentedMap:
     """Parse HyperPyYAML text into a tree; empty text gives an empty one.
 
-    Raises `ExperimentError` if it is no YAML mapping, or has a key twice.
+    Raises `ExperimentError` if it is no YAML mapping, has a key twice, or would be huge
+    with its aliases expanded.
     """
-    try:
-        tree = YAML().load(text)
-    except YAMLError as error:
-        reason = str(getattr(error, "problem", error)).splitlines()[0]
-        twice = isinstance(error, DuplicateKeyError)
-        hint = "remove one" if twice else "check its syntax"
-        raise ExperimentError(f"{where}: not valid YAML: {reason} ({hint})") from error
+    tree = parse_any(text, where)
     if tree is not None and not isinstance(tree, CommentedMap):
         raise ExperimentError(f"{where}: not a YAML mapping (write key: value lines)")
     return CommentedMap() if tree is None else tree
 
 
+def parse_any(text: str, where: str) -> Any:
+    """Parse HyperPyYAML text of any type; errors as in :func:`parse`.
+
+    Quoted strings are told apart from others, since HyperPyYAML reads some of the
+    latter as tuples.
+    """
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    try:
+        tree = yaml.load(text)
+        _require_small(tree, {})
+    except (ValueError, RecursionError) as error:
+        # Of dates such as 2026-99-99; of deep nesting, or an alias within its anchor.
+        reason = str(error).splitlines()[0]
+        raise ExperimentError(f"{where}: not valid YAML: {reason}") from error
+    except YAMLError as error:
+        reason = str(getattr(error, "problem", error)).splitlines()[0]
+        twice = isinstance(error, DuplicateKeyError)
+        hint = "remove one" if twice else "check its syntax"
+        raise ExperimentError(f"{where}: not valid YAML: {reason} ({hint})") from error
+    return tree
+
+
+def _require_small(node: object, sizes: dict[int, float]) -> float:
+    """Return the number of nodes with aliases expanded; raise if they are too many."""
+    if not isinstance(node, dict | list):
+        return 1
+    if id(node) not in sizes:
+        sizes[id(node)] = math.inf  # until known: an alias within its anchor
+        children = node.values() if isinstance(node, dict) else node
+        sizes[id(node)] = 1 + sum(_require_small(child, sizes) for child in children)
+    if sizes[id(node)] > MAX_NODES:
+        raise ValueError(f"more than {MAX_NODES} values, or a value within itself")
+    return sizes[id(node)]
+
+
 def dump(tree: Mapping[str, Any]) -> str:
     """Return a tree as HyperPyYAML text."""
-    stream = StringIO()
-    YAML().dump(tree, stream)
+    yaml, stream = YAML(), StringIO()
+    yaml.width = MAX_BYTES  # do not fold lines
+    yaml.dump(tree, stream)
     return stream.getvalue()
 
 
-def update(tree: CommentedMap, changes: Mapping[str, Any], where: str) -> None:
+def update(
+    tree: CommentedMap, changes: Mapping[str, Any], where: str, options: bool = False
+) -> None:
     """Replace values of a tree in place, those of nested mappings one by one.
 
-    Raises `ExperimentError` if the tree lacks a key.
+    With `options` the changes are those of a command line, where the name of a run
+    option may be meant. Raises `ExperimentError` if the tree lacks a key.
     """
     for key, value in changes.items():
         if key not in tree:
-            close = difflib.get_close_matches(str(key), map(str, tree), n=1)
-            hint = f"did you mean {close[0]}?" if close else "see the YAML file"
+            names = [*map(str, tree), *(RUN_OPTIONS if options else ())]
+            hint = nearest(str(key), names) or "see --help"
             raise ExperimentError(f"{where}: unknown setting {key} ({hint})")
         if isinstance(value, Mapping) and isinstance(tree[key], CommentedMap):
             update(tree[key], value, where)
@@ -95,7 +149,7 @@ def update(tree: CommentedMap, changes: Mapping[str, Any], where: str) -> None:
 
 def placeholders(tree: Mapping[str, Any]) -> list[str]:
     """Return the keys at the top of a tree that still hold a placeholder."""
-    return [key for key, value in tree.items() if PLACEHOLDER in _tags(value)]
+    return [key for key, value in tree.items() if PLACEHOLDER in tags(value)]
 
 
 def tag_of(node: object) -> str:
@@ -104,11 +158,22 @@ def tag_of(node: object) -> str:
     return (tag.value if tag else None) or ""
 
 
-def _tags(node: object) -> Iterator[str]:
+def has_tags(node: object) -> bool:
+    """Return whether a tree has tags or anchors."""
+    anchor = getattr(node, "anchor", None)
+    children: Iterable[object] = ()
+    if isinstance(node, dict | list):
+        children = node.values() if isinstance(node, dict) else node
+    named = bool(tag_of(node) or (anchor and anchor.value))
+    return named or any(map(has_tags, children))
+
+
+def tags(node: object) -> Iterator[str]:
+    """Yield the tags of a node and of all below it."""
     yield tag_of(node)
     if isinstance(node, dict | list):
         for child in node.values() if isinstance(node, dict) else node:
-            yield from _tags(child)
+            yield from tags(child)
 
 
 class _PlainConstructor(SafeConstructor):

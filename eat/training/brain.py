@@ -84,6 +84,7 @@ class EATBrain(sb.Brain):
         self.rank = getattr(self, "rank", 0)
         self.world_size = world_size()
         self.grad_norm = math.nan
+        self.step_loss: Tensor | float = 0.0  # sum over the batches of a step
         self.meter = IntervalMeter(self.rank, self.world_size)
         self.metrics_logger = MetricsLogger(self.hparams.output_folder)
         self.interruption = Interruption()
@@ -288,7 +289,12 @@ class EATBrain(sb.Brain):
         )
 
     def check_loss_isfinite(self, loss: Tensor) -> None:
-        """Do nothing: a loss that is not finite shows in the gradient norm."""
+        """Add up the losses of a step: they may be NaN though their gradients are not.
+
+        They are looked at in :meth:`optimizers_step`: reading one here would make a GPU
+        wait.
+        """
+        self.step_loss = self.step_loss + loss.detach()
 
     def optimizers_step(self) -> None:
         """Clip gradients over all groups and step, unless they are not finite.
@@ -300,6 +306,9 @@ class EATBrain(sb.Brain):
         self.scaler.unscale_(self.optimizer)
         self.scale_gradients([p.grad for p in parameters if p.grad is not None])
         self.grad_norm = float(clip_gradients(parameters, self.max_grad_norm))
+        if any_rank(not math.isfinite(self.step_loss), self.device):
+            self.grad_norm = math.nan
+        self.step_loss = 0.0
         if math.isfinite(self.grad_norm):
             self.scaler.step(self.optimizer)
         self.scaler.update()

@@ -20,7 +20,7 @@ PAGES = [
     ROOT / "tools" / "bank" / "README.md",
 ]
 TOP_LEVEL = {"eat", "recipes", "tools", "tests", "docs", "results", ".ci", ".github"}
-RUN_OPTIONS = {option.name for option in fields(RunOptions)}
+RUN_OPTIONS = {option.name for option in fields(RunOptions)} | {"help"}
 # Options of programs that are not ours.
 FOREIGN = {
     "array",  # sbatch

@@ -110,7 +110,7 @@ def test_short_files_state_only_what_differs(path):
 def test_loads(path, tmp_path):
     missing = placeholders(read_tree(path))
     assert {"data_folder", "output_folder"} <= set(missing)
-    config = load_config(path, "\n".join(f"{key}: {tmp_path / key}" for key in missing))
+    config = load_config(path, {key: str(tmp_path / key) for key in missing})
     hparams = config.instantiate()
     assert hparams.keys() == config.values.keys()
     assert "frontend" in hparams["modules"]

@@ -102,8 +102,7 @@ def test_a_step_with_a_tiny_network(path, run_recipe, corpora, tmp_path):
 )
 def test_rates_are_the_official_ones(path, name, tolerance, finetune_parity):
     missing = placeholders(read_tree(RECIPES / path))
-    given = "\n".join(f"{key}: none" for key in missing)
-    settings = load_config(RECIPES / path, given).values
+    settings = load_config(RECIPES / path, dict.fromkeys(missing, "none")).values
     official = finetune_parity.numbers[f"lr_{name}"]
     keys = ("lr", "warmup_steps", "total_steps", "min_lr")
     schedule = [float(settings[key]) for key in keys]

@@ -164,7 +164,7 @@ def test_a_restart_computes_only_missing_chunks(
         write(self, chunk, *given)
 
     monkeypatch.setattr(FeatureFolder, "write", dying)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(SystemExit, match=str(128 + signal.SIGINT)):
         run(corpus, tmp_path / "parts")
     monkeypatch.setattr(FeatureFolder, "write", write)
     assert not (tmp_path / "parts" / "features.npy").exists()

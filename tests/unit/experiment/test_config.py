@@ -5,11 +5,13 @@ import re
 import pytest
 import torch
 from hyperpyyaml import load_hyperpyyaml
-from speechbrain.utils.run_opts import RunOptions
+from hypothesis import given
+from hypothesis import strategies as st
 
 from eat.errors import ExperimentError
+from eat.experiment.command_line import parse_command_line
 from eat.experiment.config import load_config, read_scalar_settings, read_settings
-from eat.experiment.schema import MULTIPLES
+from eat.experiment.schema import PATCH as PATCH_OF_SCHEMA
 from eat.experiment.yaml_tree import read_hyperpyyaml
 from eat.model.patching import PATCH
 
@@ -43,7 +45,7 @@ layer:
 opt_class:
     fused: True
 """
-FOLDERS = "data_folder: DATA\noutput_folder: RUN\n"
+FOLDERS = {"data_folder": "DATA", "output_folder": "RUN"}
 
 
 @pytest.fixture
@@ -72,7 +74,7 @@ def refuse(path, overrides, *told):
 
 
 def test_references_follow_overrides(full):
-    config = load_config(full, FOLDERS + "steps: 20\nlr: 5e-4")
+    config = load_config(full, FOLDERS | {"steps": "20", "lr": "5e-4"})
     assert config.values["warmup_steps"] == 4 and config.values["lr"] == 5e-4
     hparams = config.instantiate()
     assert hparams["warmup_steps"] == 4 and hparams["lr"] == 5e-4
@@ -87,7 +89,7 @@ def test_an_object_is_built_once(full):
 
 
 def test_text_is_all_that_is_needed(full, tmp_path):
-    config = load_config(full, FOLDERS + "lr: 0.25")
+    config = load_config(full, FOLDERS | {"lr": "0.25"})
     assert load_hyperpyyaml(config.text).keys() == config.values.keys()
     (tmp_path / "hyperparams.yaml").write_text(config.text)
     assert read_settings(tmp_path) == config.values
@@ -97,7 +99,7 @@ def test_text_is_all_that_is_needed(full, tmp_path):
 
 
 def test_comments_go_with_the_values_they_describe(full):
-    text = load_config(full, FOLDERS + "layer: {in_features: 4}").text
+    text = load_config(full, FOLDERS | {"layer": "{in_features: 4}"}).text
     assert "paper's" in text and "two" not in text and "where" not in text
 
 
@@ -105,29 +107,84 @@ def test_comments_go_with_the_values_they_describe(full):
 
 
 def test_missing_file(tmp_path):
-    refuse(tmp_path / "none.yaml", "")
+    refuse(tmp_path / "none.yaml", {})
 
 
 @pytest.mark.parametrize("text", ["a: [1", "a: 1\na: 2", "- a", "word"])
 def test_no_settings_file(tmp_path, text):
     (tmp_path / "bad.yaml").write_text(text)
-    refuse(tmp_path / "bad.yaml", "")
+    refuse(tmp_path / "bad.yaml", {})
+
+
+BOMB = "a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "\n".join(
+    f"{x}: &{x} [{', '.join([f'*{y}'] * 10)}]"
+    for y, x in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"a: \xe9", b"a:\n\tb: 1", b"a: \x00", b"a: \x1b[31m\nb: [", b"\xff\xfea: 1"),
+        *(b"a: 2026-99-99", b"a: *b", BOMB.encode()),
+        *(b"a: " + b"{a: " * 2000, b"? [a]\n: 1"),
+        *(b"a: 1\n---\nb: 2", b"a: !!int x", b"!include:bad.yaml", b"!include:.\na: 1"),
+        *(b"a: !ref <b>", b"a: !ref <a>", b"a: !ref <b>\nb: !ref <a>", b"1: 2"),
+        *(b"a: 1\nb: !ref <a> // 0", b"a: !include:none.yaml", b"null: 1"),
+        b"a: " + b"x" * 2_000_000,
+        *(b"a: !applyref:nothing.at.all\n  b: 1", b"%YAML 9.9\n---\na: 1", b"a: .inf"),
+        *(b"a: [.nan]", b"a: {b: -.inf}", b"a: 1e999", b"a: !PLACEHOLDER"),
+    ],
+    ids=lambda content: ascii(content[:30]),
+)
+def test_files_that_are_no_settings(tmp_path, content):
+    path = tmp_path / "bad.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ExperimentError) as caught:
+        load_config(path)
+    assert str(caught.value).isprintable() and str(tmp_path) in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["a: &a [*a]", "a: &a {b: *a}", "a: !ref", "a: !b"])
+def test_odd_files_do_not_hang(tmp_path, text):
+    (tmp_path / "odd.yaml").write_text(text)
+    assert load_config(tmp_path / "odd.yaml").values.keys() == {"a"}
+
+
+def test_files_of_other_systems(tmp_path):
+    path = tmp_path / "good.yaml"
+    path.write_bytes(b"\xef\xbb\xbfa: 1\r\nb: 'no'\r\nc: \xc3\xa9\r\nd: \"(1)\"\r\n")
+    config = load_config(path)
+    assert config.values == {"a": 1, "b": "no", "c": "é", "d": "(1)"}
+    assert config.instantiate() == config.values
+
+
+@given(content=st.binary(max_size=40) | st.text(max_size=60).map(str.encode))
+def test_any_file_is_accepted_or_refused(content, tmp_path_factory):
+    path = tmp_path_factory.getbasetemp() / "any.yaml"
+    path.write_bytes(content)
+    try:
+        load_config(path)
+    except ExperimentError as error:
+        assert str(error).isprintable()
 
 
 def test_unknown_settings(full):
-    refuse(full, FOLDERS + "warmup_step: 3", "warmup_step ", "warmup_steps?")
-    refuse(full, FOLDERS + "layer: {in_feature: 3}", "in_feature ", "in_features?")
-    assert "?" not in refuse(full, FOLDERS + "xyz: 3", "xyz")
+    refuse(full, FOLDERS | {"warmup_step": "3"}, "warmup_step ", "warmup_steps?")
+    refuse(full, FOLDERS | {"layer": "{in_feature: 3}"}, "in_feature ", "in_features?")
+    assert "?" not in refuse(full, FOLDERS | {"xyz": "3"}, "xyz")
 
 
 def test_missing_settings_are_all_named(full):
-    refuse(full, "", "--data_folder", "--output_folder")
-    assert "--data_folder" not in refuse(full, "data_folder: A", "--output_folder")
+    refuse(full, {}, "--data_folder", "--output_folder")
+    assert "--data_folder" not in refuse(full, {"data_folder": "A"}, "--output_folder")
 
 
 def test_options_that_cannot_be_read(full):
-    refuse(full, FOLDERS + "lr: 1\nlr: 2", '"lr"')
-    refuse(full, FOLDERS + "lr: [1")
+    refuse(full, FOLDERS | {"lr": "[1"}, "lr", "[1")
+    refuse(full, FOLDERS | {"layer": "[1"}, "--layer")
+    refuse(full, FOLDERS | {"layer": "{bias: &a 1, in_features: *a}"}, "--layer")
+    refuse(full, FOLDERS | {"layer": "!apply:os.getpid []"}, "--layer")
 
 
 def test_bad_reference(full):
@@ -146,7 +203,7 @@ def test_object_that_cannot_be_built(full):
     ("key", "value"), [("lr", "abc"), ("lr", "True"), ("steps", "1x"), ("roll", "yes")]
 )
 def test_wrong_types(full, key, value):
-    refuse(full, FOLDERS + f"{key}: {value}", key, value, str(load(full)[key]))
+    refuse(full, FOLDERS | {key: value}, key, value)
 
 
 def load(path):
@@ -157,14 +214,14 @@ def load(path):
 @pytest.mark.parametrize("name", ["batch_size", "keep_checkpoints"])
 def test_counts_are_positive_integers(full, name, value):
     full.write_text(FULL + f"{name}: 4\n")
-    refuse(full, FOLDERS + f"{name}: {value}", name)
+    refuse(full, FOLDERS | {name: value}, name)
 
 
 def test_spectrograms_are_whole_patches(full):
     full.write_text(FULL + "num_frames: 64\n")
-    load_config(full, FOLDERS + "num_frames: 128")
-    refuse(full, FOLDERS + "num_frames: 100", "num_frames", "100", str(PATCH))
-    assert MULTIPLES["num_frames"] == PATCH
+    load_config(full, FOLDERS | {"num_frames": "128"})
+    refuse(full, FOLDERS | {"num_frames": "100"}, "num_frames", "100", str(PATCH))
+    assert PATCH_OF_SCHEMA == PATCH
 
 
 # -- included files ----------------------------------------------------------------
@@ -183,11 +240,9 @@ def test_included_file_with_differences(mini):
 
 
 def test_every_key_of_both_files_can_be_overridden(mini):
-    overrides = FOLDERS + "lr: 1\nsteps: 7\nlayer: {bias: False}"
+    overrides = FOLDERS | {"lr": "1", "steps": "7", "layer": "{bias: False}"}
     refuse(mini, overrides, "bias")
-    values = load_config(
-        mini, overrides.replace("bias: False", "in_features: 9")
-    ).values
+    values = load_config(mini, overrides | {"layer": "{in_features: 9}"}).values
     assert values["lr"] == 1 and values["warmup_steps"] == 8
     assert values["layer"]["in_features"] == 9 and values["layer"]["out_features"] == 7
 
@@ -204,7 +259,7 @@ def test_included_file_that_does_not_exist(mini):
 
 
 def test_included_text_serves_plain_hyperpyyaml(mini, full):
-    hparams = load_hyperpyyaml(read_hyperpyyaml(mini), FOLDERS + "steps: 9")
+    hparams = load_hyperpyyaml(read_hyperpyyaml(mini), FOLDERS | {"steps": 9})
     assert hparams["warmup_steps"] == 10 and hparams["layer"].out_features == 9
     assert load_hyperpyyaml(read_hyperpyyaml(full), FOLDERS)["steps"] == 10
 
@@ -219,11 +274,11 @@ def test_values_may_include_files_too(full):
 
 
 def test_run_options_of_the_command_line_win(full):
-    run_opts = RunOptions.from_command_line_args(
+    run_opts = parse_command_line(
         ["x.yaml", "--precision=fp32", "--ckpt_interval_steps", "5", "--noprogressbar"]
-    )[1]
+    ).run_opts
     values = load_config(full, FOLDERS, run_opts).values
     assert values["precision"] == "fp32" and values["ckpt_interval_minutes"] == 0
     assert "ckpt_interval_steps" not in values and "noprogressbar" not in values
-    run_opts = RunOptions.from_command_line_args(["x.yaml", "--device", "cpu"])[1]
+    run_opts = parse_command_line(["x.yaml", "--device", "cpu"]).run_opts
     assert load_config(full, FOLDERS, run_opts).values["precision"] == "bf16"

@@ -182,6 +182,16 @@ def test_too_many_skipped_steps_stop_the_run(tmp_path):
     assert "\n" not in str(error.value)
 
 
+def test_loss_that_is_not_finite_stops_the_run_though_its_gradient_is(tmp_path):
+    class Empty(ToyBrain):
+        def compute_objectives(self, predictions, batch, stage):
+            return super().compute_objectives(predictions, batch, stage) + torch.nan
+
+    brain = make_brain(tmp_path, Empty, nonfinite_patience=1)
+    with pytest.raises(ExperimentError, match="step 2.*--nonfinite_patience"):
+        fit(brain, clips(CLIPS))
+
+
 def test_seed_depends_on_rank_epoch_and_step(tmp_path):
     draws = set()
     brain = make_brain(tmp_path)

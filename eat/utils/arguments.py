@@ -1,0 +1,39 @@
+"""Number types for argparse that refuse absurd values with the option's name."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+
+def integer(low: int, high: int = 1_000_000_000) -> Callable[[str], int]:
+    """Return an argparse type of the integers from `low` to `high`."""
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = low - 1
+        if not low <= value <= high:
+            limits = f"{low} to {high}" if high < 1_000_000_000 else f"at least {low}"
+            raise argparse.ArgumentTypeError(f"{text!r} (must be an integer, {limits})")
+        return value
+
+    return parse
+
+
+def number(low: float, high: float) -> Callable[[str], float]:
+    """Return an argparse type of the numbers from `low` to `high`."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = high + 1
+        if not low <= value <= high:  # not of NaN
+            raise argparse.ArgumentTypeError(
+                f"{text!r} (must be a number from {low:g} to {high:g})"
+            )
+        return value
+
+    return parse
