@@ -119,7 +119,10 @@ def open_source(path: Path) -> Iterator[Source]:
     Raises `AudioError` if there is none, or it is a folder, empty, a pipe or a device.
     """
     try:
+        str(path).encode()
         status = path.stat()
+    except UnicodeEncodeError:
+        raise AudioError(f"{path}: its name is not UTF-8 (rename it)") from None
     except (FileNotFoundError, NotADirectoryError, ValueError):  # or a null byte
         raise AudioNotFoundError(f"{path}: no such file (check the path)") from None
     except OSError as error:
