@@ -228,6 +228,10 @@ def _clips(
             seconds -= clip.frames / clip.sample_rate
             if seconds <= 0:
                 break
+    if not clips:
+        raise AudioError(
+            f"{source.name}: corrupt, its first Ogg page is damaged (copy it again)"
+        )
     return clips
 
 

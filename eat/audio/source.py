@@ -15,6 +15,16 @@ from eat.errors import AudioError, AudioNotFoundError
 _ID3 = b"ID3"
 
 
+class _Bytes(BytesIO):
+    """Bytes in which a decoder may seek to before the beginning, as in a file."""
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        try:
+            return super().seek(offset, whence)
+        except (ValueError, OverflowError):
+            return self.tell()
+
+
 class Source:
     """An open audio file.
 
@@ -36,10 +46,11 @@ class Source:
     @classmethod
     def of_bytes(cls, data: bytes, name: object) -> Source:
         """Make the source of a file in memory."""
-        return cls(BytesIO(data), name, len(data))
+        return cls(_Bytes(data), name, len(data))
 
     def seek(self, position: int) -> None:
-        """Move to a byte."""
+        """Move to a byte, of a broken header perhaps: at most to the end."""
+        position = min(position, self.size)
         if isinstance(self.handle, int):
             os.lseek(self.handle, position, os.SEEK_SET)
         else:
