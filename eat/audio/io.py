@@ -48,7 +48,7 @@ class AudioInfo:
         Number of channels.
     warnings
         What is odd about it, each ``kind: details``; see `eat.audio.checks`. Of the
-        samples, only the first second is looked at if it is not silent.
+        samples, only the beginning is looked at, up to the first sound.
     """
 
     sample_rate: int
@@ -216,7 +216,7 @@ def _clips(
     decode: Callable[[Source, float | None], Clip],
 ) -> list[Clip]:
     """Decode a file: one clip, or those of a chained Ogg file."""
-    if not source.begins_with(ogg.MAGIC):
+    if source.head(4) != ogg.MAGIC:
         return [_clip(source, seconds, decode)]
     clips: list[Clip] = []
     data = source.read(0)

@@ -6,6 +6,7 @@ and another decoder has to be used.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,7 +35,9 @@ _SIZES = re.compile(
     re.MULTILINE,
 )
 _UNKNOWN_FRAMES = 2**36 - 1  # FLAC's largest number
+_MP3_HEADER = re.compile(rb"Xing|Info|VBRI")
 _MP3_FRAMES_PER_BYTE = 100  # at 8 kbit/s it is 24
+_INSPECTED = 0.25  # seconds
 _BLOCK = 2**22  # samples, 16 MB
 _LOSSY_BLOCK = 2**24
 
@@ -67,24 +70,29 @@ def decode(source: Source, seconds: float | None) -> Clip:
 
 
 def inspect(source: Source) -> Clip:
-    """Decode the first second, or more if it is silent, and the last sample.
+    """Decode the beginning, up to the first sound, and the last sample.
 
     Raises what `decode` raises.
     """
     check = SignalCheck(source.name)
     with _open(source) as (file, warnings):
         rate, channels, frames = file.samplerate, file.channels, file.frames
-        for block in _blocks(file, frames, rate):
+        beginning = math.ceil(_INSPECTED * rate)
+        estimated = file.format == "MP3" and not _counts_frames(source)
+        # The end first: having decoded something, seeking in Ogg may fail.
+        if estimated or frames <= beginning or not _has_last(file):
+            return decode(source, None)  # only reading gives the length, or the reason
+        _require_end(file, source)
+        try:
+            file.seek(0)
+        except soundfile.LibsndfileError:
+            return decode(source, None)
+        for block in _blocks(file, frames, beginning):
             check.mix(block)
             if check.audible:
                 break
-        if check.samples == frames or _has_last(file):
-            _require_end(file, source)
-            wav = torch.empty(0)
-            return Clip(wav, rate, channels, frames, check, warnings)
-        _require_estimate(file, source)
-    # The estimate is too long, and only counting gives the right length.
-    return decode(source, None)
+        wav = torch.empty(0)
+        return Clip(wav, rate, channels, frames, check, warnings)
 
 
 @contextmanager
@@ -125,9 +133,6 @@ def _require_trusted(file: soundfile.SoundFile, source: Source) -> None:
     # It ignores what kind of samples an extensible W64 header names.
     if file.format == "W64" and "EXTENSIBLE" in log and "format : PCM" not in log:
         raise NotDecodableError("W64 with an extensible header")
-    # The last block of GSM 6.10 is then decoded from too few bytes, to noise.
-    if "chunk seems to be truncated" in log:
-        raise NotDecodableError("its last block is incomplete")
     if file.frames == 0 and source.size > source.tell() > 0:
         raise NotDecodableError("0 samples")
 
@@ -147,7 +152,7 @@ def _blocks(
         frames = min(wanted, first or size)
         try:
             block = file.read(frames, dtype="float32", always_2d=True)
-        except soundfile.LibsndfileError:
+        except (soundfile.LibsndfileError, ValueError):  # a position beyond the end
             return
         yield torch.from_numpy(block)
         if len(block) < frames:
@@ -160,7 +165,7 @@ def _has_last(file: soundfile.SoundFile) -> bool:
     try:
         file.seek(file.frames - 1)
         return len(file.read(1, dtype="float32")) == 1
-    except soundfile.LibsndfileError:
+    except (soundfile.LibsndfileError, ValueError):
         return False
 
 
@@ -170,6 +175,7 @@ def _require_end(file: soundfile.SoundFile, source: Source) -> None:
     The header of an MP3 file only estimates the length, or is that of the first of
     several joined files; a FLAC file may be longer than it says, too.
     """
+    _require_whole_block(file)
     position = source.tell()
     if position >= source.size or file.format not in ("MP3", "FLAC"):
         return
@@ -183,23 +189,37 @@ def _is_sound(data: bytes, name: object) -> bool:
     try:
         with soundfile.SoundFile(rest.handle) as file:
             return len(file.read(1, dtype="float32")) > 0
-    except soundfile.LibsndfileError:
+    except (soundfile.LibsndfileError, ValueError):
         return False
 
 
 def _missing(file: soundfile.SoundFile, found: int, source: Source) -> tuple[str, ...]:
     """Return a warning if an MP3 file ends before the end that it declares."""
-    declared = re.compile(rb"Xing|Info|VBRI").search(source.read(0, 2**21))
-    if not declared or found > file.frames - 3 * 1152:
+    if not _counts_frames(source) or found > file.frames - 3 * 1152:
         return ()
     return (f"truncated: {found} samples of {file.frames} that its header declares",)
 
 
+def _counts_frames(source: Source) -> bool:
+    """Return whether an MP3 file has a header with the number of its frames."""
+    return bool(_MP3_HEADER.search(source.head(4096)))
+
+
 def _require_estimate(file: soundfile.SoundFile, source: Source) -> None:
     """Raise `AudioError` for a file that ends early if its length is no estimate."""
-    if file.format != "MP3" and not file.subtype.startswith("MPEG"):
+    _require_whole_block(file)
+    if not file.subtype.startswith(("MPEG", "GSM")):
         raise AudioError(
             f"{source.name}: corrupt or truncated, decoding fails before the "
             f"{file.frames} samples of its header (copy or download it again, or "
             "remove it)"
         )
+
+
+def _require_whole_block(file: soundfile.SoundFile) -> None:
+    """Raise `NotDecodableError` if the last block is incomplete, so noise.
+
+    The only byte of one in GSM 6.10 may be padding.
+    """
+    if "short read" in file.extra_info:
+        raise NotDecodableError("its last block is incomplete")

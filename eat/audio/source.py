@@ -11,9 +11,6 @@ from stat import S_ISDIR, S_ISREG
 
 from eat.errors import AudioError, AudioNotFoundError
 
-# What an ID3v2 tag begins with; it may precede any format.
-_ID3 = b"ID3"
-
 
 class _Bytes(BytesIO):
     """Bytes in which a decoder may seek to before the beginning, as in a file."""
@@ -80,15 +77,15 @@ class Source:
             raise _unreadable(self.name, error) from None
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    def begins_with(self, magic: bytes) -> bool:
-        """Return whether the file begins with these bytes, after an ID3 tag if any."""
-        start = self.read(0, 10)
-        if not start.startswith(_ID3):
-            return start.startswith(magic)
+    def head(self, size: int) -> bytes:
+        """Return the first bytes after an ID3v2 tag, which may precede any format."""
+        start = self.read(0, max(size, 10))
+        if not start.startswith(b"ID3"):
+            return start[:size]
         length = 0
         for byte in start[6:10]:
             length = length << 7 | byte & 127
-        return self.read(10 + length, len(magic)) == magic
+        return self.read(10 + length, size)
 
 
 class SourceFile(RawIOBase):
