@@ -20,6 +20,7 @@ LARGEST_PEAK = 2.0**31
 LOUD_PEAK = 4.0
 _FULL_SCALE = 0.999
 _CLIPPED_SHARE = 1e-3
+_CANCELLED = 1e-3  # of the peak: lossy codecs and rounding leave a little
 
 
 class SignalCheck:
@@ -36,16 +37,19 @@ class SignalCheck:
         Number of samples so far, per channel.
     peak
         Largest magnitude so far.
-    audible
-        Whether the average of the channels had a sample other than zero.
     """
 
     def __init__(self, name: object) -> None:
         self.name = name
         self.samples = 0
         self.peak = 0.0
-        self.audible = False
+        self._mixed_peak = 0.0
         self._clipped = 0
+
+    @property
+    def audible(self) -> bool:
+        """Whether anything is left when the channels are averaged."""
+        return self._mixed_peak > _CANCELLED * self.peak
 
     def mix(self, block: Tensor) -> Tensor:
         """Check a block `[n, C]` and return the average of its channels `[n]`.
@@ -67,7 +71,7 @@ class SignalCheck:
         mono = block.mean(dim=1)
         self.samples += len(block)
         self.peak = max(self.peak, peak)
-        self.audible = self.audible or bool(mono.any())
+        self._mixed_peak = max(self._mixed_peak, _peak(mono))
         if _FULL_SCALE <= peak <= LOUD_PEAK:
             self._clipped += _clipped_samples(mono)
         return mono
@@ -76,7 +80,7 @@ class SignalCheck:
         """Add what another check has seen, of a later part of the clip."""
         self.samples += other.samples
         self.peak = max(self.peak, other.peak)
-        self.audible = self.audible or other.audible
+        self._mixed_peak = max(self._mixed_peak, other._mixed_peak)
         self._clipped += other._clipped
 
     def warnings(self, sample_rate: int) -> tuple[str, ...]:

@@ -79,20 +79,16 @@ def inspect(source: Source) -> Clip:
         rate, channels, frames = file.samplerate, file.channels, file.frames
         beginning = math.ceil(_INSPECTED * rate)
         estimated = file.format == "MP3" and not _counts_frames(source)
-        # The end first: having decoded something, seeking in Ogg may fail.
         if estimated or frames <= beginning or not _has_last(file):
             return decode(source, None)  # only reading gives the length, or the reason
         _require_end(file, source)
-        try:
-            file.seek(0)
-        except soundfile.LibsndfileError:
-            return decode(source, None)
+    # Opened again: seeking in MP3 and Ogg is exact only before anything is decoded.
+    with _open(source) as (file, _):
         for block in _blocks(file, frames, beginning):
             check.mix(block)
             if check.audible:
                 break
-        wav = torch.empty(0)
-        return Clip(wav, rate, channels, frames, check, warnings)
+    return Clip(torch.empty(0), rate, channels, frames, check, warnings)
 
 
 @contextmanager
