@@ -2,49 +2,59 @@
 
 from __future__ import annotations
 
+import logging
 import os
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
-from io import BytesIO
 from pathlib import Path
-from stat import S_ISDIR
 
-import soundfile
-import torch
 from torch import Tensor
-from torchaudio.transforms import Resample
 
-from eat.errors import AudioError, AudioNotFoundError
+from eat.audio import libsndfile, ogg, pyav
+from eat.audio.checks import join_blocks, kind_of
+from eat.audio.decoding import Clip, NotDecodableError
+from eat.audio.resampling import resample
+from eat.audio.source import Source, open_source
+from eat.errors import AudioError
 
-# What libsndfile logs about a file that ends too early. It reduces the number of frames
-# without an error; only the log shows it.
-_DATA_CHUNK = re.compile(r"^data : (\d+) \(should be (\d+)\)", re.MULTILINE)
-_OGG_CUT = "lacks an end-of-stream bit"
-# A program that writes WAV to a pipe does not know the size and declares 2 or 4 GiB.
-_UNKNOWN_SIZE = 0x7FFF0000
+logger = logging.getLogger(__name__)
+
+Decode = Callable[[Source, float | None], Clip]
+
+# Lower case. Those after .mp3 need PyAV: without it, reading such a file says so.
+AUDIO_SUFFIXES = (
+    *(".wav", ".wave", ".bwf", ".rf64", ".w64", ".flac", ".ogg", ".oga", ".opus"),
+    *(".aif", ".aiff", ".aifc", ".au", ".snd", ".caf", ".mp1", ".mp2", ".mp3"),
+    *(".m4a", ".mp4", ".aac", ".mka", ".webm", ".wma"),
+)
 _FILES_PER_TASK = 64
+# Warnings that reading logs. Silence is left to the preparation: corpora have a lot.
+_LOGGED = ("size unknown", "truncated", "too loud")
 
 
 @dataclass(frozen=True, slots=True)
 class AudioInfo:
-    """Contents of an audio file's header.
+    """What is in an audio file.
 
     Attributes
     ----------
     sample_rate
-        Samples per second.
+        Samples per second; in a chained Ogg file, of the first part.
     num_frames
-        Samples per channel; an estimate for MP3 files without a Xing header.
+        Samples per channel.
     channels
         Number of channels.
+    warnings
+        What is odd about it, each ``kind: details``; see `eat.audio.checks`. Of the
+        samples, only the beginning is looked at, up to the first sound.
     """
 
     sample_rate: int
     num_frames: int
     channels: int
+    warnings: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def seconds(self) -> float:
@@ -52,97 +62,33 @@ class AudioInfo:
         return self.num_frames / self.sample_rate
 
 
-def _check_not_truncated(file: soundfile.SoundFile, path: Path | str) -> None:
-    """Raise `AudioError` if the header declares more audio than the file contains."""
-    chunk = _DATA_CHUNK.search(file.extra_info)
-    declared, found = map(int, chunk.groups()) if chunk else (0, 0)
-    if found < declared < _UNKNOWN_SIZE:
-        raise AudioError(
-            f"{path}: truncated, its header declares {declared} bytes of audio, the "
-            f"file contains {found} (copy or download it again)"
-        )
-    if _OGG_CUT in file.extra_info:
-        raise AudioError(
-            f"{path}: truncated, the Ogg stream has no end (copy or download it again)"
-        )
-
-
-def _check_end(file: soundfile.SoundFile, path: Path) -> None:
-    """Raise `AudioError` if a FLAC file is truncated, which its header cannot show."""
-    if file.format != "FLAC":
-        return
-    try:
-        file.seek(file.frames - 1)
-        found = len(file.read(1, dtype="int16"))
-    except soundfile.LibsndfileError:
-        found = 0
-    if not found:
-        raise AudioError(
-            f"{path}: truncated, its header declares {file.frames} samples and the "
-            "last is missing (copy or download it again)"
-        )
-
-
-def _open(path: Path) -> soundfile.SoundFile:
-    """Open a file for reading and check its header."""
-    try:
-        status = path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        raise AudioNotFoundError(f"{path}: no such file (check the path)") from None
-    except OSError as error:
-        raise AudioError(
-            f"{path}: cannot be read, {error.strerror} (check permissions and disk)"
-        ) from None
-    if S_ISDIR(status.st_mode):
-        raise AudioError(f"{path}: is a folder (give an audio file)")
-    if status.st_size == 0:
-        raise AudioError(f"{path}: 0 bytes (copy or download it again)")
-    return _open_sound(path, path)
-
-
-def _open_sound(source: Path | BytesIO, name: Path | str) -> soundfile.SoundFile:
-    """Open an audio file, or its bytes, and check the header."""
-    try:
-        file = soundfile.SoundFile(source)
-    except UnicodeEncodeError:
-        raise AudioError(f"{name}: its name is not UTF-8 (rename it)") from None
-    except soundfile.LibsndfileError as error:
-        raise AudioError(
-            f"{name}: not readable as audio, {error.error_string.rstrip('.')} "
-            "(convert it to wav, flac, ogg or mp3)"
-        ) from None
-    try:
-        _check_not_truncated(file, name)
-        if file.frames == 0:
-            raise AudioError(f"{name}: 0 samples (remove or replace it)")
-    except AudioError:
-        file.close()
-        raise
-    return file
-
-
 def inspect_audio(path: str | os.PathLike[str]) -> AudioInfo:
-    """Read and check the header of an audio file, and the end of a FLAC file.
+    """Check an audio file: decode its beginning and its end as `read_audio` does.
+
+    A file whose header does not tell the length is decoded as a whole.
 
     Parameters
     ----------
     path
-        A wav, flac, ogg or mp3 file.
+        An audio file, see `read_audio`.
 
     Returns
     -------
     AudioInfo
-        Sample rate, number of frames, channels.
+        Sample rate, number of frames, channels and warnings.
 
     Raises
     ------
     AudioError
-        If the file is missing, a folder, empty, not audio, without samples, or (except
-        MP3) shorter than its header declares.
+        If the file is missing, not a regular file, empty, not audio, without samples,
+        corrupt, or (except MP3) shorter than its header declares; also if a sample is
+        NaN, infinite or absurdly large.
     """
-    with _open(Path(path)) as file:
-        _check_end(file, Path(path))
-        return AudioInfo(file.samplerate, file.frames, file.channels)
+    with open_source(Path(path)) as source:
+        clips = _clips(source, None, lambda part, _: libsndfile.inspect(part))
+    rate = clips[0].sample_rate
+    frames = sum(clip.frames * rate / clip.sample_rate for clip in clips)
+    return AudioInfo(rate, round(frames), clips[0].channels, _warnings(clips))
 
 
 def _inspect_each(paths: Sequence[str]) -> list[AudioInfo | AudioError]:
@@ -156,7 +102,7 @@ def _inspect_each(paths: Sequence[str]) -> list[AudioInfo | AudioError]:
 
 
 def inspect_many(paths: Sequence[str]) -> Iterator[AudioInfo | AudioError]:
-    """Inspect the headers of many files in parallel threads.
+    """Inspect many files in parallel threads.
 
     Parameters
     ----------
@@ -176,33 +122,6 @@ def inspect_many(paths: Sequence[str]) -> Iterator[AudioInfo | AudioError]:
             yield from results
 
 
-@lru_cache(maxsize=16)
-def _resampler(source: int, target: int) -> Resample:
-    """Return torchaudio's default sinc resampler, with its filters computed once.
-
-    It equals `torchaudio.functional.resample` bit by bit in float32. That function
-    computes the filters in every call, which costs many times more than applying them.
-    """
-    return Resample(source, target, dtype=torch.float32)
-
-
-def _decode(file: soundfile.SoundFile, path: Path | str, frames: int) -> Tensor:
-    """Decode the first `frames` frames to `[S, channels]` float32."""
-    try:
-        samples = torch.from_numpy(file.read(frames, dtype="float32", always_2d=True))
-    except soundfile.LibsndfileError:
-        samples = torch.empty(0, file.channels)
-    # The header of an MP3 file may be an estimate, so a shorter one is not corrupt.
-    if len(samples) == 0 or (len(samples) < frames and file.format != "MP3"):
-        raise AudioError(
-            f"{path}: corrupt or truncated, decoding fails before the {file.frames} "
-            "samples of its header (copy or download it again, or remove it)"
-        )
-    if not samples.isfinite().all():
-        raise AudioError(f"{path}: contains NaN or infinite samples (export it again)")
-    return samples
-
-
 def read_audio(
     path: str | os.PathLike[str],
     sample_rate: int = 16000,
@@ -217,7 +136,8 @@ def read_audio(
     Parameters
     ----------
     path
-        A wav (8, 16, 24, 32 bit or float), flac, ogg or mp3 file.
+        A file of one of `AUDIO_SUFFIXES`; what counts is its content. libsndfile reads
+        it, and where it cannot, or not to the end, FFmpeg does if PyAV is installed.
     sample_rate
         Sample rate of the result in Hz.
     max_seconds
@@ -231,12 +151,23 @@ def read_audio(
     Raises
     ------
     AudioError
-        As `inspect_audio`; also if decoding fails before the end or a sample is NaN or
-        infinite.
+        As `inspect_audio`.
     """
-    path = Path(path)
-    with _open(path) as file:
-        return _read(file, path, sample_rate, max_seconds)
+    return read_with_warnings(path, sample_rate, max_seconds)[0]
+
+
+def read_with_warnings(
+    path: str | os.PathLike[str],
+    sample_rate: int = 16000,
+    max_seconds: float | None = None,
+) -> tuple[Tensor, tuple[str, ...]]:
+    """Read an audio file, see `read_audio`; also return what is odd about it.
+
+    The warnings, each ``kind: details``, are about the whole file and about all samples
+    that were read, before they were resampled.
+    """
+    with open_source(Path(path)) as source:
+        return _read(source, sample_rate, max_seconds)
 
 
 def decode_audio(
@@ -258,21 +189,93 @@ def decode_audio(
     AudioError
         As `read_audio`.
     """
-    with _open_sound(BytesIO(data), name) as file:
-        return _read(file, name, sample_rate, max_seconds)
+    if not data:
+        raise AudioError(f"{name}: 0 bytes (copy or download it again)")
+    return _read(Source.of_bytes(data, name), sample_rate, max_seconds)[0]
 
 
 def _read(
-    file: soundfile.SoundFile,
-    name: Path | str,
-    sample_rate: int,
-    max_seconds: float | None,
-) -> Tensor:
-    frames = file.frames
+    source: Source, sample_rate: int, max_seconds: float | None
+) -> tuple[Tensor, tuple[str, ...]]:
+    # One second more, so that the resampling filter does not reach the cut.
+    seconds = None if max_seconds is None else max_seconds + 1
+    clips = _clips(source, seconds, libsndfile.decode)
+    warnings = _warnings(clips)
+    for warning in warnings:
+        if kind_of(warning) in _LOGGED:
+            _log_once(str(source.name), warning)
+    wav = join_blocks(resample(c.wav, c.sample_rate, sample_rate) for c in clips)
     if max_seconds is not None:
-        # One second more, so that the resampling filter does not reach the cut.
-        frames = min(frames, int((max_seconds + 1) * file.samplerate))
-    wav = _decode(file, name, frames).mean(dim=1)
-    if file.samplerate != sample_rate:
-        wav = _resampler(file.samplerate, sample_rate)(wav)
-    return wav if max_seconds is None else wav[: round(max_seconds * sample_rate)]
+        wav = wav[: round(max_seconds * sample_rate)]
+    return wav, warnings
+
+
+def _clips(
+    source: Source,
+    seconds: float | None,
+    decode: Callable[[Source, float | None], Clip],
+) -> list[Clip]:
+    """Decode a file: one clip, or those of a chained Ogg file."""
+    if source.head(4) != ogg.MAGIC:
+        return [_clip(source, seconds, decode)]
+    clips: list[Clip] = []
+    data = source.read(0)
+    for link in ogg.split(data, source.name):
+        part = Source.of_bytes(data[link.start : link.end], source.name)
+        clip = _clip(part, seconds, decode if link.simple else _refuse)
+        clips.append(clip)
+        if seconds is not None:
+            seconds -= clip.frames / clip.sample_rate
+            if seconds <= 0:
+                break
+    if not clips:
+        raise AudioError(
+            f"{source.name}: corrupt, its first Ogg page is damaged (copy it again)"
+        )
+    return clips
+
+
+def _refuse(source: Source, seconds: float | None) -> Clip:
+    """Leave to PyAV what libsndfile does not know."""
+    raise NotDecodableError("Ogg with a stream that is neither Vorbis nor Opus")
+
+
+def _clip(
+    source: Source,
+    seconds: float | None,
+    decode: Callable[[Source, float | None], Clip],
+) -> Clip:
+    """Decode with libsndfile, or else with PyAV."""
+    try:
+        clip = decode(source, seconds)
+    except NotDecodableError as reason:
+        if not pyav.available():
+            raise AudioError(
+                f"{source.name}: not readable by libsndfile, {reason} (pip install "
+                "'eat-toolkit[av]', which reads more, or convert it to wav or flac)"
+            ) from None
+        try:
+            clip = pyav.decode(source, seconds)
+        except NotDecodableError:
+            raise AudioError(
+                f"{source.name}: not readable as audio, {reason} (convert it to wav or "
+                "flac)"
+            ) from None
+    if clip.frames == 0:
+        raise AudioError(f"{source.name}: 0 samples (remove or replace it)")
+    return clip
+
+
+def _warnings(clips: Sequence[Clip]) -> tuple[str, ...]:
+    """Return the warnings about a file and about the samples of all its clips."""
+    about_file = [warning for clip in clips for warning in clip.warnings]
+    check = clips[0].check
+    for clip in clips[1:]:
+        check.add(clip.check)
+    found = check.warnings(clips[0].sample_rate)
+    return tuple(dict.fromkeys((*about_file, *found)))
+
+
+@lru_cache(maxsize=4096)
+def _log_once(name: str, warning: str) -> None:
+    logger.warning("%s: %s", name, warning)

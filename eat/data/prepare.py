@@ -27,6 +27,7 @@ from typing import Any, Literal, NamedTuple, TextIO
 
 from tqdm import tqdm
 
+from eat.audio.checks import kind_of
 from eat.audio.frontend import SAMPLE_RATE, WINDOW
 from eat.audio.io import AudioInfo, inspect_many
 from eat.data.manifest import LabelSet, ManifestRow, write_labels, write_manifest
@@ -36,7 +37,7 @@ from eat.utils.files import atomic_open, write_json, write_text
 logger = logging.getLogger(__name__)
 
 MISSING = "missing"
-CACHE_COLUMNS = "file size mtime sample_rate frames channels error".split()
+CACHE_COLUMNS = "file size mtime sample_rate frames channels warnings error".split()
 _UNPACK = {".zip": "unzip -q {} -d {}", ".tar.gz": "tar -xzf {} -C {}"}
 _BATCH = 8192  # files
 _FILES_PER_TASK = 64
@@ -159,12 +160,12 @@ def make_save_folder(folder: Path) -> None:
 def check_audio(
     root: Path, files: Iterable[str], save_folder: Path
 ) -> dict[str, Verdict]:
-    """Read the headers of many files in parallel, with a progress bar.
+    """Check many files in parallel, see `inspect_audio`, with a progress bar.
 
     The results are appended to ``checked.csv`` in the save folder: an interrupted check
     resumes, and a good file is not opened again unless its size or modification time
-    changes. The files are relative to `root` or absolute. For each, returns its header,
-    or the reason to skip it: ``missing`` or ``unreadable: ...``.
+    changes. The files are relative to `root` or absolute. For each, returns what is in
+    it, or the reason to skip it: ``missing`` or ``unreadable: ...``.
     """
     verdicts: dict[str, Verdict] = dict.fromkeys(files, "")
     cache = save_folder / "checked.csv"
@@ -202,11 +203,11 @@ def _check_batch(
     for (file, stamp), result in zip(changed.items(), results, strict=True):
         if isinstance(result, AudioError):
             reason = skip_reason(result, paths[file])
-            log.writerow((file, *stamp, "", "", "", reason))
+            log.writerow((file, *stamp, "", "", "", "", reason))
             yield file, reason
         else:
             header = result.sample_rate, result.num_frames, result.channels
-            log.writerow((file, *stamp, *header, ""))
+            log.writerow((file, *stamp, *header, "; ".join(result.warnings), ""))
             yield file, result
 
 
@@ -230,15 +231,18 @@ def _read_cache(cache: Path, files: Container[str]) -> dict[str, Known]:
     try:
         with _open_cache(cache, "r") as lines:
             reader = csv.reader(lines)
-            next(reader, None)
-            for file, size, mtime, *header, error in reader:
+            if next(reader, CACHE_COLUMNS) != CACHE_COLUMNS:  # of an earlier version
+                cache.unlink()
+                return known
+            for file, size, mtime, *header, warnings, error in reader:
                 if file not in files:
                     continue
                 stamp = int(size), int(mtime)
                 if error:
                     known.pop(file, None)
                 else:
-                    known[file] = stamp, _shared_info(*map(int, header))
+                    found = tuple(filter(None, warnings.split("; ")))
+                    known[file] = stamp, _shared_info(*map(int, header), found)
     except (ValueError, csv.Error):
         raise ManifestError(
             f"{cache}: corrupt (delete it to check all audio again)"
@@ -284,6 +288,7 @@ def select_clips(
     """
     rows, skipped = [], []
     headers: list[AudioInfo] = []
+    examples: dict[str, list[str]] = {}  # for each kind of warning
     for clip in clips:
         verdict = verdicts.get(clip.file, MISSING)
         reason = clip.fault if clip.file else MISSING
@@ -293,6 +298,9 @@ def select_clips(
         else:
             rows.append(ManifestRow(clip.id, verdict.seconds, clip.file, clip.labels))
             headers.append(verdict)
+            for warning in verdict.warnings:
+                line = f"{clip.file or clip.id}: {warning}"
+                examples.setdefault(kind_of(warning), []).append(line)
     missing = sum(clip.reason == MISSING for clip in skipped)
     counts: dict[str, Any] = {
         "listed": len(rows) + len(skipped),
@@ -307,6 +315,11 @@ def select_clips(
     }
     line = "{listed} clips listed, {missing} missing, {skipped} skipped, {used} used"
     logger.info("%s: %s (%s h)", subset, line.format(**counts), counts["hours"])
+    for kind, found in examples.items():
+        text = abbreviate(found, shown=1)
+        logger.warning("%s: %d clips used, %s: %s", subset, len(found), kind, text)
+    if examples:
+        counts["warnings"] = {kind: len(found) for kind, found in examples.items()}
     return Selection(rows, skipped, counts)
 
 

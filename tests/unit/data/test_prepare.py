@@ -386,3 +386,31 @@ def test_the_command_line(tmp_path, monkeypatch):
     with pytest.raises(SystemExit) as error:
         prepare.run_command_line(fail, "Prepare.", "corpus")
     assert error.value.code == "error: here: bad (there)"
+
+
+def test_suspicious_clips_are_counted_with_an_example(tmp_path, caplog):
+    tone = np.sin(np.arange(16000))
+    soundfile.write(tmp_path / "good.wav", tone, 16000)
+    for name in ("silent.wav", "silent_too.wav"):
+        soundfile.write(tmp_path / name, np.zeros(16000), 16000)
+    soundfile.write(tmp_path / "scaled.wav", tone * 32767, 16000, "FLOAT")
+    soundfile.write(tmp_path / "opposite.wav", np.stack([tone, -tone], 1), 16000)
+    names = sorted(path.name for path in tmp_path.glob("*.wav"))
+    clips = [Clip(name, name) for name in names]
+    for _ in range(2):  # the second time from the cache
+        verdicts = check_audio(tmp_path, names, tmp_path)
+        caplog.clear()
+        counts = prepare.select_clips("eval", clips, verdicts).counts
+        assert counts["warnings"] == {"silent": 3, "too loud": 1}
+        lines = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+        assert len(lines) == 2
+        assert any("scaled.wav" in line and "32,766" in line for line in lines)
+        assert any("opposite.wav" in line and "3 clips" in line for line in lines)
+
+
+def test_a_cache_of_an_earlier_version_is_not_used(tmp_path):
+    write_wav(tmp_path / "a.wav", 1000)
+    cache = tmp_path / "checked.csv"
+    cache.write_text("file,size,mtime,sample_rate,frames,channels,error\n")
+    assert check_audio(tmp_path, ["a.wav"], tmp_path)["a.wav"].num_frames == 1000
+    assert cache.read_text().splitlines()[0] == ",".join(prepare.CACHE_COLUMNS)

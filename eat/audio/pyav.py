@@ -1,0 +1,159 @@
+"""Decode with FFmpeg's libraries (PyAV) what libsndfile cannot read, or not whole."""
+
+from __future__ import annotations
+
+import importlib.util
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from eat.audio.checks import SignalCheck, join_blocks
+from eat.audio.decoding import Clip, NotDecodableError, check_format, check_size
+from eat.audio.source import Source, SourceFile
+from eat.errors import AudioError
+
+# Not playlists and scripts: they may name other files, or addresses on the network.
+_FORMATS = "wav,w64,aiff,au,caf,flac,ogg,mp3,mov,m4a,matroska,webm,aac,asf"
+_CUT_SECONDS = 0.25
+
+
+def available() -> bool:
+    """Return whether PyAV is installed."""
+    return importlib.util.find_spec("av") is not None
+
+
+def decode(source: Source, seconds: float | None) -> Clip:
+    """Decode the first seconds, by default all.
+
+    Raises
+    ------
+    AudioError
+        If the file is truncated or corrupt.
+    NotDecodableError
+        If FFmpeg cannot read it.
+    """
+    import av
+
+    warnings = _check_chunks(source)
+    options = {"format_whitelist": _FORMATS}
+    try:
+        file = SourceFile(source)
+        with av.open(file, metadata_errors="ignore", options=options) as container:
+            if not container.streams.audio:
+                raise NotDecodableError("no sound in it")
+            return _decode(container, source, seconds, warnings)
+    except AudioError:  # a ValueError, too
+        raise
+    except (av.error.FFmpegError, ValueError) as error:
+        raise NotDecodableError(str(error)) from None
+
+
+def _decode(
+    container: Any, source: Source, seconds: float | None, warnings: tuple[str, ...]
+) -> Clip:
+    stream = container.streams.audio[0]
+    check = SignalCheck(source.name)
+    parts: list[Tensor] = []
+    rate = channels = 0
+    limit = None
+    for block, rate in _blocks(container, stream, source):
+        if not parts:
+            channels = block.shape[1]
+            check_format(rate, channels, source.name)
+            limit = None if seconds is None else int(seconds * rate)
+        parts.append(check.mix(block))
+        if limit is not None and check.samples >= limit:
+            break
+    else:
+        if rate:
+            _require_duration(container, stream, check.samples / rate, source)
+    wav = join_blocks(parts)[:limit]
+    return Clip(wav, rate, channels, check.samples, check, warnings)
+
+
+def _blocks(
+    container: Any, stream: Any, source: Source
+) -> Iterator[tuple[Tensor, int]]:
+    """Yield the samples of a stream `[n, C]` and their rate, always the first one.
+
+    As FFmpeg's program does, later changes of rate or channels are converted.
+    """
+    import av
+
+    resampler = None
+    format_ = rate = layout = None
+    for packet in container.demux(stream):
+        try:
+            decoded = packet.decode()
+        except av.error.EOFError:
+            decoded = []
+        except av.error.FFmpegError:
+            # Between joined MP3 files there may be tags.
+            if container.format.name == "mp3":
+                continue
+            raise AudioError(
+                f"{source.name}: corrupt or truncated, decoding fails in the middle "
+                "(copy or download it again, or remove it)"
+            ) from None
+        for frame in decoded:
+            found = frame.format.name, frame.sample_rate, frame.layout.name
+            if resampler is None or found != format_:
+                if resampler:
+                    yield from _packed(resampler.resample(None), rate)
+                rate = rate or frame.sample_rate
+                layout = layout or frame.layout
+                format_ = found
+                # Not planar: PyAV reads beyond the end of eight planes.
+                resampler = av.AudioResampler("flt", layout, rate)
+            yield from _packed(resampler.resample(frame), rate)
+    if resampler:
+        yield from _packed(resampler.resample(None), rate)
+
+
+def _packed(frames: list[Any], rate: int | None) -> Iterator[tuple[Tensor, int]]:
+    for frame in frames:
+        if frame is not None and frame.samples:
+            samples = torch.from_numpy(frame.to_ndarray().copy())
+            yield samples.view(frame.samples, -1), int(rate or 0)
+
+
+def _require_duration(
+    container: Any, stream: Any, found: float, source: Source
+) -> None:
+    """Raise `AudioError` if a movie-like file is shorter than its index says."""
+    if not {"mov", "matroska", "webm"} & set(container.format.name.split(",")):
+        return
+    if stream.duration is not None:
+        declared = float(stream.duration * stream.time_base)
+    elif container.duration is not None and len(container.streams) == 1:
+        declared = container.duration / 1e6
+    else:
+        return
+    if found < 0.99 * declared - _CUT_SECONDS:
+        raise AudioError(
+            f"{source.name}: truncated, its header declares {declared:.2f} s, the file "
+            f"contains {found:.2f} s (copy or download it again)"
+        )
+
+
+def _check_chunks(source: Source) -> tuple[str, ...]:
+    """Compare the declared size of the samples in WAV and CAF files, see `check_size`.
+
+    FFmpeg does not say that such a file is truncated.
+    """
+    head = source.read(0, 4)
+    if head in (b"RIFF", b"RF64", b"caff"):
+        header, start = ("<4sI", 12) if head != b"caff" else (">4sq", 8)
+        length = struct.calcsize(header)
+        while len(chunk := source.read(start, length)) == length:
+            kind, size = struct.unpack(header, chunk)
+            start += length
+            if kind == b"data":
+                return check_size(max(size, 0), source.size - start, source)
+            if size < 0:
+                break
+            start += size + (size % 2 if head != b"caff" else 0)
+    return ()
