@@ -29,7 +29,13 @@ from tqdm import tqdm
 
 from eat.audio.frontend import SAMPLE_RATE, WINDOW
 from eat.audio.io import AudioInfo, inspect_many
-from eat.data.manifest import LabelSet, ManifestRow, write_labels, write_manifest
+from eat.data.manifest import (
+    LabelSet,
+    ManifestRow,
+    similar_names,
+    write_labels,
+    write_manifest,
+)
 from eat.errors import AudioError, AudioNotFoundError, ManifestError, exit_on_error
 from eat.utils.files import atomic_open, write_json, write_text
 
@@ -384,6 +390,12 @@ def write_results(
     write_skipped(save_folder / "skipped.csv", skipped)
     files = [f"{name}.csv" for name in (*manifests, "skipped")]
     if labels:
+        if similar := similar_names(labels.names):
+            line = (
+                "%d of %d classes differ in case or spaces only, are they the same? %s"
+            )
+            quoted = (f"'{name}'" for name in similar)
+            logger.warning(line, len(similar), len(labels), abbreviate(quoted))
         write_labels(save_folder / "labels.csv", labels)
         files.append("labels.csv")
     for name, text in (texts or {}).items():

@@ -21,7 +21,7 @@ from eat.errors import ManifestError
 from eat.utils.text import BLANK, clean, text_lines
 
 DELIMITERS = ",;\t"
-_SPREADSHEET_ERRORS = ("#NAME?", "#REF!", "#VALUE!", "#N/A", "#DIV/0!", "#NUM!")
+_SPREADSHEET_ERRORS = frozenset("#NAME? #REF! #VALUE! #N/A #DIV/0! #NUM!".split())
 
 
 class Row(NamedTuple):
@@ -81,37 +81,46 @@ def read_table(
     lines, delimiter = _find_delimiter(text_lines(path), names, comment)
     records = _records(path, lines, delimiter, comment)
     line, first = next(records, (1, []))
-    if first and header == "optional" and names.known(first) < min(2, len(columns)):
+    if header == "optional" and names.known(first) < min(2, len(columns)):
+        if not first:
+            return
         positions = {name: i for i, name in enumerate(columns)}
         records, first = chain([(line, first)], records), list(columns)
     else:
         positions = names.find(first)
-    needed = 1 + max(positions[name] for name in columns)
-    copied = [name in exact for name in positions]
+    needed, width = 1 + max(positions[name] for name in columns), len(first)
+    cleaned = [name for name in positions if name not in exact]
     for line, fields in records:
         if fields == first:  # lists were joined
             continue
-        if len(fields) > len(first) and any(map(clean, fields[len(first) :])):
+        if len(fields) != width:
+            fields = _fit(fields, needed, width, f"{path}: line {line}", remedy)
+        values = {name: fields[i] for name, i in positions.items()}
+        for name in cleaned:
+            values[name] = clean(values[name])
+        if not _SPREADSHEET_ERRORS.isdisjoint(values.values()):
             raise ManifestError(
-                f"{path}: line {line}: expected {len(first)} fields, found "
-                f"{len(fields)} (quote values that contain the separator)"
+                f"{path}: line {line} has an error of a spreadsheet, "
+                f"{' '.join(_SPREADSHEET_ERRORS.intersection(values.values()))} "
+                "(import its column as text)"
             )
-        if len(fields) < needed:
-            raise ManifestError(
-                f"{path}: line {line}: expected {len(first)} fields, found "
-                f"{len(fields)} ({remedy})"
-            )
-        values = {
-            name: (fields[i] if copy else clean(fields[i])) if i < len(fields) else ""
-            for (name, i), copy in zip(positions.items(), copied, strict=True)
-        }
-        for value in values.values():
-            if value in _SPREADSHEET_ERRORS:
-                raise ManifestError(
-                    f"{path}: line {line}: {value}, an error of a spreadsheet (import "
-                    "the column as text)"
-                )
         yield Row(line, values)
+
+
+def _fit(
+    fields: list[str], needed: int, width: int, where: str, remedy: str
+) -> list[str]:
+    """Return the fields of a row, one per column of the header.
+
+    Spreadsheets leave out empty fields at the end of a row, or add some.
+    """
+    if not needed <= len(fields) <= width and any(map(clean, fields[width:] or "-")):
+        if len(fields) > width:
+            remedy = "quote values that contain the separator"
+        raise ManifestError(
+            f"{where}: expected {width} fields, found {len(fields)} ({remedy})"
+        )
+    return [*fields[:width], *[""] * (width - len(fields))]
 
 
 class _Names(NamedTuple):
@@ -143,12 +152,12 @@ class _Names(NamedTuple):
                     f"{self.path}: column '{name}' occurs twice (remove or rename one)"
                 )
         if missing := [name for name in self.columns if name not in found]:
-            there = ",".join(map(clean, header)) or "empty"
-            near = difflib.get_close_matches(missing[0], list(map(clean, header)), 1)
+            there = [clean(field) for field in header]
+            near = difflib.get_close_matches(missing[0], there, 1)
             hint = f"rename '{near[0]}'" if near else self.remedy
             raise ManifestError(
                 f"{self.path}: needs the columns {','.join(self.columns)}, but "
-                f"'{missing[0]}' is not in its header, {there!r} ({hint})"
+                f"'{missing[0]}' is not in its header, '{','.join(there)}' ({hint})"
             )
         names = (*self.columns, *self.optional)
         return {name: found.index(name) for name in names if name in found}
@@ -160,7 +169,9 @@ def _is_comment(text: str, comment: str | None) -> bool:
     A spreadsheet turns ids such as ``-x`` into ``#NAME?``, which is none.
     """
     text = text.lstrip(' "')
-    return text.startswith(comment or "\n") and not text.startswith(_SPREADSHEET_ERRORS)
+    if not comment or not text.startswith(comment):
+        return False
+    return not text.startswith(tuple(_SPREADSHEET_ERRORS))
 
 
 def _find_delimiter(
@@ -205,10 +216,14 @@ def _records(
     reader = csv.reader(
         watched(), delimiter=delimiter, skipinitialspace=True, strict=True
     )
+    line = 1
     while True:
-        line = reader.line_num + 1
         try:
-            fields = next(reader, None)
+            for fields in reader:
+                if any(map(str.strip, fields)):
+                    yield line, fields
+                line = reader.line_num + 1
+            return
         except csv.Error as error:
             fields = _spaced_fields(last, delimiter) if reader.line_num == line else []
             if not fields:
@@ -216,10 +231,8 @@ def _records(
                     f"{path}: line {line}: {error} (check its quotes: a value with "
                     'quotes in it is written "like ""this""")'
                 ) from None
-        if fields is None:
-            return
-        if any(map(str.strip, fields)):
             yield line, fields
+            line = reader.line_num + 1
 
 
 def _spaced_fields(line: str, delimiter: str) -> list[str]:
