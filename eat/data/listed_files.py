@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
 import unicodedata
 from collections.abc import Callable, Iterable
@@ -17,6 +18,20 @@ def _same_text(name: str) -> str:
 
 def _any_case(name: str) -> str:
     return unicodedata.normalize("NFC", _same_text(name).casefold())
+
+
+def existing_path(folder: str | os.PathLike[str], name: str) -> str:
+    """Return a name in the spelling that exists in a folder, or as it is if none does.
+
+    An absolute name is returned as an absolute path.
+    """
+    if name.isascii() and "\\" not in name:
+        return name
+    slashes = name.replace("\\", "/")
+    forms = (unicodedata.normalize(form, slashes) for form in ("NFC", "NFD"))
+    spellings = (name, slashes, *forms)
+    there = (text for text in spellings if os.path.exists(os.path.join(folder, text)))
+    return next(there, name)
 
 
 class ListedFiles:

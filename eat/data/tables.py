@@ -77,7 +77,7 @@ def read_table(
         of a spreadsheet. Names the line.
     """
     path = Path(path)
-    names = _Names(path, (*columns,), (*optional,), {**(aliases or {})}, remedy)
+    names = _Names((*columns,), (*optional,), {**(aliases or {})}, remedy)
     lines, delimiter = _find_delimiter(text_lines(path), names, comment)
     records = _records(path, lines, delimiter, comment)
     line, first = next(records, (1, []))
@@ -87,7 +87,7 @@ def read_table(
         positions = {name: i for i, name in enumerate(columns)}
         records, first = chain([(line, first)], records), list(columns)
     else:
-        positions = names.find(first)
+        positions = names.find(first, f"{path}: line {line}")
     needed, width = 1 + max(positions[name] for name in columns), len(first)
     cleaned = [name for name in positions if name not in exact]
     for line, fields in records:
@@ -117,16 +117,13 @@ def _fit(
     if not needed <= len(fields) <= width and any(map(clean, fields[width:] or "-")):
         if len(fields) > width:
             remedy = "quote values that contain the separator"
-        raise ManifestError(
-            f"{where}: expected {width} fields, found {len(fields)} ({remedy})"
-        )
+        raise ManifestError(f"{where}: {len(fields)} fields, not {width} ({remedy})")
     return [*fields[:width], *[""] * (width - len(fields))]
 
 
 class _Names(NamedTuple):
     """The columns of a table."""
 
-    path: Path
     columns: tuple[str, ...]
     optional: tuple[str, ...]
     aliases: dict[str, str]
@@ -143,20 +140,20 @@ class _Names(NamedTuple):
         """Return how many columns a header names."""
         return len(set(filter(None, map(self._canonical, fields))))
 
-    def find(self, header: Sequence[str]) -> dict[str, int]:
+    def find(self, header: Sequence[str], where: str) -> dict[str, int]:
         """Return the position of each column that is in the header."""
         found = [self._canonical(field) for field in header]
         for name in (*self.columns, *self.optional):
             if found.count(name) > 1:
                 raise ManifestError(
-                    f"{self.path}: column '{name}' occurs twice (remove or rename one)"
+                    f"{where}: column '{name}' occurs twice (remove or rename one)"
                 )
         if missing := [name for name in self.columns if name not in found]:
             there = [clean(field) for field in header]
             near = difflib.get_close_matches(missing[0], there, 1)
             hint = f"rename '{near[0]}'" if near else self.remedy
             raise ManifestError(
-                f"{self.path}: needs the columns {','.join(self.columns)}, but "
+                f"{where}: needs the columns {','.join(self.columns)}, but "
                 f"'{missing[0]}' is not in its header, '{','.join(there)}' ({hint})"
             )
         names = (*self.columns, *self.optional)

@@ -28,8 +28,8 @@ _ENCODINGS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-_OTHER_FORMATS = {
-    b"PK\x03\x04": "an Excel workbook or a ZIP archive (save the table as CSV UTF-8)",
+_OTHER_FORMATS = {  # in lower case
+    b"pk\x03\x04": "an Excel workbook or a ZIP archive (save the table as CSV UTF-8)",
     b"\xd0\xcf\x11\xe0": "an Excel workbook (save the table as CSV UTF-8)",
     b"\x1f\x8b": "compressed (unpack it with gunzip)",
     b"version https://git-lfs": "a Git LFS pointer (fetch the file with git lfs pull)",
@@ -57,6 +57,12 @@ def clean(text: str) -> str:
     return unicodedata.normalize("NFC", text.strip(BLANK))
 
 
+def other_format(start: bytes) -> str | None:
+    """Return what a file is by its first bytes, if people mistake such for a table."""
+    found = (_OTHER_FORMATS[m] for m in _OTHER_FORMATS if start.lower().startswith(m))
+    return next(found, None)
+
+
 def text_lines(path: str | os.PathLike[str]) -> Iterator[str]:
     """Yield the lines of a text file with their line breaks: LF, CR LF or CR.
 
@@ -67,9 +73,8 @@ def text_lines(path: str | os.PathLike[str]) -> Iterator[str]:
     try:
         with open(path, "rb") as file:
             start = file.read(64)
-        for magic, what in _OTHER_FORMATS.items():
-            if start.lower().startswith(magic.lower()):
-                raise ManifestError(f"{path}: {what}")
+        if what := other_format(start):
+            raise ManifestError(f"{path}: {what}")
         marks = (mark for mark in _ENCODINGS if start.startswith(mark))
         encoding = _ENCODINGS.get(next(marks, b""), encoding)
         with open(path, encoding=encoding, newline="") as text:

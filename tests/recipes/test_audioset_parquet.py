@@ -128,11 +128,11 @@ def test_an_interrupted_unpacking_resumes(data, tmp_path, monkeypatch, unpacked)
     save = tmp_path / "save"
     write, written = parquet._write_clip, []
 
-    def interrupted(folder, row, path):
+    def interrupted(part, row):
         if len(written) == 7:
             raise KeyboardInterrupt
-        written.append(row["video_id"])
-        return write(folder, row, path)
+        written.append(row.id)
+        return write(part, row)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(parquet, "_write_clip", interrupted)

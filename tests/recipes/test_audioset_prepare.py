@@ -254,7 +254,7 @@ def cut_list(data):
         (no_audio, "data: .*.wav .flac .ogg .mp3"),
         (empty_audio, "data: .*.wav .flac .ogg .mp3"),
         (other_names, "data: .*12 "),
-        (cut_list, "eval_segments.csv: line 9 has 2 "),
+        (cut_list, "eval_segments.csv: line 9: 2 "),
     ],
 )
 def test_a_malformed_corpus(corpus, tmp_path, spoil, fault):
