@@ -217,7 +217,7 @@ def _records(
     while True:
         try:
             for fields in reader:
-                if any(map(str.strip, fields)):
+                if any(map(clean, fields)):
                     yield line, fields
                 line = reader.line_num + 1
             return
