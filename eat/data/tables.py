@@ -193,6 +193,8 @@ def _find_delimiter(
             fields = next(rows, [])
         except csv.Error:
             fields = []
+        while fields and not clean(fields[-1]):
+            fields.pop()
         return names.known(fields), len(fields) == len(names.columns)
 
     return chain(seen, lines), max(DELIMITERS, key=fit)
