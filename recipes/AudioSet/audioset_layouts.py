@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 
 from eat.audio.io import AUDIO_SUFFIXES
+from eat.data.prepare import refuse_unreadable
 from eat.utils.text import clean
 
 # In file names and in lists of them: abcdefghijk, Yabcdefghijk, abcdefghijk_30_40.
@@ -95,7 +96,9 @@ def walk_audio(folder: Path, excluded: Path) -> Iterator[tuple[str, float, list[
     seen = set()
     if excluded != folder and excluded.is_dir():
         seen.add((excluded.stat().st_dev, excluded.stat().st_ino))
-    for path, subfolders, names in os.walk(folder, followlinks=True):
+    for path, subfolders, names in os.walk(
+        folder, followlinks=True, onerror=refuse_unreadable
+    ):
         status = os.stat(path)
         if (status.st_dev, status.st_ino) in seen:
             subfolders.clear()
