@@ -119,18 +119,18 @@ def read_labels(path: str | os.PathLike[str]) -> LabelSet:
         index, label, name = row.values()
         if index != str(len(ids)):
             raise ManifestError(
-                f"{path}: line {line} has index '{index}', not index {len(ids)} (a "
+                f"{path}: line {line} has index {index!r}, not index {len(ids)} (a "
                 f"label list has the columns {','.join(LABEL_COLUMNS)} and one class "
                 "per line, in order from index 0)"
             )
         if not label or ";" in label:
             raise ManifestError(
-                f"{path}: line {line}: label id '{label}' (ids must not be empty or "
+                f"{path}: line {line}: label id {label!r} (ids must not be empty or "
                 "contain a semicolon)"
             )
         if label in ids:
             raise ManifestError(
-                f"{path}: line {line}: label id '{label}' occurs twice (keep one line "
+                f"{path}: line {line}: label id {label!r} occurs twice (keep one line "
                 "for each)"
             )
         ids[label] = name or label

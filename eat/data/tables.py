@@ -42,7 +42,7 @@ def read_table(
     comment: str | None = None,
     remedy: str = "save it as CSV UTF-8",
 ) -> Iterator[Row]:
-    """Read a table row by row, in little memory.
+    """Read the rows of a table, one by one, in which any field is not blank.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ def read_table(
         Columns that the table must have. Further ones are ignored. Names are compared
         without regard to case.
     optional
-        Columns that it may have; a row that ends before one has an empty value there.
+        Columns that the header may have; rows that end before them have '' there.
     header
         Whether the first line must be the header. A table without one has exactly
         `columns`, in this order.
@@ -63,11 +63,6 @@ def read_table(
         What comments begin with, which are skipped.
     remedy
         How to fix a table with wrong columns.
-
-    Yields
-    ------
-    The rows in which any field is not blank. An optional column that is not in the
-    header is not in their values.
 
     Raises
     ------
@@ -88,23 +83,28 @@ def read_table(
         records, first = chain([(line, first)], records), list(columns)
     else:
         positions = names.find(first, f"{path}: line {line}")
-    needed, width = 1 + max(positions[name] for name in columns), len(first)
-    cleaned = [name for name in positions if name not in exact]
-    for line, fields in records:
-        if fields == first:  # lists were joined
-            continue
-        if len(fields) != width:
-            fields = _fit(fields, needed, width, f"{path}: line {line}", remedy)
+    rows = (row for row in records if row[1] != first)  # else lists were joined
+    needed = 1 + max(positions[name] for name in columns)
+    for line, fields in rows:
+        if len(fields) != len(first):
+            fields = _fit(fields, needed, len(first), f"{path}: line {line}", remedy)
         values = {name: fields[i] for name, i in positions.items()}
-        for name in cleaned:
-            values[name] = clean(values[name])
-        if not _SPREADSHEET_ERRORS.isdisjoint(values.values()):
-            raise ManifestError(
-                f"{path}: line {line} has an error of a spreadsheet, "
-                f"{' '.join(_SPREADSHEET_ERRORS.intersection(values.values()))} "
-                "(import its column as text)"
-            )
-        yield Row(line, values)
+        yield Row(line, _clean_values(values, exact, path, line))
+
+
+def _clean_values(
+    values: dict[str, str], exact: Sequence[str], path: Path, line: int
+) -> dict[str, str]:
+    """Return the values in normal form, but for those to be kept exactly."""
+    if not _SPREADSHEET_ERRORS.isdisjoint(values.values()):
+        raise ManifestError(
+            f"{path}: line {line} has an error of a spreadsheet, "
+            f"{' '.join(_SPREADSHEET_ERRORS.intersection(values.values()))} (import "
+            "its column as text)"
+        )
+    return {
+        name: value if name in exact else clean(value) for name, value in values.items()
+    }
 
 
 def _fit(
@@ -151,10 +151,10 @@ class _Names(NamedTuple):
         if missing := [name for name in self.columns if name not in found]:
             there = [clean(field) for field in header]
             near = difflib.get_close_matches(missing[0], there, 1)
-            hint = f"rename '{near[0]}'" if near else self.remedy
+            hint = f"rename {near[0]!r}" if near else self.remedy
             raise ManifestError(
                 f"{where}: needs the columns {','.join(self.columns)}, but "
-                f"'{missing[0]}' is not in its header, '{','.join(there)}' ({hint})"
+                f"'{missing[0]}' is not in its header, {','.join(there)!r} ({hint})"
             )
         names = (*self.columns, *self.optional)
         return {name: found.index(name) for name in names if name in found}

@@ -85,9 +85,9 @@ def read_list(path: Path) -> Clips:
         clip, *times, text = row.values()
         labels, fault = split_labels(text), None
         if not VIDEO_ID.fullmatch(clip):
-            fault = f"'{clip}' is not a YouTube id"
+            fault = f"{clip!r} is not a YouTube id"
         elif not all(map(TIME.fullmatch, times)):
-            fault = f"'{' to '.join(times)}' is not a time in seconds"
+            fault = f"{' to '.join(times)!r} is not a time in seconds"
         elif clip in clips and clips[clip] != labels:
             fault = f"'{clip}' has other labels on an earlier line"
         if fault:

@@ -66,7 +66,7 @@ def _parse_row(fields: dict[str, str]) -> Row:
     name, fold, target, category, recording = (fields[column] for column in COLUMNS)
     match = FILE_NAME.fullmatch(name)
     if not match or match.groups() != (fold, target):
-        raise ValueError(f"'{name}' does not match fold '{fold}', target '{target}'")
+        raise ValueError(f"{name!r} does not match fold {fold!r}, target {target!r}")
     return Row(name, int(fold), int(target), category, recording)
 
 
@@ -83,7 +83,7 @@ def _read_table(path: Path) -> list[Row]:
             target, name = row.target, row.category
             known = categories.setdefault(target, name)
             if known != name or targets.setdefault(name, target) != target:
-                raise ValueError(f"target {target} and '{name}' are inconsistent")
+                raise ValueError(f"target {target} and {name!r} are inconsistent")
         except ValueError as error:
             raise ManifestError(f"{path}: line {line}: {error} ({REMEDY})") from None
     return list(rows.values())

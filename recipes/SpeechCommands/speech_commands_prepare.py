@@ -80,7 +80,7 @@ def _read_list(path: Path) -> Iterator[tuple[int, str]]:
         file = posixpath.normpath(line.strip().replace("\\", "/"))
         if not CLIP.fullmatch(file):
             raise ManifestError(
-                f"{path}: line {number} is '{line}', not "
+                f"{path}: line {number} is {line!r}, not "
                 "<word>/<speaker>_nohash_<n>.wav (unpack the corpus again)"
             )
         yield number, file

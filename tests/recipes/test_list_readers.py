@@ -4,11 +4,13 @@ import importlib
 import sys
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eat.data.compact_manifest import CompactManifest
 from eat.data.manifest import read_labels
+from eat.data.tables import read_table
 from eat.errors import ManifestError
 from eat.evaluation.per_class import read_class_ap
 
@@ -27,7 +29,7 @@ READERS = {
     lists.read_list: '# YTID\n-abc, 0.000, 10.000, "/m/1,/m/2"\n',
     tsv._read_tsv: "/audio\nYabc.wav\t320000\n",
     tsv._read_lbl: "Yabc\t/m/1,/m/2\n",
-    esc50._read_table: "filename,fold,target,category,src_file\n1-1-A-0.wav,1,0,dog,1\n",
+    esc50._read_table: f"{','.join(esc50.COLUMNS)}\n1-1-A-0.wav,1,0,dog,1\n",
     lambda path: list(commands._read_list(path)): "bed/0a7c2a8d_nohash_0.wav\n",
 }
 CHARACTERS = st.sampled_from('",;\t\r\n \0\ufeffé#=\u2028-1.')
@@ -48,3 +50,18 @@ def test_a_spoiled_list_is_read_or_refused(tmp_path_factory, data):
             reader(path)
         except ManifestError as error:
             assert str(error).startswith(f"{path}: ") and "\n" not in str(error)
+
+
+def test_line_breaks_in_values_do_not_break_the_message(tmp_path):
+    broken = {
+        read_labels: 'index,mid,display_name\n"0\n1",/m/1,x\n',
+        lists.read_list: '"a\nb",0,1,/m/1\n',
+        esc50._read_table: f'{",".join(esc50.COLUMNS)}\n"1\n2",1,0,dog,1\n',
+        lambda path: list(commands._read_list(path)): '"bed\n/a"\n',
+        lambda path: list(read_table(path, ("file",))): '"a\nb",x\n',
+    }
+    for reader, text in broken.items():
+        (tmp_path / "list.csv").write_text(text)
+        with pytest.raises(ManifestError) as error:
+            reader(tmp_path / "list.csv")
+        assert "\n" not in str(error.value)

@@ -66,7 +66,7 @@ def test_one_meaning_one_value(path, content):
     [
         ("", "line 1: .*file,labels"),
         ("a.wav,dog\n", "line 1: .*file,labels.*'a.wav,dog'"),
-        ("file,lable\na.wav,dog\n", "'labels'.*'lable'"),
+        ("file,labels_\na.wav,dog\n", "'labels'.*'labels_'"),
         ("file,labels,Labels\na.wav,dog,x\n", "'labels' occurs twice"),
         ("file|labels\na.wav|dog\n", "'file|labels'".replace("|", r"\|")),
         ("file,labels\n\na.wav,dog,cat\n", "line 3: 3 fields, not 2"),

@@ -64,6 +64,6 @@ def test_what_cannot_be_opened_is_named(tmp_path):
 
 def test_clean_is_nfc_without_blanks_at_the_ends():
     decomposed = unicodedata.normalize("NFD", "é")
-    assert clean(f"\ufeff\u00a0 caf{decomposed}\u200b\t\u3000") == "café"
+    assert clean(f"\ufeff\u00a0 d{decomposed}\u200b\t\u3000") == "dé"
     assert clean(" a b ") == "a b"
     assert clean("\u200b") == ""
