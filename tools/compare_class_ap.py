@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 
 from eat.data.prepare import abbreviate
+from eat.errors import ManifestError
 from eat.evaluation.per_class import read_class_ap
 from eat.report.markdown import markdown_table
 
@@ -69,9 +70,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = read_options(arguments)
     try:
         files = {"A": read_class_ap(options.a), "B": read_class_ap(options.b)}
-    except OSError as error:
-        sys.exit(f"error: {error.filename}: {error.strerror}")
-    except ValueError as error:
+    except ManifestError as error:
         sys.exit(f"error: {error}")
     table = pd.DataFrame(files, dtype=float)
     for name, path in (("A", options.a), ("B", options.b)):

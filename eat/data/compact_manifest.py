@@ -7,7 +7,6 @@ clips of AudioSet. Arrays are shared by all workers and need a fifth of the memo
 
 from __future__ import annotations
 
-import csv
 import os
 from array import array
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from eat.data.manifest import COLUMNS
+from eat.data.tables import read_table
 from eat.errors import ManifestError
 
 _REMEDY = "run the corpus's prepare script again"
@@ -80,23 +80,11 @@ class CompactManifest:
 
 def _rows(path: Path) -> Iterator[tuple[str, str, str]]:
     """Yield id, wav and labels of each clip."""
-    try:
-        with open(path, encoding="utf-8", newline="") as file:
-            reader = csv.reader(file, skipinitialspace=True)
-            header = next(reader, [])
-            if not set(COLUMNS) <= set(header):
-                columns = ",".join(COLUMNS)
-                raise ManifestError(f"{path}: needs the columns {columns} ({_REMEDY})")
-            clip, wav, labels = map(header.index, ("ID", "wav", "labels"))
-            for row in reader:
-                if len(row) != len(header):
-                    raise ManifestError(
-                        f"{path}: line {reader.line_num} has {len(row)} fields, not "
-                        f"{len(header)} ({_REMEDY})"
-                    )
-                yield row[clip], row[wav], row[labels]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ManifestError(f"{path}: cannot be read, {error} ({_REMEDY})") from None
+    for line, row in read_table(path, COLUMNS, exact=("ID", "wav"), remedy=_REMEDY):
+        clip, _, wav, labels = row.values()
+        if not clip or not wav:
+            raise ManifestError(f"{path}: line {line} has no ID or no wav ({_REMEDY})")
+        yield clip, wav, labels
 
 
 def _check_unique(

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import csv
 import os
+import unicodedata
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,11 +20,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from eat.data.tables import read_table
 from eat.errors import ManifestError
 from eat.utils.files import atomic_open
+from eat.utils.text import BLANK, clean
 
 COLUMNS = ("ID", "duration", "wav", "labels")
-LABEL_COLUMNS = ["index", "mid", "display_name"]
+LABEL_COLUMNS = ("index", "mid", "display_name")
 
 
 class ManifestRow(NamedTuple):
@@ -46,10 +50,22 @@ def write_manifest(path: str | os.PathLike[str], rows: Iterable[ManifestRow]) ->
 
 @dataclass(frozen=True)
 class LabelSet:
-    """The classes of a corpus, in the order of the classifier's outputs."""
+    """The classes of a corpus, in the order of the classifier's outputs.
+
+    Ids and names are kept in normal form, see `eat.utils.text.clean`, and labels are
+    looked up in it. Raises `ManifestError` if two ids are the same then.
+    """
 
     ids: tuple[str, ...]  # as used in manifests, e.g. ``/m/09x0r``
     names: tuple[str, ...]  # for display, e.g. ``Speech``
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ids", tuple(map(clean, self.ids)))
+        object.__setattr__(self, "names", tuple(map(clean, self.names)))
+        if twice := [label for label, n in Counter(self.ids).items() if n > 1]:
+            raise ManifestError(
+                f"labels: label id '{twice[0]}' occurs twice (keep one line for each)"
+            )
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -59,7 +75,7 @@ class LabelSet:
         return {label: position for position, label in enumerate(self.ids)}
 
     def __contains__(self, label: str) -> bool:
-        return label in self._positions
+        return clean(label) in self._positions
 
     def index(self, label: str, source: str = "labels") -> int:
         """Return the class index of a label id.
@@ -67,7 +83,7 @@ class LabelSet:
         Raises `ManifestError`, which names the `source`, if it is not in the list.
         """
         try:
-            return self._positions[label]
+            return self._positions[clean(label)]
         except KeyError:
             raise ManifestError(
                 f"{source}: label '{label}' is not in the list of {len(self)} labels "
@@ -80,7 +96,7 @@ class LabelSet:
         Raises `ManifestError`, which names the `source`, if a label is not in the list.
         """
         target = torch.zeros(len(self))
-        for label in labels.split(";") if labels else ():
+        for label in filter(None, map(clean, labels.split(";"))):
             target[self.index(label, source)] = 1.0
         return target
 
@@ -98,25 +114,42 @@ def read_labels(path: str | os.PathLike[str]) -> LabelSet:
     The header is optional (the official EAT code has none). Raises `ManifestError` if
     the file is missing or malformed, or an index or id occurs twice.
     """
-    try:
-        with open(path, encoding="utf-8", newline="") as file:
-            rows = list(csv.reader(file, skipinitialspace=True))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ManifestError(f"{path}: cannot be read as CSV ({error})") from None
-    has_header = rows[:1] == [LABEL_COLUMNS]
-    rows = rows[has_header:]
-    if not rows or not (has_header or rows[0][:1] == ["0"]):
-        raise ManifestError(
-            f"{path}: not a label list (the first line must be "
-            f"'{','.join(LABEL_COLUMNS)}', followed by one class per line)"
-        )
-    for number, row in enumerate(rows):
-        if len(row) != 3 or row[0] != str(number):
+    ids: dict[str, str] = {}
+    for line, row in read_table(path, LABEL_COLUMNS, header="optional"):
+        index, label, name = row.values()
+        if index != str(len(ids)):
             raise ManifestError(
-                f"{path}: line {number + 1 + has_header} is {row} "
-                f"(expected index {number}, id, name)"
+                f"{path}: line {line} has index {index!r}, not index {len(ids)} (a "
+                f"label list has the columns {','.join(LABEL_COLUMNS)} and one class "
+                "per line, in order from index 0)"
             )
-    labels = LabelSet(tuple(row[1] for row in rows), tuple(row[2] for row in rows))
-    if len(set(labels.ids)) < len(labels):
-        raise ManifestError(f"{path}: a label id occurs twice (keep one line for each)")
-    return labels
+        if not label or ";" in label:
+            raise ManifestError(
+                f"{path}: line {line}: label id {label!r} (ids must not be empty or "
+                "contain a semicolon)"
+            )
+        if label in ids:
+            raise ManifestError(
+                f"{path}: line {line}: label id {label!r} occurs twice (keep one line "
+                "for each)"
+            )
+        ids[label] = name or label
+    if not ids:
+        raise ManifestError(
+            f"{path}: no classes in it (a label list has the columns "
+            f"{','.join(LABEL_COLUMNS)} and one class per line)"
+        )
+    return LabelSet(tuple(ids), tuple(ids.values()))
+
+
+def similar_names(names: Iterable[str]) -> list[str]:
+    """Return the names that are equal to another but for case, spaces and the like.
+
+    Those that are equal stand side by side.
+    """
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        folded = unicodedata.normalize("NFKC", name).casefold()
+        bare = folded.translate(dict.fromkeys(map(ord, BLANK + "_-")))
+        groups.setdefault(bare, []).append(name)
+    return [name for group in groups.values() if len(group) > 1 for name in group]

@@ -23,14 +23,20 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TextIO
+from typing import Any, Literal, NamedTuple, NoReturn, TextIO
 
 from tqdm import tqdm
 
 from eat.audio.checks import kind_of
 from eat.audio.frontend import SAMPLE_RATE, WINDOW
 from eat.audio.io import AudioInfo, inspect_many
-from eat.data.manifest import LabelSet, ManifestRow, write_labels, write_manifest
+from eat.data.manifest import (
+    LabelSet,
+    ManifestRow,
+    similar_names,
+    write_labels,
+    write_manifest,
+)
 from eat.errors import AudioError, AudioNotFoundError, ManifestError, exit_on_error
 from eat.utils.files import atomic_open, write_json, write_text
 
@@ -107,6 +113,13 @@ def require_folder(data_folder: Path) -> None:
         raise ManifestError(f"{data_folder}: no such folder (check data_folder)")
 
 
+def refuse_unreadable(error: OSError) -> NoReturn:
+    """Raise `ManifestError` for a folder that cannot be listed."""
+    raise ManifestError(
+        f"{error.filename}: cannot be read: {error.strerror} (check its permissions)"
+    ) from None
+
+
 def list_files(root: Path, folders: Iterable[str]) -> list[str]:
     """Return the files directly in some subfolders of `root`, sorted.
 
@@ -115,8 +128,12 @@ def list_files(root: Path, folders: Iterable[str]) -> list[str]:
     files = []
     for folder in folders:
         if (root / folder).is_dir():
-            with os.scandir(root / folder) as entries:
-                names = [e.name for e in entries if e.name[0] != "." and e.is_file()]
+            try:
+                with os.scandir(root / folder) as entries:
+                    files_only = [e.name for e in entries if e.is_file()]
+            except OSError as error:
+                refuse_unreadable(error)
+            names = [name for name in files_only if name[0] != "."]
             files += [f"{folder}/{name}" for name in names]
     return sorted(files)
 
@@ -137,9 +154,9 @@ def up_to_date(
     try:
         summary = json.loads((save_folder / "summary.json").read_text("utf-8"))
         files = [*summary["files"], *outputs]
-    except (OSError, ValueError, KeyError):
+        unchanged = summary["inputs"] == json.loads(json.dumps(inputs))
+    except (OSError, ValueError, KeyError, TypeError):
         return False
-    unchanged = summary["inputs"] == json.loads(json.dumps(inputs))
     if unchanged and all((save_folder / name).is_file() for name in files):
         logger.info("%s: the manifests are up to date", save_folder)
         return True
@@ -397,6 +414,10 @@ def write_results(
     write_skipped(save_folder / "skipped.csv", skipped)
     files = [f"{name}.csv" for name in (*manifests, "skipped")]
     if labels:
+        if similar := similar_names(labels.names):
+            line = "%d class names are equal but for case or spaces: %s"
+            shown = abbreviate(f"'{name}'" for name in similar)
+            logger.warning(line, len(similar), shown)
         write_labels(save_folder / "labels.csv", labels)
         files.append("labels.csv")
     for name, text in (texts or {}).items():

@@ -10,8 +10,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from eat.errors import ManifestError
 from eat.evaluation.metrics import accuracy, average_precision
 from eat.utils.files import atomic_open
+from eat.utils.text import Line, clean, read_lines
 
 HEADER = f"{'Class':<50} AP"
 
@@ -25,24 +27,27 @@ def write_class_ap(path: str | Path, names: Sequence[str], ap: Sequence[float]) 
 def read_class_ap(path: str | Path) -> dict[str, float]:
     """Read such a file: average precision by class name, in its order.
 
-    Raises ValueError if it is not text, or a line is not a name and a number.
+    Raises `ManifestError` if it cannot be read or a line is not a name and a number.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise ValueError(f"{path}: not a text file") from None
-    header, *lines = text.splitlines() or [""]
+    (_, header), *lines = read_lines(path) or [Line(1, "")]
     if header.split() != HEADER.split():
-        raise ValueError(f"{path}: the first line is not 'Class ... AP'")
-    found = {}
-    for number, line in enumerate(lines, 2):
-        name, _, value = line.rstrip().rpartition(" ")
+        raise ManifestError(
+            f"{path}: the first line is not 'Class ... AP' (give a class_ap.txt)"
+        )
+    found: dict[str, float] = {}
+    for number, line in lines:
+        name, _, value = line.replace("\t", " ").rpartition(" ")
         try:
-            found[name.rstrip()] = float(value)
+            score = float(value)
         except ValueError:
-            raise ValueError(
-                f"{path}: line {number} is not a class and a number: '{line}'"
+            raise ManifestError(
+                f"{path}: line {number} is not a class and a number: '{line}' (give a "
+                "class_ap.txt)"
             ) from None
+        if found.setdefault(clean(name), score) is not score:
+            raise ManifestError(
+                f"{path}: line {number}: '{clean(name)}' occurs twice (keep one line)"
+            )
     return found
 
 

@@ -15,7 +15,12 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
+from eat.audio.io import AUDIO_SUFFIXES
+from eat.data.prepare import refuse_unreadable
+from eat.utils.text import clean
+
+# In file names and in lists of them: abcdefghijk, Yabcdefghijk, abcdefghijk_30_40.
+_VIDEO = re.compile(r"Y?(.{11})(?:_\d+(?:\.\d+)?){0,2}")
 _TIME = re.compile(r"_\d+(\.\d+)?$")
 
 Clips = dict[str, tuple[str, ...]]  # label ids by clip id
@@ -49,6 +54,8 @@ class Layout(ABC):
     save_folder: Path
     labels: Path
 
+    remedy = "name audio files <YouTube id>.wav or similar"  # if no clip can be used
+
     @classmethod
     @abstractmethod
     def find(cls, data_folder: Path, save_folder: Path) -> Layout | None:
@@ -70,7 +77,14 @@ class Layout(ABC):
 @cache
 def split_labels(text: str) -> tuple[str, ...]:
     """Split label ids at commas; clips with equal labels share them in memory."""
-    return tuple(filter(None, text.split(",")))
+    labels = map(clean, text.replace(";", ",").split(","))
+    return tuple(dict.fromkeys(filter(None, labels)))
+
+
+def video_of(clip: str) -> str:
+    """Return the YouTube id in the id of a clip."""
+    match = _VIDEO.fullmatch(clip)
+    return match[1] if match else clip
 
 
 def walk_audio(folder: Path, excluded: Path) -> Iterator[tuple[str, float, list[str]]]:
@@ -82,13 +96,15 @@ def walk_audio(folder: Path, excluded: Path) -> Iterator[tuple[str, float, list[
     seen = set()
     if excluded != folder and excluded.is_dir():
         seen.add((excluded.stat().st_dev, excluded.stat().st_ino))
-    for path, subfolders, names in os.walk(folder, followlinks=True):
+    for path, subfolders, names in os.walk(
+        folder, followlinks=True, onerror=refuse_unreadable
+    ):
         status = os.stat(path)
         if (status.st_dev, status.st_ino) in seen:
             subfolders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
-        audio = [name for name in names if name.lower().endswith(SUFFIXES)]
+        audio = [name for name in names if name.lower().endswith(AUDIO_SUFFIXES)]
         if audio:
             yield path, status.st_mtime, audio
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
+import logging
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from audioset_layouts import (
-    SUFFIXES,
     Clips,
     Layout,
     Listing,
@@ -16,8 +16,11 @@ from audioset_layouts import (
     split_labels,
 )
 
-from eat.data.prepare import fingerprint
+from eat.data.prepare import abbreviate, fingerprint
+from eat.data.tables import read_table
 from eat.errors import ManifestError
+
+logger = logging.getLogger(__name__)
 
 LABELS = "class_labels_indices.csv"
 LABELS_URL = f"http://storage.googleapis.com/us_audioset/youtube_corpus/v1/csv/{LABELS}"
@@ -26,6 +29,15 @@ LISTS = {
     "balanced_train": "balanced_train_segments.csv",
     "eval": "eval_segments.csv",
 }
+COLUMNS = ("YTID", "start_seconds", "end_seconds", "positive_labels")
+ALIASES = {
+    **dict.fromkeys(("id", "video_id", "youtube_id", "ytid"), "YTID"),
+    **{"start": "start_seconds", "end": "end_seconds", "labels": "positive_labels"},
+}
+REMEDY = "download the official list again"
+VIDEO_ID = re.compile(r"[A-Za-z0-9_-]+")
+TIME = re.compile(r"\d+(\.\d*)?")
+ID_LENGTH = 11
 
 
 def _official(data_folder: Path, name: str) -> Path | None:
@@ -61,24 +73,33 @@ def stamp_lists(data_folder: Path, *paths: Path) -> str:
 def read_list(path: Path) -> Clips:
     """Read an official list: rows ``id, start, end, "mid,mid"`` after comments.
 
-    Returns the label ids by clip id, in order.
+    Returns the label ids by clip id, in order. Warns about lines that repeat others and
+    ids of another length.
     """
-    clips = {}
-    try:
-        with open(path, encoding="utf-8", newline="") as file:
-            for number, row in enumerate(csv.reader(file, skipinitialspace=True), 1):
-                if not row or row[0].startswith("#"):
-                    continue
-                if len(row) != 4:
-                    raise ManifestError(
-                        f"{path}: line {number} has {len(row)} fields, not id, start, "
-                        "end, labels (download the official list again)"
-                    )
-                clips[row[0]] = split_labels(row[3])
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ManifestError(
-            f"{path}: cannot be read as CSV, {error} (download the official list again)"
-        ) from None
+    clips: Clips = {}
+    repeated = 0
+    table = read_table(
+        path, COLUMNS, header="optional", aliases=ALIASES, comment="#", remedy=REMEDY
+    )
+    for line, row in table:
+        clip, *times, text = row.values()
+        labels, fault = split_labels(text), None
+        if not VIDEO_ID.fullmatch(clip):
+            fault = f"{clip!r} is not a YouTube id"
+        elif not all(map(TIME.fullmatch, times)):
+            fault = f"{' to '.join(times)!r} is not a time in seconds"
+        elif clip in clips and clips[clip] != labels:
+            fault = f"'{clip}' has other labels on an earlier line"
+        if fault:
+            raise ManifestError(f"{path}: line {line}: {fault} ({REMEDY})")
+        repeated += clip in clips
+        clips[clip] = labels
+    if repeated:
+        logger.warning("%s: %d lines repeat others", path, repeated)
+    odd = [clip for clip in clips if len(clip) != ID_LENGTH]
+    if 0 < len(odd) < len(clips):
+        text = "%s: %d ids have not %d characters (a spreadsheet may alter ids): %s"
+        logger.warning(text, path, len(odd), ID_LENGTH, abbreviate(odd))
     return clips
 
 
@@ -103,8 +124,8 @@ class OfficialLists(Layout):
         audio = count_audio(self.data_folder, self.save_folder)
         if not audio["files"]:
             raise ManifestError(
-                f"{self.data_folder}: no audio files ({' '.join(SUFFIXES)}) in it "
-                "(put the clips there as <YouTube id>.wav, at any depth)"
+                f"{self.data_folder}: no audio files (.wav .flac .ogg .mp3 and the "
+                "like) in it (put the clips there as <YouTube id>.wav, at any depth)"
             )
         lists = stamp_lists(self.data_folder, self.labels, *self.lists.values())
         return {"lists": lists, "audio": audio}

@@ -14,16 +14,21 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from audioset_layouts import SUFFIXES, Clips, Layout, Listing, split_labels
+from audioset_columns import TYPES, Row, check_types, class_names, label_ids, parse_row
+from audioset_layouts import Clips, Layout, Listing
 from audioset_lists import official_labels, official_lists, read_list, stamp_lists
 from tqdm import tqdm
 
+from eat.audio.io import AUDIO_SUFFIXES
+from eat.data.manifest import read_labels
 from eat.errors import ManifestError
 from eat.utils.files import atomic_open, atomic_path
+from eat.utils.text import other_format
 
 if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile
@@ -33,7 +38,6 @@ SUBSETS = {
     "bal_train": "balanced_train",
     "eval": "eval",
 }
-COLUMNS = ("video_id", "audio", "labels")
 _ID = re.compile(r"[A-Za-z0-9_-]+")
 _ROWS_AT_ONCE = 16  # of 1 to 2 MB each
 
@@ -68,23 +72,23 @@ class Part:
 
 def _source(index: Path) -> list[str]:
     """Return path, size and time of the parquet file that an index is from."""
-    with open(index, encoding="utf-8", newline="") as file:
-        return next(csv.reader(file), [])
+    return next(_read_index(index), [])
 
 
-def _check_columns(file: ParquetFile, path: Path) -> None:
-    """Raise `ManifestError` if a parquet file is not of AudioSet."""
-    leaves = [file.schema.column(i).path for i in range(len(file.schema))]
-    for column in COLUMNS:
-        if not any(f"{leaf}.".startswith(f"{column}.") for leaf in leaves):
-            raise ManifestError(
-                f"{path}: no column '{column}', only {', '.join(leaves)} "
-                "(download it from the data set agkphysics/AudioSet)"
-            )
+def _read_index(index: Path) -> Iterator[list[str]]:
+    """Yield the lines of an index, split at commas."""
+    try:
+        with open(index, encoding="utf-8", newline="") as file:
+            yield from csv.reader(file)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ManifestError(
+            f"{index}: cannot be read, {error} (delete it to unpack the clips again)"
+        ) from None
 
 
-def _read_rows(path: Path) -> Iterator[dict]:
-    """Read a parquet file a few rows at a time."""
+@contextmanager
+def _open_parquet(path: Path) -> Iterator[ParquetFile]:
+    """Open a parquet file of AudioSet; errors while it is open name it."""
     try:
         from pyarrow import ArrowException
         from pyarrow.parquet import ParquetFile
@@ -93,45 +97,75 @@ def _read_rows(path: Path) -> Iterator[dict]:
             f"{path}: reading parquet files needs pyarrow (pip install pyarrow)"
         ) from None
     try:
+        with open(path, "rb") as start:
+            if what := other_format(start.read(64)):
+                raise ManifestError(f"{path}: {what}")
         # The buffer limits memory to about one row group, 100 clips; without it, five
         # times as much is needed.
         with ParquetFile(path, buffer_size=1 << 20) as file:
-            _check_columns(file, path)
-            for batch in file.iter_batches(_ROWS_AT_ONCE, columns=list(COLUMNS)):
-                yield from batch.to_pylist()
-    except (ArrowException, OSError) as error:
+            check_types(file.schema_arrow, path)
+            yield file
+    except PermissionError as error:
         raise ManifestError(
-            f"{path}: corrupt, {str(error).splitlines()[0]} (download it again)"
+            f"{path}: cannot be read, {error.strerror} (check its permissions)"
         ) from None
+    except (ArrowException, OSError, UnicodeDecodeError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ManifestError(f"{path}: corrupt, {reason} (download it again)") from None
 
 
-def _write_clip(folder: Path, row: dict, path: Path) -> tuple[str, str, int]:
-    """Write the audio of a row; return clip id, file name and size."""
-    clip, audio = row["video_id"] or "", row["audio"] or {}
-    if not _ID.fullmatch(clip):
+def _read_rows(path: Path) -> Iterator[Row]:
+    """Read a parquet file a few rows at a time."""
+    with _open_parquet(path) as file:
+        names = class_names(file.schema_arrow)
+        for batch in file.iter_batches(_ROWS_AT_ONCE, columns=list(TYPES)):
+            for row in batch.to_pylist():
+                yield parse_row(row, names, path)
+
+
+def _write_clip(part: Part, row: Row) -> tuple[str, int]:
+    """Write the audio of a row; return the file name and size.
+
+    If the row has only the path of a file that exists, that is the name. A row without
+    audio becomes an empty file, which the audio check reports.
+    """
+    if not _ID.fullmatch(row.id):
         raise ManifestError(
-            f"{path}: video_id '{clip}' is not a YouTube id (download it again)"
+            f"{part.parquet}: video_id '{row.id}' is not a YouTube id (download it "
+            "again)"
         )
-    suffix = os.path.splitext(audio.get("path") or "")[1].lower()
-    name = clip + (suffix if suffix in SUFFIXES else ".flac")
-    # A row without audio becomes an empty file, which the audio check reports.
-    content = audio.get("bytes") or b""
-    with atomic_path(folder / name) as temporary:
+    if row.audio is None and (file := _find_audio(part, row.path)):
+        return file, 0
+    suffix = os.path.splitext(row.path)[1].lower()
+    name = row.id + (suffix if suffix in AUDIO_SUFFIXES else ".flac")
+    content = row.audio or b""
+    with atomic_path(part.folder / name) as temporary:
         temporary.write_bytes(content)
-    return clip, name, len(content)
+    return name, len(content)
+
+
+def _find_audio(part: Part, path: str) -> str | None:
+    """Return where a file is that a row has the path of, if below the data folder."""
+    if not path or os.path.isabs(path) or os.pardir in path.split("/"):
+        return None
+    for folder in (part.parquet.parent, *part.parquet.parents[1:3]):
+        if (folder / path).is_file():
+            return str(folder / path)
+    return None
 
 
 def _unpack(part: Part, bar: tqdm) -> None:
     """Write the audio of a parquet file, then its index."""
     part.folder.mkdir(parents=True, exist_ok=True)
-    clips = []
+    clips = {}
     for row in _read_rows(part.parquet):
-        clip, name, size = _write_clip(part.folder, row, part.parquet)
-        clips.append((clip, name, ",".join(row["labels"] or ())))
-        bar.update(size)
+        if row.id not in clips:  # of a repeated clip, the first row counts
+            name, size = _write_clip(part, row)
+            clips[row.id] = (row.id, name, *row.labels)
+            bar.update(size)
     with atomic_open(part.index) as file:
         source = (str(part.parquet), *part.stamp())
-        csv.writer(file).writerows([source, *clips])
+        csv.writer(file).writerows([source, *clips.values()])
 
 
 def _find_parts(data_folder: Path, save_folder: Path) -> Iterator[Part]:
@@ -142,7 +176,11 @@ def _find_parts(data_folder: Path, save_folder: Path) -> Iterator[Part]:
         for folder in (data_folder / "data" / name, data_folder / name):
             source = Path(os.path.abspath(folder))
             left = {path.stem for path in made if path.parent == source}
-            there = {path.stem for path in source.glob("*.parquet")}
+            there = set()
+            for path in source.glob("*.parquet"):
+                if not path.is_file():
+                    raise ManifestError(f"{path}: not a file (download it again)")
+                there.add(path.stem)
             if stems := sorted(there | left):
                 for stem in stems:
                     yield Part(subset, source / f"{stem}.parquet", target / stem)
@@ -154,6 +192,8 @@ class ParquetCopy(Layout):
     """The Hugging Face copy."""
 
     parts: tuple[Part, ...]
+
+    remedy = "download the parquet files again, with the audio in them"
 
     @classmethod
     def find(cls, data_folder: Path, save_folder: Path) -> ParquetCopy | None:
@@ -188,23 +228,29 @@ class ParquetCopy(Layout):
         lists = official_lists(self.data_folder)
         subsets: dict[str, Clips] = {}
         files: dict[str, str] = {}
+        ids = label_ids(read_labels(self.labels))
         duplicates = 0
         for part in self.parts:
             if part.subset not in subsets:
                 path = lists.get(part.subset)
                 subsets[part.subset] = read_list(path) if path else {}
             folder = os.path.abspath(part.folder)
-            with open(part.index, encoding="utf-8", newline="") as index:
-                _, *rows = csv.reader(index)
-            for clip, name, labels in rows:
-                duplicates += clip in files
-                files.setdefault(clip, os.path.join(folder, name))
-                subsets[part.subset][clip] = split_labels(labels)
+            rows = _read_index(part.index)
+            next(rows, None)  # the source
+            for clip, name, *labels in rows:
+                if clip in files:
+                    duplicates += 1
+                    continue
+                files[clip] = os.path.join(folder, name)
+                subsets[part.subset][clip] = ids(tuple(labels))
         return Listing(subsets, files, duplicates=duplicates)
 
     def _unpack_all(self) -> None:
         """Unpack the files that are not unpacked yet."""
         left = [part for part in self.parts if not part.is_unpacked()]
+        for part in left:  # before the first is unpacked, which may take hours
+            with _open_parquet(part.parquet):
+                pass
         needed = sum(part.parquet.stat().st_size for part in left)
         free = shutil.disk_usage(self.save_folder).free
         if needed > free:

@@ -27,7 +27,7 @@ from itertools import chain
 from pathlib import Path
 
 from audioset_coverage import PAPER_CLIPS, count_classes, coverage_csv, summary_page
-from audioset_layouts import Clips, Layout, Listing
+from audioset_layouts import Clips, Layout, Listing, video_of
 from audioset_lists import LABELS, LISTS, OfficialLists
 from audioset_parquet import ParquetCopy
 from audioset_tsv import TsvLists
@@ -91,13 +91,15 @@ def _choose_files(
 
 
 def _find_faults(listing: Listing, classes: LabelSet, source: str) -> dict[str, str]:
-    """Return why clips cannot be used, whatever is in their files.
+    """Return why clips cannot be used in any subset, whatever is in their files.
 
     `source` is the name of the file that lists the classes.
     """
     faults = dict(listing.faults)
-    for clips in listing.subsets.values():
+    for subset, clips in listing.subsets.items():
         for clip, labels in clips.items():
+            if not labels and subset != "pretrain":
+                faults.setdefault(clip, "no label")
             if unknown := [label for label in labels if label not in classes]:
                 reason = f"label not in {source}: {' '.join(unknown)}"
                 faults.setdefault(clip, reason)
@@ -111,11 +113,21 @@ def _select_subsets(
     verdicts: Mapping[str, Verdict],
     min_samples: int,
 ) -> dict[str, Selection]:
-    """Select the usable clips of each subset."""
+    """Select the usable clips of each subset; those for evaluation only in ``eval``."""
     selections = {}
+    held_out = set(map(video_of, subsets.get("eval", ())))
     for subset, listed in subsets.items():
+        shared = faults
+        if subset != "eval":
+            both = [clip for clip in listed if video_of(clip) in held_out]
+            if both and len(both) == len(listed):
+                raise ManifestError(
+                    f"{subset}: all {len(listed)} clips are in the evaluation list as "
+                    "well (is it the same list twice?)"
+                )
+            shared = {**faults, **dict.fromkeys(both, "in the evaluation list as well")}
         clips = (
-            Clip(clip, files.get(clip, ""), labels, faults.get(clip))
+            Clip(clip, files.get(clip, ""), labels, shared.get(clip))
             for clip, labels in listed.items()
         )
         paper = PAPER_CLIPS.get(subset)
@@ -152,7 +164,7 @@ def prepare_audioset(
     faults = _find_faults(listing, classes, layout.labels.name)
     listed = _with_pretrain(listing.subsets)
     subsets = _select_subsets(listed, files, faults, verdicts, min_samples)
-    require_usable(subsets, data_folder, "name audio files <YouTube id>.wav or similar")
+    require_usable(subsets, data_folder, layout.remedy)
 
     unused = {"duplicates": listing.duplicates, "unlisted": listing.unlisted}
     line = "unused audio files: {duplicates} duplicates, {unlisted} of unlisted clips"

@@ -7,8 +7,9 @@ line of an lbl file is ``id<TAB>label,label``. Pre-training needs no lbl file.
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from audioset_layouts import (
     Clips,
@@ -21,7 +22,9 @@ from audioset_layouts import (
 )
 from audioset_lists import LABELS, official_labels, stamp_lists
 
+from eat.data.listed_files import existing_path
 from eat.errors import ManifestError
+from eat.utils.text import Line, read_lines
 
 LABEL_LISTS = (LABELS, "label_descriptors.csv", "labels.csv")
 TRAIN, EVAL = "train.tsv", ("eval.tsv", "valid.tsv")
@@ -30,26 +33,16 @@ MOST_BALANCED_CLIPS = 30_000
 _HDF5 = (".h5/", ".hdf5/")
 
 
-def _lines(path: Path) -> list[str]:
-    """Return the lines of a text file."""
-    try:
-        return path.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ManifestError(
-            f"{path}: cannot be read as text, {error} (create the file again)"
-        ) from None
-
-
 def _read_tsv(path: Path) -> tuple[str, list[str]]:
     """Return the folder and the relative paths that a tsv file lists."""
-    root, *lines = _lines(path) or [""]
-    if not root.strip() or "\t" in root:
+    (_, root), *lines = read_lines(path) or [Line(1, "")]
+    if not root or "\t" in root:
         raise ManifestError(
             f"{path}: line 1 is '{root}', not the audio folder "
             "(write the folder into the first line)"
         )
     names = []
-    for number, line in enumerate(lines, 2):
+    for number, line in lines:
         # The official code splits at any whitespace.
         *name, samples = line.rsplit(maxsplit=1) or [""]
         if not name or not samples.isdecimal():
@@ -63,20 +56,25 @@ def _read_tsv(path: Path) -> tuple[str, list[str]]:
                 "(unpack the clips to audio files and list those)"
             )
         names += name
-    return root.strip(), names
+    return root, names
 
 
 def _read_lbl(path: Path) -> Clips:
     """Return the labels by clip id."""
-    clips = {}
-    for number, line in enumerate(_lines(path), 1):
-        items = line.split()
+    clips: Clips = {}
+    for number, line in read_lines(path):
+        items = re.sub(r"\s*[,;]\s*", ",", line).split()
         if len(items) != 2:
             raise ManifestError(
                 f"{path}: line {number} is '{line}', not id<TAB>label,label "
                 "(create the file again)"
             )
-        clips[items[0]] = split_labels(items[1])
+        clip, labels = items[0], split_labels(items[1])
+        if clips.setdefault(clip, labels) != labels:
+            raise ManifestError(
+                f"{path}: line {number}: '{clip}' has other labels on an earlier line "
+                "(create the file again)"
+            )
     return clips
 
 
@@ -125,9 +123,10 @@ class TsvLists(Layout):
         audio: dict[str, object] = {}
         for tsv in self.tsvs:
             root, names = _read_tsv(tsv)
-            if (self.data_folder / root).is_dir():
-                folders = {os.path.dirname(name) for name in names}
-                paths = [self.data_folder / root / folder for folder in folders]
+            folder = self.data_folder / existing_path(self.data_folder, root)
+            if folder.is_dir():
+                parents = {os.path.dirname(existing_path(folder, n)) for n in names}
+                paths = [folder / parent for parent in parents]
                 changes = [path.stat().st_mtime for path in paths if path.is_dir()]
                 audio[tsv.name] = [len(changes), max(changes, default=0.0)]
             else:
@@ -150,7 +149,7 @@ class TsvLists(Layout):
     def _read_one(self, tsv: Path) -> Listing:
         """Read a manifest and its labels, and find its clips."""
         root, names = _read_tsv(tsv)
-        stems = [os.path.splitext(os.path.basename(name))[0] for name in names]
+        stems = [PurePosixPath(name.replace("\\", "/")).stem for name in names]
         lbl = tsv.with_suffix(".lbl")
         labels: Clips = dict.fromkeys(stems, ())
         if lbl.is_file():
@@ -177,12 +176,16 @@ class TsvLists(Layout):
 
     def _find_clips(self, tsv: Path, root: str, names: dict[str, str]) -> Listing:
         """Return the files of clips in `root`, or anywhere in the data folder."""
-        if (self.data_folder / root).is_dir():
-            folder = os.path.abspath(self.data_folder / root)
+        path = os.path.join(self.data_folder, existing_path(self.data_folder, root))
+        if os.path.isdir(path):
+            folder = os.path.abspath(path)
             relative = os.path.relpath(folder, self.data_folder)
             if not relative.startswith(os.pardir):
                 folder = "" if relative == os.curdir else relative
-            files = {clip: os.path.join(folder, name) for clip, name in names.items()}
+            files = {
+                clip: os.path.join(folder, existing_path(path, name))
+                for clip, name in names.items()
+            }
             return Listing({}, files)
         clips: Clips = dict.fromkeys(names, ())
         found = find_files(self.data_folder, self.save_folder, {"": clips})

@@ -12,7 +12,6 @@ and published scores are comparable on these folds only.
 
 from __future__ import annotations
 
-import csv
 import logging
 import os
 import re
@@ -39,6 +38,7 @@ from eat.data.prepare import (
     up_to_date,
     write_results,
 )
+from eat.data.tables import read_table
 from eat.errors import ManifestError
 
 logger = logging.getLogger(__name__)
@@ -46,6 +46,7 @@ logger = logging.getLogger(__name__)
 FOLDS = range(1, 6)
 CLASSES, CLIPS, CLIPS_PER_FOLD, CLIPS_PER_CLASS = 50, 2000, 400, 40
 TABLE = "meta/esc50.csv"
+REMEDY = "unpack the corpus again"
 COLUMNS = ("filename", "fold", "target", "category", "src_file")
 FILE_NAME = re.compile(r"([1-5])-[^/]+-(\d+)\.wav")
 
@@ -61,13 +62,11 @@ class Row(NamedTuple):
 
 
 def _parse_row(fields: dict[str, str]) -> Row:
-    """Parse a row; raise ValueError if it is incomplete or inconsistent."""
-    if None in fields or None in fields.values():
-        raise ValueError("wrong number of fields")
+    """Parse a row; raise ValueError if it is inconsistent."""
     name, fold, target, category, recording = (fields[column] for column in COLUMNS)
     match = FILE_NAME.fullmatch(name)
     if not match or match.groups() != (fold, target):
-        raise ValueError(f"'{name}' does not match fold '{fold}', target '{target}'")
+        raise ValueError(f"{name!r} does not match fold {fold!r}, target {target!r}")
     return Row(name, int(fold), int(target), category, recording)
 
 
@@ -76,25 +75,17 @@ def _read_table(path: Path) -> list[Row]:
     rows: dict[str, Row] = {}
     categories: dict[int, str] = {}
     targets: dict[str, int] = {}
-    line = 1
-    try:
-        with open(path, encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
-            if missing := set(COLUMNS) - set(reader.fieldnames or ()):
-                raise ValueError(f"no column {', '.join(sorted(missing))}")
-            for fields in reader:
-                line = reader.line_num
-                row = _parse_row(fields)
-                if rows.setdefault(row.name, row) is not row:
-                    raise ValueError(f"'{row.name}' occurs twice")
-                target, name = row.target, row.category
-                known = categories.setdefault(target, name)
-                if known != name or targets.setdefault(name, target) != target:
-                    raise ValueError(f"target {target} and '{name}' are inconsistent")
-    except (OSError, ValueError, csv.Error) as error:
-        raise ManifestError(
-            f"{path}: line {line}: {error} (unpack the corpus again)"
-        ) from None
+    for line, fields in read_table(path, COLUMNS, remedy=REMEDY):
+        try:
+            row = _parse_row(fields)
+            if rows.setdefault(row.name, row) is not row:
+                raise ValueError(f"'{row.name}' occurs twice")
+            target, name = row.target, row.category
+            known = categories.setdefault(target, name)
+            if known != name or targets.setdefault(name, target) != target:
+                raise ValueError(f"target {target} and {name!r} are inconsistent")
+        except ValueError as error:
+            raise ManifestError(f"{path}: line {line}: {error} ({REMEDY})") from None
     return list(rows.values())
 
 

@@ -6,6 +6,7 @@ import json
 import statistics
 import sys
 from pathlib import Path
+from typing import Any
 
 from eat.report.markdown import markdown_table
 
@@ -15,11 +16,14 @@ KINDS = ("best", "last")
 
 def fold_rows(output: Path) -> list[dict[str, object]]:
     """Return one row per fold, then the mean and standard deviation over the folds."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for fold in FOLDS:
         path = output / f"fold{fold}" / "results.json"
-        results = json.loads(path.read_text(encoding="utf-8"))
-        scores = {kind: results[kind]["accuracy"] for kind in KINDS}
+        try:
+            results = json.loads(path.read_text(encoding="utf-8"))
+            scores = {kind: float(results[kind]["accuracy"]) for kind in KINDS}
+        except (ValueError, KeyError, TypeError):
+            sys.exit(f"error: {path}: not the results of a run (run stage 3 of run.sh)")
         rows.append({"fold": str(fold), **scores})
     summary = {"mean": statistics.mean, "standard deviation": statistics.stdev}
     return rows + [
@@ -36,6 +40,8 @@ def main() -> None:
         rows = fold_rows(Path(sys.argv[1]))
     except FileNotFoundError as error:
         sys.exit(f"error: {error.filename}: missing (run stage 3 of run.sh)")
+    except OSError as error:
+        sys.exit(f"error: {error.filename}: cannot be read, {error.strerror}")
     print(markdown_table(rows, ["fold", *KINDS]))
     print("Accuracy; best: the epoch selected on the fold itself, as in the paper.")
 

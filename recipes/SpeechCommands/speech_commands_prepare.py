@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import logging
 import os
+import posixpath
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
+from eat.data.listed_files import ListedFiles
 from eat.data.manifest import LabelSet
 from eat.data.prepare import (
     Clip,
@@ -36,6 +38,7 @@ from eat.data.prepare import (
     up_to_date,
     write_results,
 )
+from eat.data.tables import read_table
 from eat.errors import ManifestError
 
 logger = logging.getLogger(__name__)
@@ -70,29 +73,55 @@ def _word_folders(corpus: Path) -> list[str]:
     )
 
 
-def _read_lists(data_folder: Path, prefix: str) -> dict[str, str]:
-    """Return the subset of each file in the two lists, which must be disjoint."""
+def _read_list(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield the lines of a list with their numbers, as paths with forward slashes."""
+    for number, row in read_table(path, ("file",), header="optional", exact=("file",)):
+        line = row["file"]
+        file = posixpath.normpath(line.strip().replace("\\", "/"))
+        if not CLIP.fullmatch(file):
+            raise ManifestError(
+                f"{path}: line {number} is {line!r}, not "
+                "<word>/<speaker>_nohash_<n>.wav (unpack the corpus again)"
+            )
+        yield number, file
+
+
+def _read_lists(
+    data_folder: Path, prefix: str, clips: Collection[str]
+) -> tuple[dict[str, str], set[str]]:
+    """Return the subset of each file in the two lists, which must be disjoint.
+
+    Also returns the clips that may be copies of files in the lists and must not be
+    trained on: those that have the same name in another spelling and, while a file is
+    missing, those of the same word and speaker.
+    """
+    files = ListedFiles(clips)
     subset_of: dict[str, str] = {}
+    copies: set[str] = set()
+    takes = defaultdict(set)
+    for file in clips:
+        takes[_word(file), _speaker(file)].add(file)
     for subset, name in LISTS.items():
         path = data_folder / prefix / name
-        try:
-            lines = path.read_text("utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ManifestError(f"{path}: {error} (unpack the corpus again)") from None
-        for number, line in enumerate(lines, 1):
-            if not line:
-                continue
-            if not CLIP.fullmatch(line):
-                raise ManifestError(
-                    f"{path}: line {number} is '{line}', not "
-                    "<word>/<speaker>_nohash_<n>.wav (unpack the corpus again)"
-                )
-            if subset_of.setdefault(prefix + line, subset) != subset:
+        missing = []
+        for number, line in _read_list(path):
+            file = files.find(prefix + line) or prefix + line
+            if subset_of.setdefault(file, subset) != subset:
                 raise ManifestError(
                     f"{path}: line {number}, '{line}', is in {LISTS['valid']} as well "
                     "(unpack the corpus again)"
                 )
-    return subset_of
+            copies |= files.alike(file)
+            if file not in clips:
+                copies |= takes[_word(file), _speaker(file)]
+                missing.append(file)
+        listed = sum(its == subset for its in subset_of.values())
+        if clips and len(missing) == listed:
+            raise ManifestError(
+                f"{path}: none of its {listed} files is there, {abbreviate(missing, 1)}"
+                " (unpack the corpus again)"
+            )
+    return subset_of, copies - subset_of.keys()
 
 
 def _select_subsets(
@@ -148,19 +177,22 @@ def prepare_speech_commands(
     words = sorted({_word(file) for file in clips})
     if len(words) != CLASSES:
         logger.warning("%d words; Speech Commands V2 has %d", len(words), CLASSES)
-    subset_of = dict.fromkeys(clips, "train") | _read_lists(data_folder, prefix)
+    held_out, copies = _read_lists(data_folder, prefix, set(clips))
+    training = dict.fromkeys((file for file in clips if file not in copies), "train")
+    subset_of = training | held_out
     _warn_about_shared_speakers(subset_of)
     verdicts = check_audio(data_folder, subset_of, save_folder)
     subsets = _select_subsets(subset_of, verdicts, prefix)
     require_usable(subsets, data_folder / prefix, "unpack the corpus again")
     unlisted = [file for file in found if file not in subset_of]
-    reason = "not named <speaker>_nohash_<n>.wav"
+    reasons = dict.fromkeys(unlisted, "not named <speaker>_nohash_<n>.wav")
+    reasons |= dict.fromkeys(copies, "may be a copy of a file for validation or test")
     write_results(
         save_folder,
         inputs,
         subsets,
         LabelSet(tuple(words), tuple(words)),
-        unlisted=[Skipped(_id(f, prefix), f, "", reason) for f in unlisted],
+        unlisted=[Skipped(_id(f, prefix), f, "", reasons[f]) for f in unlisted],
     )
 
 

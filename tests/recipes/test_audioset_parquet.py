@@ -128,11 +128,11 @@ def test_an_interrupted_unpacking_resumes(data, tmp_path, monkeypatch, unpacked)
     save = tmp_path / "save"
     write, written = parquet._write_clip, []
 
-    def interrupted(folder, row, path):
+    def interrupted(part, row):
         if len(written) == 7:
             raise KeyboardInterrupt
-        written.append(row["video_id"])
-        return write(folder, row, path)
+        written.append(row.id)
+        return write(part, row)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(parquet, "_write_clip", interrupted)
@@ -261,3 +261,135 @@ def test_without_pyarrow_the_error_says_how_to_get_it(data, tmp_path, monkeypatc
     monkeypatch.setattr(builtins, "__import__", refuse)
     with pytest.raises(ManifestError, match="pip install pyarrow"):
         prepare.prepare_audioset(data, tmp_path / "save")
+
+
+def cast(data, column, kind, values=None, metadata=None):
+    """Store a column of the evaluation clip in another type."""
+    path = data / "data" / "eval" / "00.parquet"
+    table = pq.read_table(path)
+    place = table.schema.get_field_index(column)
+    array = pa.array(values, kind) if values else table[column].cast(kind)
+    table = table.set_column(place, column, array)
+    pq.write_table(table.replace_schema_metadata(metadata), path)
+
+
+def class_label(feature):
+    """Return metadata as `datasets` writes it."""
+    features = {"video_id": {"dtype": "string", "_type": "Value"}, "labels": feature}
+    return {"huggingface": json.dumps({"info": {"features": features}})}
+
+
+BY_NAME = {"names": ["Dog, bark", "Speech"], "_type": "ClassLabel"}
+BY_ID = {"names": ["/m/2", "/m/1"], "_type": "ClassLabel"}
+AUDIO = {"bytes": flac(3), "path": None}
+
+
+@pytest.mark.parametrize(
+    ("column", "kind", "values", "feature"),
+    [
+        ("labels", pa.large_list(pa.large_string()), None, None),
+        ("labels", pa.list_(pa.dictionary(pa.int32(), pa.string())), [["/m/1"]], None),
+        ("labels", pa.list_(pa.string(), 1), [["Speech"]], None),
+        ("labels", pa.string(), ["/m/1,"], None),
+        ("labels", pa.string(), ["Speech"], None),
+        ("labels", pa.dictionary(pa.int8(), pa.string()), ["Speech"], None),
+        ("labels", pa.int64(), [1], BY_NAME),
+        ("labels", pa.list_(pa.int64()), [[1]], {"feature": BY_ID, "_type": "List"}),
+        ("labels", pa.list_(pa.int8()), [[1, -1]], {"feature": BY_NAME}),
+        ("labels", pa.list_(pa.uint16()), [[1, None]], [BY_NAME]),
+        ("video_id", pa.large_string(), None, None),
+        ("video_id", pa.binary(), [b"ev"], None),
+        ("video_id", pa.dictionary(pa.int32(), pa.string()), ["ev"], None),
+        ("audio", pa.binary(), [flac(3)], None),
+        ("audio", pa.large_binary(), [flac(3)], None),
+        ("audio", pa.struct({"path": pa.null(), "bytes": pa.binary()}), [AUDIO], None),
+        ("audio", pa.struct({"bytes": pa.large_binary()}), [AUDIO], None),
+        ("audio", pa.string(), ["sound/ev.flac"], None),
+        ("audio", pa.struct({"path": pa.string()}), [{"path": "sound/ev.flac"}], None),
+    ],
+)
+def test_columns_of_other_types(data, tmp_path, column, kind, values, feature):
+    (data / "sound").mkdir()
+    (data / "sound" / "ev.flac").write_bytes(flac(3))
+    cast(data, column, kind, values, class_label(feature) if feature else None)
+    prepare.prepare_audioset(data, tmp_path / "save")
+    [clip] = read_csv(tmp_path / "save" / "eval.csv")
+    assert (clip["ID"], clip["labels"]) == ("ev", "/m/1")
+    wav = clip["wav"].replace("$data_root", str(data))
+    assert Path(wav).read_bytes() == flac(3)
+
+
+@pytest.mark.parametrize(
+    ("column", "kind", "values", "fault"),
+    [
+        ("labels", pa.int64(), [1], "'labels' .*int64.*list<string>"),
+        ("labels", pa.list_(pa.int64()), [[1]], "'labels' .*int64.*list<string>"),
+        ("labels", pa.list_(pa.float32()), [[1.0]], "'labels' .*float.*list<string>"),
+        ("labels", pa.null(), [None], "'labels' .*null.*list<string>"),
+        ("video_id", pa.int64(), [7], "'video_id' .*int64.*string, binary"),
+        ("audio", pa.list_(pa.float32()), [[0.0]], "'audio' .*float.*struct<bytes"),
+        ("audio", pa.null(), [None], "'audio' .*null.*struct<bytes"),
+    ],
+)
+def test_types_that_are_not_read_are_named(
+    data, tmp_path, unpacked, column, kind, values, fault
+):
+    cast(data, column, kind, values)
+    with pytest.raises(ManifestError, match=f"eval/00.parquet: .*{fault}"):
+        prepare.prepare_audioset(data, tmp_path / "save")
+    assert unpacked == []  # noticed before the first of them is unpacked
+
+
+def test_a_class_number_without_a_name(data, tmp_path):
+    cast(data, "labels", pa.int64(), [2], class_label(BY_NAME))
+    with pytest.raises(ManifestError, match="eval/00.parquet: .* 2 .*'ev'.* 2 "):
+        prepare.prepare_audioset(data, tmp_path / "save")
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (b"", "corrupt"),
+        (b"no parquet file at all", "corrupt"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+        (None, "not a file"),
+    ],
+)
+def test_what_is_no_parquet_file(data, tmp_path, content, fault):
+    path = data / "data" / "eval" / "00.parquet"
+    path.unlink()
+    if content is None:
+        path.mkdir()
+    else:
+        path.write_bytes(content)
+    with pytest.raises(ManifestError, match=f"^{path}: {fault}|^{path}: .*{fault}"):
+        prepare.prepare_audioset(data, tmp_path / "save")
+
+
+def test_a_file_without_rows_and_rows_of_nothing(data, tmp_path):
+    write_parquet(data / "data" / "eval" / "01.parquet", [])
+    nothing = {"video_id": "null", "audio": None, "labels": None}
+    write_parquet(data / "data" / "eval" / "02.parquet", [nothing])
+    prepare.prepare_audioset(data, tmp_path / "save")
+    assert [row["ID"] for row in read_csv(tmp_path / "save" / "eval.csv")] == ["ev"]
+
+
+def test_paths_do_not_lead_out_of_the_data_folder(data, tmp_path):
+    secret = tmp_path / "secret.flac"
+    secret.write_bytes(flac(3))
+    for path in (str(secret), "../../secret.flac"):
+        cast(data, "audio", pa.string(), [path])
+        shutil.rmtree(tmp_path / "save", ignore_errors=True)
+        prepare.prepare_audioset(data, tmp_path / "save")
+        assert read_csv(tmp_path / "save" / "eval.csv") == []
+
+
+def test_evaluation_clips_among_the_training_files(data, tmp_path):
+    path = data / "data" / "bal_train" / "02.parquet"
+    write_parquet(path, [row("ev", flac(3)), row("lost", flac(5))])
+    text = 'ev, 0.000, 10.000, "/m/1"\nlost, 0.000, 10.000, "/m/2"\n'
+    (data / "eval_segments.csv").write_text(text)
+    prepare.prepare_audioset(data, tmp_path / "save")
+    for name in ("balanced_train", "pretrain"):
+        rows = read_csv(tmp_path / "save" / f"{name}.csv")
+        assert len(rows) == 6 and not {"ev", "lost"} & {row["ID"] for row in rows}

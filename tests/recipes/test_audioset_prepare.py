@@ -1,6 +1,8 @@
 import csv
 import importlib
+import io
 import json
+import logging
 import os
 import re
 import shutil
@@ -254,7 +256,7 @@ def cut_list(data):
         (no_audio, "data: .*.wav .flac .ogg .mp3"),
         (empty_audio, "data: .*.wav .flac .ogg .mp3"),
         (other_names, "data: .*12 "),
-        (cut_list, "eval_segments.csv: line 9 has 2 "),
+        (cut_list, "eval_segments.csv: line 9: 2 "),
     ],
 )
 def test_a_malformed_corpus(corpus, tmp_path, spoil, fault):
@@ -279,3 +281,95 @@ def test_the_command_line_logs_a_line_per_subset(corpus, tmp_path):
     subsets = ("unbalanced_train", "balanced_train", "eval", "pretrain")
     assert [line.partition(": ")[0] for line in lines[1:5]] == list(subsets)
     assert re.findall(r"\d+", lines[5]) == ["1", "1"]  # audio files without a use
+
+
+def save_as(path, delimiter=",", encoding="utf-8", head="", quoting=csv.QUOTE_MINIMAL):
+    """Save an official list as a spreadsheet does, with another header."""
+    rows = [line for line in path.read_text().splitlines() if line[0] != "#"]
+    text = io.StringIO()
+    writer = csv.writer(text, delimiter=delimiter, quoting=quoting)
+    writer.writerows(csv.reader([head] * bool(head) + rows, skipinitialspace=True))
+    path.write_bytes(text.getvalue().encode(encoding))
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"encoding": "utf-8-sig", "head": "YTID,start_seconds,end_seconds,labels"},
+        {"delimiter": ";", "head": "# YTID,start_seconds,end_seconds,labels"},
+        {"delimiter": "\t", "encoding": "utf-16"},
+        {"quoting": csv.QUOTE_ALL, "head": "video_id,start,end,positive_labels"},
+    ],
+)
+def test_lists_may_be_saved_by_any_program(corpus, tmp_path, form):
+    prepare.prepare_audioset(corpus, tmp_path / "expected")
+    for path in corpus.glob("*_segments.csv"):
+        save_as(path, **form)
+    text = (corpus / "class_labels_indices.csv").read_text()
+    (corpus / "class_labels_indices.csv").write_text("# comment\n" + text)
+    save_as(corpus / "class_labels_indices.csv", **{**form, "head": ""})
+    prepare.prepare_audioset(corpus, tmp_path / "save")
+    names = ("unbalanced_train.csv", "balanced_train.csv", "eval.csv", "labels.csv")
+    for name in (*names, "pretrain.csv", "skipped.csv"):
+        found, expected = (tmp_path / folder / name for folder in ("save", "expected"))
+        assert found.read_bytes() == expected.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        ("#NAME?, 0, 10, /m/1", "line 9 .*#NAME"),
+        ("1.2E+15, 0, 10, /m/1", "line 9: '1.2E.15'"),
+        ("ev9, 0, Oct 10, /m/1", "line 9: .*Oct 10"),
+        ("ev1, 0, 10, /m/2", "line 9: 'ev1' .*other labels"),
+        ('ev9, 0, 10, "/m/1', "line 9: "),
+        ("ev9, 0, 10, /m/1, /m/2", "line 9: 5 "),
+    ],
+)
+def test_lines_that_a_spreadsheet_spoiled(corpus, tmp_path, line, fault):
+    with open(corpus / "eval_segments.csv", "a") as file:
+        file.write(f"{line}\n")
+    with pytest.raises(ManifestError, match=f"eval_segments.csv: {fault}"):
+        prepare.prepare_audioset(corpus, tmp_path)
+
+
+def test_repeated_lines_count_once_and_odd_ids_are_named(corpus, tmp_path, caplog):
+    path = corpus / "eval_segments.csv"
+    clips = {"ev1": "/m/1", "abcdefghijk": "/m/1;", "0bcdefghijk": "/m/2"}
+    write_list(path, clips)
+    path.write_text(path.read_text() + 'ev1, 0.000, 10.000, "/m/1"\n')
+    with caplog.at_level(logging.WARNING):
+        prepare.prepare_audioset(corpus, tmp_path)
+    assert summary(tmp_path)["subsets"]["eval"]["listed"] == 3
+    lines = [text for text in caplog.messages if text.startswith(str(path))]
+    assert re.search(": 1 ", lines[0]) and re.search(": 1 .*ev1", lines[1])
+
+
+def test_clips_for_evaluation_are_never_trained_on(corpus, tmp_path):
+    """Whatever list they are in as well, and whether or not they are there."""
+    write_list(
+        corpus / "balanced_train_segments.csv",
+        {"ev1": "/m/1", "eightbit": "/m/2", "bal1": "/m/1"},
+    )
+    (corpus / "audio" / "deep" / "er" / "bal1.wav").unlink()
+    write_list(corpus / "eval_segments.csv", {"ev1": "/m/1", "bal1": "/m/1"})
+    prepare.prepare_audioset(corpus, tmp_path)
+    assert ids(tmp_path / "eval.csv") == ["ev1"]
+    assert ids(tmp_path / "balanced_train.csv") == ["eightbit"]
+    assert ids(tmp_path / "pretrain.csv") == ["-good1", "stereo44", "eightbit"]
+    reasons = [row["reason"] for row in read_csv(tmp_path / "skipped.csv")]
+    assert reasons.count("in the evaluation list as well") == 1
+    shutil.copy(corpus / "eval_segments.csv", corpus / "unbalanced_train_segments.csv")
+    with pytest.raises(ManifestError, match="unbalanced_train: .* 2 "):
+        prepare.prepare_audioset(corpus, tmp_path)
+
+
+@pytest.mark.parametrize("suffix", [".oga", ".aiff", ".AIFF"])
+def test_audio_of_every_suffix_is_found(corpus, tmp_path, suffix):
+    path = corpus / "audio" / "train" / "-good1.wav"
+    wav, rate = soundfile.read(path)
+    form = "OGG" if suffix == ".oga" else "AIFF"
+    soundfile.write(path.with_suffix(suffix), wav, rate, format=form)
+    path.unlink()
+    prepare.prepare_audioset(corpus, tmp_path)
+    assert ids(tmp_path / "unbalanced_train.csv")[0] == "-good1"

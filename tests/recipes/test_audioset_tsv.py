@@ -238,3 +238,38 @@ def test_malformed_manifests(data, tmp_path, spoil, fault):
     spoil(data)
     with pytest.raises(ManifestError, match=f"{tmp_path}.*{fault}"):
         prepare.prepare_audioset(data, tmp_path / "save")
+
+
+def test_manifests_saved_by_windows_programs(data, audio, tmp_path):
+    prepare.prepare_audioset(data, tmp_path / "expected")
+    for path in (*data.glob("*.tsv"), *data.glob("*.lbl")):
+        text = path.read_text().replace(",", " , ")
+        first, _, rest = text.partition("\n")
+        if path.suffix == ".tsv":
+            rest = rest.replace("/", "\\")
+        content = f"{first}\n\n{rest}".replace("\n", "\r\n").encode("utf-8-sig")
+        path.write_bytes(content)
+    prepare.prepare_audioset(data, tmp_path / "save")
+    for name in ("balanced_train.csv", "eval.csv", "pretrain.csv", "skipped.csv"):
+        found, expected = (tmp_path / folder / name for folder in ("save", "expected"))
+        assert found.read_bytes() == expected.read_bytes()
+
+
+def test_contradictory_labels(data, tmp_path):
+    with open(data / "train.lbl", "a") as file:
+        file.write("Ybbb\t/m/2\nYaaa\t/m/1\n")
+    with pytest.raises(ManifestError, match="train.lbl: line 6: 'Yaaa'"):
+        prepare.prepare_audioset(data, tmp_path / "save")
+
+
+def test_other_files_of_evaluation_clips_are_not_trained_on(data, audio, tmp_path):
+    """The evaluation list names the video, its own file is gone."""
+    names = ["Yabcdefghijk_30.000.wav", "Yaaa.wav"]
+    write_wav(audio / "train" / names[0])
+    write_tsv(data / "train.tsv", audio / "train", names)
+    (data / "train.lbl").unlink()
+    write_tsv(data / "eval.tsv", audio, ["eval/abcdefghijk.wav", "eval/Yccc.wav"])
+    write_lbl(data / "eval.lbl", {"abcdefghijk": "/m/1", "Yccc": "/m/1"})
+    prepare.prepare_audioset(data, tmp_path / "save")
+    rows = read_csv(tmp_path / "save" / "pretrain.csv")
+    assert [row["ID"] for row in rows] == ["Yaaa"]

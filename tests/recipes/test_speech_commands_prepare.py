@@ -5,6 +5,7 @@ import logging
 import re
 import shutil
 import sys
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -105,7 +106,8 @@ def check_contract(data_folder, save):
             assert 400 <= len(item["sig"]) <= 16000 and item["sig"].isfinite().all()
             assert item["target"].sum() == 1
             label = labels.ids[item["target"].argmax()]
-            assert label == item["id"].split("/")[0]
+            word = item["id"].split("/")[0]
+            assert label == unicodedata.normalize("NFC", word)
 
 
 def test_the_lists_divide_the_clips(data, tmp_path):
@@ -296,3 +298,73 @@ def test_a_malformed_corpus(data, tmp_path, spoil, fault):
     with pytest.raises(ManifestError, match=f"{tmp_path}.*{fault}"):
         prepare.prepare_speech_commands(data, tmp_path / "save")
     assert not (tmp_path / "save" / "train.csv").exists()
+
+
+def rewrite(path, form, encoding="utf-8", end="\n"):
+    lines = [form(line) for line in path.read_text().splitlines()]
+    path.write_bytes(end.join([*lines, ""]).encode(encoding))
+
+
+@pytest.mark.parametrize(
+    ("form", "encoding", "end"),
+    [
+        (str, "utf-8-sig", "\r\n"),
+        (str, "utf-16", "\r"),
+        (lambda line: line.replace("/", "\\"), "utf-8", "\r\n"),
+        (lambda line: f'"./{line}" ,', "utf-8", "\n\n"),
+        (lambda line: f" {line}\u00a0\t", "utf-8", "\n"),
+        (str.upper, "utf-8", "\n"),
+    ],
+)
+def test_the_lists_may_be_saved_by_any_program(data, tmp_path, form, encoding, end):
+    prepare.prepare_speech_commands(data, tmp_path / "expected")
+    if form is str.upper:  # the corpus was unpacked without regard to case
+        (data / "bed").rename(data / "Bed")
+        (data / "Bed").rename(data / "bed")
+
+        def form(line):
+            return line.replace("bed", "Bed").replace("ffd2ba2f", "FFD2BA2F")
+
+    for name in LISTS.values():
+        rewrite(data / name, form, encoding, end)
+    prepare.prepare_speech_commands(data, tmp_path / "save")
+    for subset in SUBSETS:
+        found, expected = (
+            ids(tmp_path / name / f"{subset}.csv") for name in ("save", "expected")
+        )
+        assert sorted(found) == sorted(expected)
+    assert read_csv(tmp_path / "save" / "skipped.csv") == []
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_words_with_accents_stay_in_their_subset(tmp_path, form):
+    word = unicodedata.normalize(form, "é")
+    other = unicodedata.normalize("NFD" if form == "NFC" else "NFC", "é")
+    data = write_corpus(tmp_path / "speech_commands_v0.02", [word, "bed"])
+    for name in LISTS.values():
+        rewrite(data / name, lambda line: line.replace(word, other))
+    prepare.prepare_speech_commands(data, tmp_path / "save")
+    counts = [len(ids(tmp_path / "save" / f"{subset}.csv")) for subset in SUBSETS]
+    assert counts == [8, 4, 4]
+    assert read_labels(tmp_path / "save" / "labels.csv").ids == ("bed", "é")
+    check_contract(data, tmp_path / "save")
+
+
+def test_copies_of_a_missing_file_of_a_list_are_not_trained_on(data, tmp_path):
+    clip, copy = (data / "bed" / f"ffd2ba2f_nohash_{n}.wav" for n in (0, 7))
+    clip.rename(copy)
+    twin = data / "zero" / "FFD2BA2F_nohash_1.wav"  # in the list in lower case
+    shutil.copy(data / "zero" / "ffd2ba2f_nohash_1.wav", twin)
+    prepare.prepare_speech_commands(data, tmp_path)
+    counts = [len(ids(tmp_path / f"{subset}.csv")) for subset in SUBSETS]
+    assert counts == [8, 4, 3]
+    skipped = {row["file"]: row["reason"] for row in read_csv(tmp_path / "skipped.csv")}
+    names = [path.relative_to(data).as_posix() for path in (clip, copy, twin)]
+    assert sorted(skipped) == sorted(names)
+    assert skipped[names[0]] == "missing"
+
+
+def test_a_list_of_which_no_file_is_there(data, tmp_path):
+    (data / "testing_list.txt").write_text("bed/x_nohash_0.wav\nbed/x_nohash_1.wav\n")
+    with pytest.raises(ManifestError, match="testing_list.txt: .* 2 .*bed/x_nohash_0"):
+        prepare.prepare_speech_commands(data, tmp_path / "save")

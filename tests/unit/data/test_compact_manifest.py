@@ -1,5 +1,7 @@
 """A compact manifest has the content of the CSV file, in little memory."""
 
+import csv
+import io
 import json
 import os
 import subprocess
@@ -39,6 +41,27 @@ def test_columns_may_be_in_any_order(tmp_path):
     (tmp_path / "m.csv").write_text("labels,more,wav,ID,duration\nx,?,w.wav,a,1\n")
     compact = CompactManifest(tmp_path / "m.csv")
     assert (compact.ids[0], compact.wavs[0], compact.labels[0]) == ("a", "w.wav", "x")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_a_manifest_saved_by_a_spreadsheet(tmp_path, encoding, delimiter):
+    rows = [ManifestRow(f"clip{i}", i, f"é/{i}.wav", ("a", "b")) for i in range(9)]
+    before = CompactManifest(write(tmp_path / "m.csv", rows))
+    text = io.StringIO()
+    with open(tmp_path / "m.csv", newline="", encoding="utf-8") as file:
+        csv.writer(text, delimiter=delimiter).writerows(csv.reader(file))
+    (tmp_path / "m.csv").write_bytes(text.getvalue().encode(encoding))
+    after = CompactManifest(tmp_path / "m.csv")
+    for column in ("ids", "wavs", "labels"):
+        assert list(getattr(after, column)) == list(getattr(before, column))
+
+
+def test_a_manifest_that_was_cut(tmp_path):
+    content = write(tmp_path / "m.csv", [ManifestRow("clip", 1.0, "a.wav")]).read_text()
+    (tmp_path / "m.csv").write_text(content[:-9])
+    with pytest.raises(ManifestError, match="m.csv: line 2: 3 "):
+        CompactManifest(tmp_path / "m.csv")
 
 
 def test_strings_of_any_length():

@@ -1,11 +1,18 @@
+import csv
+import io
+import unicodedata
+
 import pytest
 import torch
 from speechbrain.dataio.dataio import load_data_csv
 
+from eat.data.compact_manifest import CompactManifest
 from eat.data.manifest import (
+    LABEL_COLUMNS,
     LabelSet,
     ManifestRow,
     read_labels,
+    similar_names,
     write_labels,
     write_manifest,
 )
@@ -117,3 +124,39 @@ def test_a_label_outside_the_list_names_the_clip():
     labels = LabelSet(("x", "y"), ("X", "Y"))
     with pytest.raises(ManifestError, match="^clip7.wav: .*'w' .* 2 "):
         labels.encode("x;w", "clip7.wav")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("header", [True, False])
+def test_a_label_list_saved_by_a_spreadsheet(tmp_path, encoding, delimiter, header):
+    labels = LabelSet(("/m/1", "/m/2"), ("Male speech, man; speaking", "Straße"))
+    rows = [LABEL_COLUMNS] * header
+    rows += zip("01", labels.ids, labels.names, strict=True)
+    text = io.StringIO()
+    options = {"delimiter": delimiter, "quoting": csv.QUOTE_ALL}
+    csv.writer(text, **options).writerows(rows)
+    path = tmp_path / "labels.csv"
+    path.write_bytes(text.getvalue().encode(encoding))
+    assert read_labels(path) == labels
+    write_labels(path, read_labels(path))
+    assert path.read_text().count("index") == 1
+
+
+def test_labels_have_one_normal_form(tmp_path):
+    decomposed = unicodedata.normalize("NFD", "é")
+    labels = LabelSet((f"{decomposed} ", "x"), ("\u00a0É", "X"))
+    assert labels.ids == ("é", "x") and labels.names == ("É", "X")
+    assert decomposed in labels and labels.index(f" {decomposed}") == 0
+    assert labels.encode(f"{decomposed} ; x;").tolist() == [1.0, 1.0]
+    write_manifest(tmp_path / "m.csv", [ManifestRow("a", 1.0, "a.wav", (decomposed,))])
+    [stored] = CompactManifest(tmp_path / "m.csv").labels
+    assert stored == "é"
+    with pytest.raises(ManifestError, match="twice"):
+        LabelSet(("é", decomposed), ("a", "b"))
+
+
+def test_similar_names_are_found():
+    names = ["Dog", "cat", "dog ", "a b", "d\u200bog", "A_B", "bird"]
+    assert similar_names(names) == ["Dog", "dog ", "d\u200bog", "a b", "A_B"]
+    assert similar_names(["dog", "dogs", "hot dog"]) == []
