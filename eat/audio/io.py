@@ -19,6 +19,13 @@ from torchaudio.transforms import Resample
 
 from eat.errors import AudioError, AudioNotFoundError
 
+# Lower case. Those after .mp3 need PyAV: without it, reading such a file says so.
+AUDIO_SUFFIXES = (
+    *(".wav", ".wave", ".bwf", ".rf64", ".w64", ".flac", ".ogg", ".oga", ".opus"),
+    *(".aif", ".aiff", ".aifc", ".au", ".snd", ".caf", ".mp1", ".mp2", ".mp3"),
+    *(".m4a", ".mp4", ".aac", ".mka", ".webm", ".wma"),
+)
+
 # What libsndfile logs about a file that ends too early. It reduces the number of frames
 # without an error; only the log shows it.
 _DATA_CHUNK = re.compile(r"^data : (\d+) \(should be (\d+)\)", re.MULTILINE)
