@@ -1,0 +1,233 @@
+"""The reader of all tables that people bring: CSV and its relatives.
+
+Tables come from spreadsheets, from Windows and macOS, and from scripts. What can only
+be meant in one way is read: everything that `eat.utils.text` reads, commas, semicolons
+or tabs between the fields, quoted fields, spaces around fields, empty lines, columns in
+any order. All else is refused with its line; no line is dropped or joined to another.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from eat.errors import ManifestError
+from eat.utils.text import BLANK, clean, text_lines
+
+DELIMITERS = ",;\t"
+_SPREADSHEET_ERRORS = ("#NAME?", "#REF!", "#VALUE!", "#N/A", "#DIV/0!", "#NUM!")
+
+
+class Row(NamedTuple):
+    """A row of a table: the line it starts at, and its values by column."""
+
+    line: int
+    values: dict[str, str]
+
+
+def read_table(
+    path: str | os.PathLike[str],
+    columns: Sequence[str],
+    *,
+    optional: Sequence[str] = (),
+    header: Literal["required", "optional"] = "required",
+    aliases: Mapping[str, str] | None = None,
+    exact: Sequence[str] = (),
+    comment: str | None = None,
+    remedy: str = "save it as CSV UTF-8",
+) -> Iterator[Row]:
+    """Read a table row by row, in little memory.
+
+    Parameters
+    ----------
+    columns
+        Columns that the table must have. Further ones are ignored. Names are compared
+        without regard to case.
+    optional
+        Columns that it may have; a row that ends before one has an empty value there.
+    header
+        Whether the first line must be the header. A table without one has exactly
+        `columns`, in this order.
+    aliases
+        Columns by other names of theirs.
+    exact
+        Columns with paths or ids, which are kept as they are; the values of others are
+        in normal form, see `clean`.
+    comment
+        What comments begin with, which are skipped.
+    remedy
+        How to fix a table with wrong columns.
+
+    Yields
+    ------
+    The rows in which any field is not blank. An optional column that is not in the
+    header is not in their values.
+
+    Raises
+    ------
+    ManifestError
+        If the file cannot be read or is not text, a column is missing or occurs twice,
+        or a row has too few or too many fields, an unbalanced quote, or an error value
+        of a spreadsheet. Names the line.
+    """
+    path = Path(path)
+    names = _Names(path, (*columns,), (*optional,), {**(aliases or {})}, remedy)
+    lines, delimiter = _find_delimiter(text_lines(path), names, comment)
+    records = _records(path, lines, delimiter, comment)
+    line, first = next(records, (1, []))
+    if first and header == "optional" and names.known(first) < min(2, len(columns)):
+        positions = {name: i for i, name in enumerate(columns)}
+        records, first = chain([(line, first)], records), list(columns)
+    else:
+        positions = names.find(first)
+    needed = 1 + max(positions[name] for name in columns)
+    copied = [name in exact for name in positions]
+    for line, fields in records:
+        if fields == first:  # lists were joined
+            continue
+        if len(fields) > len(first) and any(map(clean, fields[len(first) :])):
+            raise ManifestError(
+                f"{path}: line {line}: expected {len(first)} fields, found "
+                f"{len(fields)} (quote values that contain the separator)"
+            )
+        if len(fields) < needed:
+            raise ManifestError(
+                f"{path}: line {line}: expected {len(first)} fields, found "
+                f"{len(fields)} ({remedy})"
+            )
+        values = {
+            name: (fields[i] if copy else clean(fields[i])) if i < len(fields) else ""
+            for (name, i), copy in zip(positions.items(), copied, strict=True)
+        }
+        for value in values.values():
+            if value in _SPREADSHEET_ERRORS:
+                raise ManifestError(
+                    f"{path}: line {line}: {value}, an error of a spreadsheet (import "
+                    "the column as text)"
+                )
+        yield Row(line, values)
+
+
+class _Names(NamedTuple):
+    """The columns of a table."""
+
+    path: Path
+    columns: tuple[str, ...]
+    optional: tuple[str, ...]
+    aliases: dict[str, str]
+    remedy: str
+
+    def _canonical(self, field: str) -> str:
+        """Return the column that a field of the header names, empty if none."""
+        name = clean(field.lstrip("# ")).casefold()
+        spellings = {name.casefold(): name for name in self.columns + self.optional}
+        spellings |= {other.casefold(): name for other, name in self.aliases.items()}
+        return spellings.get(name, "")
+
+    def known(self, fields: Iterable[str]) -> int:
+        """Return how many columns a header names."""
+        return len(set(filter(None, map(self._canonical, fields))))
+
+    def find(self, header: Sequence[str]) -> dict[str, int]:
+        """Return the position of each column that is in the header."""
+        found = [self._canonical(field) for field in header]
+        for name in (*self.columns, *self.optional):
+            if found.count(name) > 1:
+                raise ManifestError(
+                    f"{self.path}: column '{name}' occurs twice (remove or rename one)"
+                )
+        if missing := [name for name in self.columns if name not in found]:
+            there = ",".join(map(clean, header)) or "empty"
+            near = difflib.get_close_matches(missing[0], list(map(clean, header)), 1)
+            hint = f"rename '{near[0]}'" if near else self.remedy
+            raise ManifestError(
+                f"{self.path}: needs the columns {','.join(self.columns)}, but "
+                f"'{missing[0]}' is not in its header, {there!r} ({hint})"
+            )
+        names = (*self.columns, *self.optional)
+        return {name: found.index(name) for name in names if name in found}
+
+
+def _is_comment(text: str, comment: str | None) -> bool:
+    """Return whether a line or its first field begins a comment.
+
+    A spreadsheet turns ids such as ``-x`` into ``#NAME?``, which is none.
+    """
+    text = text.lstrip(' "')
+    return text.startswith(comment or "\n") and not text.startswith(_SPREADSHEET_ERRORS)
+
+
+def _find_delimiter(
+    lines: Iterator[str], names: _Names, comment: str | None
+) -> tuple[Iterator[str], str]:
+    """Return all lines, and the character between the fields of the first row.
+
+    It is the one that gives most columns of the header, or else the right number.
+    """
+    seen: list[str] = []
+    line = ""
+    for line in lines:
+        if setting := re.fullmatch(r'"?sep=([,;\t|])"?[,;\t]*\s*', line):  # for Excel
+            return chain(seen, ["\n"], lines), setting[1]
+        seen.append(line)
+        if line.strip(BLANK) and not _is_comment(line, comment):
+            break
+
+    def fit(delimiter: str) -> tuple[int, bool]:
+        rows = csv.reader([line], delimiter=delimiter, skipinitialspace=True)
+        try:
+            fields = next(rows, [])
+        except csv.Error:
+            fields = []
+        return names.known(fields), len(fields) == len(names.columns)
+
+    return chain(seen, lines), max(DELIMITERS, key=fit)
+
+
+def _records(
+    path: Path, lines: Iterator[str], delimiter: str, comment: str | None
+) -> Iterator[tuple[int, list[str]]]:
+    """Yield the fields of each row that is not blank, and the line it starts at."""
+    last = ""
+
+    def watched() -> Iterator[str]:
+        nonlocal last
+        for last in lines:
+            yield "\n" if comment and _is_comment(last, comment) else last
+
+    # Strict: a quote that is never closed must not swallow the rest of the file.
+    reader = csv.reader(
+        watched(), delimiter=delimiter, skipinitialspace=True, strict=True
+    )
+    while True:
+        line = reader.line_num + 1
+        try:
+            fields = next(reader, None)
+        except csv.Error as error:
+            fields = _spaced_fields(last, delimiter) if reader.line_num == line else []
+            if not fields:
+                raise ManifestError(
+                    f"{path}: line {line}: {error} (check its quotes: a value with "
+                    'quotes in it is written "like ""this""")'
+                ) from None
+        if fields is None:
+            return
+        if any(map(str.strip, fields)):
+            yield line, fields
+
+
+def _spaced_fields(line: str, delimiter: str) -> list[str]:
+    """Return the fields of a line with spaces after closing quotes, [] if malformed."""
+    field = rf' *+(?:"(?:[^"]|"")*+" *+|[^"{delimiter}][^{delimiter}]*+|)'
+    if not re.fullmatch(rf"{field}(?:\{delimiter}{field})*+", line.rstrip("\r\n")):
+        return []
+    try:
+        return next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])
+    except csv.Error:  # a field is too long
+        return []
