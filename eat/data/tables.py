@@ -12,7 +12,7 @@ import csv
 import difflib
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -78,7 +78,7 @@ def read_table(
     """
     path = Path(path)
     names = _Names(path, (*columns,), (*optional,), {**(aliases or {})}, remedy)
-    lines, delimiter = _find_delimiter(text_lines(path), names, comment)
+    lines, delimiter = _find_delimiter(text_lines(path), names.fit, comment)
     records = _records(path, lines, delimiter, comment)
     line, first = next(records, (1, []))
     if first and header == "optional" and names.known(first) < min(2, len(columns)):
@@ -114,6 +114,20 @@ def read_table(
         yield Row(line, values)
 
 
+def read_fields(
+    path: str | os.PathLike[str], score: Callable[[list[str]], int]
+) -> Iterator[tuple[int, list[str]]]:
+    """Read a table whose columns are not known: yield the line and fields of each row.
+
+    `score` tells how well fields fit the first row; the best separator is taken. Rows
+    in which all fields are blank are skipped, and fields are as written. Raises
+    `ManifestError` if the file cannot be read or is not text, or a quote is unbalanced.
+    """
+    path = Path(path)
+    lines, delimiter = _find_delimiter(text_lines(path), score)
+    yield from _records(path, lines, delimiter, None)
+
+
 class _Names(NamedTuple):
     """The columns of a table."""
 
@@ -133,6 +147,10 @@ class _Names(NamedTuple):
     def known(self, fields: Iterable[str]) -> int:
         """Return how many columns a header names."""
         return len(set(filter(None, map(self._canonical, fields))))
+
+    def fit(self, fields: list[str]) -> tuple[int, bool]:
+        """Return how well the fields of a first row fit: names, else their number."""
+        return self.known(fields), len(fields) == len(self.columns)
 
     def find(self, header: Sequence[str]) -> dict[str, int]:
         """Return the position of each column that is in the header."""
@@ -164,11 +182,13 @@ def _is_comment(text: str, comment: str | None) -> bool:
 
 
 def _find_delimiter(
-    lines: Iterator[str], names: _Names, comment: str | None
+    lines: Iterator[str],
+    score: Callable[[list[str]], tuple[int, bool] | int],
+    comment: str | None = None,
 ) -> tuple[Iterator[str], str]:
     """Return all lines, and the character between the fields of the first row.
 
-    It is the one that gives most columns of the header, or else the right number.
+    It is the one whose fields have the highest score.
     """
     seen: list[str] = []
     line = ""
@@ -179,13 +199,13 @@ def _find_delimiter(
         if line.strip(BLANK) and not _is_comment(line, comment):
             break
 
-    def fit(delimiter: str) -> tuple[int, bool]:
+    def fit(delimiter: str) -> tuple[int, bool] | int:
         rows = csv.reader([line], delimiter=delimiter, skipinitialspace=True)
         try:
             fields = next(rows, [])
         except csv.Error:
             fields = []
-        return names.known(fields), len(fields) == len(names.columns)
+        return score(fields)
 
     return chain(seen, lines), max(DELIMITERS, key=fit)
 
