@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, settings
 from recipe_modules import load_recipe
 from safetensors.torch import load_file
 from speechbrain.utils.epoch_loop import EpochCounter
+from speechbrain.utils.importutils import LazyModule
 
 from eat.audio.frontend import LogMel
 from eat.data.manifest import LabelSet
@@ -41,6 +42,8 @@ settings.register_profile(
     suppress_health_check=list(HealthCheck),
 )
 settings.register_profile("search", settings.get_profile("repeat"), derandomize=False)
+# Hypothesis asks every module for its file, which would import SpeechBrain's lazy ones.
+LazyModule.__file__ = None
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeat"))
 
 ROOT = Path(__file__).parents[1]

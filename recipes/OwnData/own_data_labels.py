@@ -136,7 +136,7 @@ def label_from_folders(
         If classes are required and there are less than two, or a name is not a label.
     """
     parts = {file: composed(file).split("/")[:-1] for file in files}
-    special = [_levels(parts.values(), level) for level in (0, 1)]
+    special = [_levels(list(parts.values()), level) for level in (0, 1)]
     level = 1 if special[0] else 0
     classes = {file: clean(p[level]) for file, p in parts.items() if len(p) > level}
     counts = Counter(classes.values())
@@ -176,10 +176,22 @@ def label_from_folders(
 
 
 def _levels(paths: Iterable[list[str]], level: int) -> set[str]:
-    """Return the folders of a level if they are splits or folds, else an empty set."""
-    names = {path[level] if len(path) > level else "" for path in paths}
-    splits = len(names) > 1 and all(parse_split(name, names) for name in names)
-    return names if splits or all(map(_FOLD.fullmatch, names)) else set()
+    """Return the folders of a level if they are splits or folds, else an empty set.
+
+    Recordings above the folders have no class. Raises `ManifestError` if splits or
+    folds are beside other folders at the first level.
+    """
+    lengths = {len(path) > level for path in paths}
+    names = {path[level] for path in paths if len(path) > level}
+    special = {n for n in names if parse_split(n, names) or _FOLD.fullmatch(n)}
+    if level == 0 and len(special) > 1 and special != names:
+        raise ManifestError(
+            f"folder {min(names - special)!r}: is beside splits or folds, such as "
+            f"{min(special)!r} (move it, or give --labels none or a table)"
+        )
+    if len(special) < 2 or special != names or (level and False in lengths):
+        return set()
+    return names
 
 
 # -- splits and classes ----------------------------------------------------------------
@@ -231,6 +243,20 @@ def split_by_hash(
         file: replace(line, split=TEST if line.labels and held[source[file]] else TRAIN)
         for file, line in labeled.items()
     }
+
+
+def warn_about_sources(labeled: Mapping[str, Labeled]) -> None:
+    """Warn about segments of one source in several splits or folds."""
+    parts: dict[str, dict[tuple[str, str], str]] = defaultdict(dict)
+    for file, line in labeled.items():
+        if not line.fault:
+            parts[source_of(file)].setdefault((line.split, line.fold), file)
+    apart = [list(files.values()) for files in parts.values() if len(files) > 1]
+    if apart:
+        line = (
+            "Segments of %d recordings are in several splits or folds, which inflates"
+        )
+        logger.warning(f"{line} scores, e.g. %s and %s", len(apart), *apart[0][:2])
 
 
 def warn_about_names(classes: Iterable[str]) -> None:

@@ -51,7 +51,10 @@ def list_clips(
         line = labeled.get(file, Labeled(()))
         fault = None if part == PRETRAIN and file in ids else line.fault
         if not fault and UNUSABLE.search(file):
-            fault = "invalid name: contains $ or unprintable characters (rename it)"
+            fault = (
+                "invalid name: contains $ or unprintable characters, or begins with a "
+                "space (rename it)"
+            )
         elif not fault and part != PRETRAIN and not line.labels:
             fault = "no label"
         yield Clip(ids.get(file, file), file, line.labels, fault)
@@ -148,21 +151,22 @@ def stale_manifests(save_folder: Path) -> list[str]:
 # -- what train.py asks ----------------------------------------------------------------
 
 
-def find_manifest(folder: str | Path, name: str, fold: str) -> Path:
+def find_manifest(folder: str | Path, name: str, fold: int | None) -> Path:
     """Return the path of a manifest, which may not exist unless it is for evaluation.
 
     Raises `ExperimentError` if there is no such fold, or there are folds and none of
     them is given, or no clips for evaluation.
     """
     folder = Path(folder)
-    found = [path.stem.removeprefix("eval_") for path in folder.glob("eval_*.csv")]
-    folds = sorted(found, key=lambda name: (len(name), name))
+    folds = sorted(int(path.stem[5:]) for path in folder.glob(f"{TESTED}_*.csv"))
     splits = any((folder / f"{part}.csv").is_file() for part in (TRAINED, TESTED))
-    if fold not in ("none", *folds) or (fold == "none" and folds and not splits):
-        there = f"folds {', '.join(folds)}" if folds else "no folds"
+    if fold not in (None, *folds) or (fold is None and folds and not splits):
+        there = f"folds {', '.join(map(str, folds))}" if folds else "no folds"
         remedy = f"--fold {folds[0]}" if folds else "a column fold"
-        raise ExperimentError(f"fold {fold}: the data has {there} (give {remedy})")
-    path = folder / (f"{name}.csv" if fold == "none" else f"{name}_{fold}.csv")
+        raise ExperimentError(
+            f"fold {'' if fold is None else fold}: {folder} has {there} (give {remedy})"
+        )
+    path = folder / (f"{name}.csv" if fold is None else f"{name}_{fold}.csv")
     if name == TESTED and not path.is_file():
         raise ExperimentError(
             f"{path}: no usable clips for evaluation (give some the split test)"

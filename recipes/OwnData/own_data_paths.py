@@ -62,7 +62,9 @@ class RecordingFinder:
             name = os.path.basename(file)
             for spelling in {_key(name), _key(os.path.splitext(name)[0])}:
                 self.named[spelling].append(file)
-            self.segments[segment_of(file)[0]].append(file)
+            source, start = segment_of(file)
+            if start is not None or source != os.path.splitext(composed(name))[0]:
+                self.segments[source].append(file)
 
     def find(self, text: str) -> tuple[str, str | None]:
         """Return the recording that a table names, and why it cannot be used, or None.
@@ -130,15 +132,17 @@ class RecordingFinder:
         return _only(found[max(found)]) if found else None
 
     def _by_segment(self, path: str) -> tuple[str, str | None] | None:
-        """Return the recording of the same source, unless the two start elsewhere."""
-        name = path if is_audio(path) else f"{path}.wav"
-        source, start = segment_of(name)
+        """Return the segment of this source, if it starts there or no start is given.
+
+        Paths with folders are taken literally.
+        """
+        source, start = segment_of(path if is_audio(path) else f"{path}.wav")
         found = [
             file
             for file in self.segments.get(source, ())
             if None in (start, its := segment_of(file)[1]) or its == start
         ]
-        return _only(found) if found else None
+        return _only(found) if found and "/" not in path else None
 
 
 def _only(files: list[str]) -> tuple[str, str | None]:

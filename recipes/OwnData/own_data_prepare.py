@@ -34,6 +34,7 @@ from own_data_labels import (
     split_by_folders,
     split_by_hash,
     warn_about_names,
+    warn_about_sources,
 )
 from own_data_manifests import (
     PRETRAIN,
@@ -134,6 +135,7 @@ def label_recordings(
     if not any(line.split or line.fold for line in labeled.values()):
         split = split_by_folders(table, labeled) if table else None
         labeled = split or split_by_hash(labeled, copies)
+    warn_about_sources(labeled)
     warn_about_copies(labeled, copies)
     return labeled
 

@@ -58,14 +58,18 @@ def _telling(fields: Sequence[str]) -> int:
     return sum(_plain(field) in _ALL_NAMES or is_audio(field) for field in fields)
 
 
-def _find_columns(header: Sequence[str]) -> dict[str, int]:
+def _find_columns(path: Path, header: Sequence[str]) -> dict[str, int]:
     """Return the position of each column that a header names."""
     names = [_plain(name) for name in header]
-    found = {}
+    found: dict[str, int] = {}
     for column, known in NAMES.items():
         positions = [names.index(name) for name in known.split() if name in names]
         if positions:
             found[column] = positions[0]
+            if names.count(twice := names[positions[0]]) > 1:
+                raise ManifestError(
+                    f"{path}: column '{twice}' occurs twice (remove or rename one)"
+                )
     return found
 
 
@@ -74,15 +78,16 @@ def _is_yes(field: str) -> bool:
 
 
 def _one_hot(
-    header: Sequence[str], columns: Mapping[str, int], rows: Iterable[list[str]]
+    header: Sequence[str], columns: Mapping[str, int], rows: list[list[str]]
 ) -> list[int]:
-    """Return the positions of the classes, if there is a column of 0 and 1 for each."""
+    """Return the positions of the columns with 0 and 1 only, which are the classes."""
     others = [i for i in range(len(header)) if i not in columns.values()]
-    for row in rows:
-        values = (row[i].strip().casefold() for i in others if i < len(row))
-        if not all(value in _YES or value in _NO for value in values):
-            return []
-    return others
+
+    def is_binary(i: int) -> bool:
+        values = {row[i].strip().casefold() for row in rows if i < len(row)}
+        return values <= _YES | _NO and not values.isdisjoint(_YES)
+
+    return [i for i in others if header[i].strip() and is_binary(i)]
 
 
 def _split_labels(path: Path, fields: Iterable[str]) -> dict[str, tuple[str, ...]]:
@@ -144,9 +149,8 @@ def _check_segments(path: Path, columns: Mapping[str, int], rows: list) -> None:
 
 
 def _parse_fold(text: str) -> str:
-    """Return the name of a fold; spreadsheets and pandas write 1 as 1.0."""
-    text = text.strip()
-    return re.sub(r"^0*(\d+)(\.0+)?$", r"\1", text)
+    """Return the number of a fold as text; it may be written as fold1, 01 or 1.0."""
+    return re.sub(r"^(?:fold)?[\s_-]*0*(\d+)(?:\.0+)?$", r"\1", text.casefold())
 
 
 def _check(path: Path, entry: Entry) -> Entry:
@@ -156,8 +160,8 @@ def _check(path: Path, entry: Entry) -> Entry:
         fault = "file '' is empty (name a recording)"
     elif bad := next(filter(UNUSABLE.search, entry.labels), None):
         fault = f"label {bad!r} (rename it, without $ and line breaks)"
-    elif entry.fold and not re.fullmatch(r"[\w-]{1,40}", entry.fold):
-        fault = f"fold {entry.fold!r} (use letters and digits)"
+    elif entry.fold and not re.fullmatch(r"\d{1,3}", entry.fold):
+        fault = f"fold {entry.fold!r} (number the folds: 1, 2, 3)"
     if fault:
         raise ManifestError(f"{path}: line {entry.line}: {fault}")
     return entry
@@ -183,14 +187,14 @@ def read_label_table(path: Path, is_recording: Callable[[str], bool]) -> list[En
     if not rows:
         raise ManifestError(f"{path}: empty (write the columns file and labels)")
     header = rows[0][1]
-    columns, classes = _find_columns(header), list[int]()
+    columns, classes = _find_columns(path, header), list[int]()
     if any(map(is_audio, header)) or not columns:
         columns = _without_header(path, header, is_recording)
         header = ["" for _ in header]
     else:
         rows = rows[1:]
         if "file" in columns and "labels" not in columns:
-            classes = _one_hot(header, columns, (row for _, row in rows))
+            classes = _one_hot(header, columns, [row for _, row in rows])
     if "file" not in columns or not ("labels" in columns or classes):
         raise ManifestError(
             f"{path}: its header is {','.join(header)!r} (name the columns file and "
@@ -231,6 +235,6 @@ def _describe(
     used = [f"{header[i] or i + 1} ({name})" for name, i in columns.items()]
     used += [f"{len(classes)} classes of 0 and 1"] * bool(classes)
     taken = {*columns.values(), *classes}
-    others = [name for i, name in enumerate(header) if i not in taken]
+    others = [name or i + 1 for i, name in enumerate(header) if i not in taken]
     rest = f"; not used: {abbreviate(others)}" if others else ""
     logger.info("%s: columns %s%s", path, ", ".join(used), rest)

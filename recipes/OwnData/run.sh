@@ -47,31 +47,27 @@ if runs 2 || runs 3; then
     common+=("${norm[@]}")
 fi
 
-# Without a split, every fold is evaluated on in turn; "none" is the split.
-folds=(none)
+# Without a split, every fold is evaluated on in turn.
+folds=('')
 if [ ! -f "$manifests/eval.csv" ] && compgen -G "$manifests/eval_*.csv" >/dev/null; then
-    folds=()
-    for path in "$manifests"/eval_*.csv; do
-        fold=${path##*/eval_}
-        folds+=("${fold%.csv}")
-    done
+    mapfile -t folds < <(basename -as .csv "$manifests"/eval_*.csv | cut -d_ -f2 | sort -n)
 fi
 
 for fold in "${folds[@]}"; do
-    pretrain=$output_folder/pretrain${fold#none} tuned=$output_folder/fold$fold
-    [ "$fold" != none ] || tuned=$output_folder/finetune
+    pretrain=$output_folder/pretrain$fold tuned=$output_folder/fold$fold
+    options=("${common[@]}" --fold "$fold") note=", fold $fold"
+    [ -n "$fold" ] || { tuned=$output_folder/finetune options=("${common[@]}") note=''; }
 
     if runs 2 && [ -z "$pretrained" ]; then
-        log "Stage 2: pre-training, fold $fold"
-        "$python" "$here/train.py" "$here/hparams/pretrain$suffix.yaml" "${common[@]}" \
-            --output_folder "$pretrain" --fold "$fold"
+        log "Stage 2: pre-training$note"
+        "$python" "$here/train.py" "$here/hparams/pretrain$suffix.yaml" "${options[@]}" \
+            --output_folder "$pretrain"
     fi
 
     if runs 3 && labeled; then
-        log "Stage 3: fine-tuning, fold $fold"
-        "$python" "$here/train.py" "$here/hparams/finetune$suffix.yaml" "${common[@]}" \
-            --output_folder "$tuned" --fold "$fold" \
-            --pretrained "${pretrained:-$pretrain/model}" \
+        log "Stage 3: fine-tuning$note"
+        "$python" "$here/train.py" "$here/hparams/finetune$suffix.yaml" "${options[@]}" \
+            --output_folder "$tuned" --pretrained "${pretrained:-$pretrain/model}" \
             --num_classes $(($(wc -l <"$manifests/labels.csv") - 1))
     fi
 done
@@ -80,7 +76,7 @@ if runs 4; then
     log "Stage 4: result"
     if ! labeled; then
         show_results "$output_folder/pretrain"
-    elif [ "${folds[*]}" = none ]; then
+    elif [ -z "${folds[*]}" ]; then
         show_results "$output_folder/finetune"
     else
         "$python" "$here/summarize_folds.py" "$output_folder"

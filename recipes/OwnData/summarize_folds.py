@@ -22,15 +22,16 @@ def summarize(output: Path) -> tuple[str, list[dict[str, object]]]:
 
     Raises FileNotFoundError if a fold has no results.
     """
-    found = [p.stem.removeprefix("eval_") for p in output.glob("manifests/eval_*.csv")]
-    folds = sorted(found, key=lambda name: (len(name), name))
+    folds = sorted(int(p.stem[5:]) for p in output.glob("manifests/eval_*.csv"))
     if not folds:
         raise FileNotFoundError(2, "no folds", str(output / "manifests/eval_*.csv"))
     paths = [output / f"fold{fold}" / "results.json" for fold in folds]
     results = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
     metric = next(name for name in METRICS if name in results[0]["best"])
     scores = [{kind: run[kind][metric] for kind in KINDS} for run in results]
-    rows = [{"fold": fold, **row} for fold, row in zip(folds, scores, strict=True)]
+    rows: list[dict[str, object]] = [
+        {"fold": str(fold), **row} for fold, row in zip(folds, scores, strict=True)
+    ]
     if len(folds) > 1:
         for name, of in (
             ("mean", statistics.mean),

@@ -126,7 +126,7 @@ def required_labels(hparams: dict) -> LabelSet:
 
 def manifest(hparams: dict, name: str) -> Path:
     """Return the manifest of a subset; that of the fold, if one is given."""
-    return find_manifest(hparams["manifest_folder"], name, str(hparams["fold"]))
+    return find_manifest(hparams["manifest_folder"], name, hparams["fold"])
 
 
 def dataset(
