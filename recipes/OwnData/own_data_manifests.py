@@ -151,6 +151,12 @@ def stale_manifests(save_folder: Path) -> list[str]:
 # -- what train.py asks ----------------------------------------------------------------
 
 
+def list_folds(folder: Path) -> list[int]:
+    """Return the folds that a folder of manifests has."""
+    names = (path.stem.removeprefix(f"{TESTED}_") for path in folder.glob("*.csv"))
+    return sorted(int(name) for name in names if name.isdecimal())
+
+
 def find_manifest(folder: str | Path, name: str, fold: int | None) -> Path:
     """Return the path of a manifest, which may not exist unless it is for evaluation.
 
@@ -158,7 +164,7 @@ def find_manifest(folder: str | Path, name: str, fold: int | None) -> Path:
     them is given, or no clips for evaluation.
     """
     folder = Path(folder)
-    folds = sorted(int(path.stem[5:]) for path in folder.glob(f"{TESTED}_*.csv"))
+    folds = list_folds(folder)
     splits = any((folder / f"{part}.csv").is_file() for part in (TRAINED, TESTED))
     if fold not in (None, *folds) or (fold is None and folds and not splits):
         there = f"folds {', '.join(map(str, folds))}" if folds else "no folds"

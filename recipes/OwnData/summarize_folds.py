@@ -11,6 +11,8 @@ import statistics
 import sys
 from pathlib import Path
 
+from own_data_manifests import list_folds
+
 from eat.report.markdown import markdown_table
 
 METRICS = ("accuracy", "mAP")
@@ -22,7 +24,7 @@ def summarize(output: Path) -> tuple[str, list[dict[str, object]]]:
 
     Raises FileNotFoundError if a fold has no results.
     """
-    folds = sorted(int(p.stem[5:]) for p in output.glob("manifests/eval_*.csv"))
+    folds = list_folds(output / "manifests")
     if not folds:
         raise FileNotFoundError(2, "no folds", str(output / "manifests/eval_*.csv"))
     paths = [output / f"fold{fold}" / "results.json" for fold in folds]
