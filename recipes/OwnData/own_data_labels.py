@@ -248,15 +248,16 @@ def split_by_hash(
 def warn_about_sources(labeled: Mapping[str, Labeled]) -> None:
     """Warn about segments of one source in several splits or folds."""
     parts: dict[str, dict[tuple[str, str], str]] = defaultdict(dict)
-    for file, line in labeled.items():
-        if not line.fault:
-            parts[source_of(file)].setdefault((line.split, line.fold), file)
+    for file, entry in labeled.items():
+        if not entry.fault:
+            parts[source_of(file)].setdefault((entry.split, entry.fold), file)
     apart = [list(files.values()) for files in parts.values() if len(files) > 1]
     if apart:
-        line = (
-            "Segments of %d recordings are in several splits or folds, which inflates"
+        logger.warning(
+            "Segments of %d recordings are in several splits or folds, which inflates "
+            "scores, e.g. %s and %s",
+            *(len(apart), *apart[0][:2]),
         )
-        logger.warning(f"{line} scores, e.g. %s and %s", len(apart), *apart[0][:2])
 
 
 def warn_about_names(classes: Iterable[str]) -> None:

@@ -52,6 +52,7 @@ from own_data_table import read_label_table
 
 from eat.data.manifest import LabelSet
 from eat.data.prepare import (
+    Selection,
     check_audio,
     fingerprint,
     make_save_folder,
@@ -140,6 +141,21 @@ def label_recordings(
     return labeled
 
 
+def select_parts(
+    data_folder: Path, save_folder: Path, files: list[str], labeled: dict[str, Labeled]
+) -> dict[str, Selection]:
+    """Check all recordings; return the usable and unusable clips of each part."""
+    outside = [file for file, line in labeled.items() if not line.fault]
+    names = [x for x in dict.fromkeys([*files, *outside]) if not UNUSABLE.search(x)]
+    verdicts = check_audio(data_folder, names, save_folder)
+    ids = name_clips(dict.fromkeys([*files, *outside]))
+    parts = {}
+    for part, members in list_parts(files, labeled).items():
+        clips = list_clips(part, members, labeled, ids)
+        parts[part] = select_clips(part, clips, verdicts)
+    return parts
+
+
 def prepare_own_data(
     data_folder: str | os.PathLike[str],
     save_folder: str | os.PathLike[str],
@@ -182,14 +198,7 @@ def prepare_own_data(
 
     make_save_folder(save_folder)
     labeled = label_recordings(data_folder, files, labels, test_labels)
-    outside = [file for file, line in labeled.items() if not line.fault]
-    names = [x for x in dict.fromkeys([*files, *outside]) if not UNUSABLE.search(x)]
-    verdicts = check_audio(data_folder, names, save_folder)
-    ids = name_clips(dict.fromkeys([*files, *outside]))
-    parts = {}
-    for part, members in list_parts(files, labeled).items():
-        clips = list_clips(part, members, labeled, ids)
-        parts[part] = select_clips(part, clips, verdicts)
+    parts = select_parts(data_folder, save_folder, files, labeled)
     trained = {name: parts[name] for name in parts if name != PRETRAIN or not labeled}
     require_usable(trained, data_folder, "check the files")
 
