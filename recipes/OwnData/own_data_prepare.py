@@ -167,8 +167,6 @@ def prepare_own_data(
 
     Parameters
     ----------
-    data_folder, save_folder
-        The recordings, and where the manifests are written.
     max_seconds
         What is used of a recording; longer ones are counted and reported.
     labels
