@@ -168,7 +168,7 @@ def prepare_own_data(
     Parameters
     ----------
     max_seconds
-        What is used of a recording; longer ones are counted and reported.
+        What is used of a recording; longer ones are reported.
     labels
         A table, ``folders`` if their names are the labels, ``none``, or ``auto``:
         ``labels.csv`` in the data folder if it is there, else folders if most
@@ -179,8 +179,7 @@ def prepare_own_data(
     Raises
     ------
     ManifestError
-        If a folder is missing or not writable, no recording can be used, or a table
-        is malformed.
+        If a folder or table cannot be used, or no recording can.
     """
     data_folder, save_folder = Path(data_folder), Path(save_folder)
     files = find_recordings(data_folder, save_folder)
