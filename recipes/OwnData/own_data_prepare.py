@@ -1,167 +1,240 @@
 """Prepare a folder of recordings: write its manifests, with or without labels.
 
-Usage: python own_data_prepare.py DATA_FOLDER SAVE_FOLDER
+Usage: python own_data_prepare.py DATA_FOLDER SAVE_FOLDER [--labels TABLE|folders|none]
+           [--test_labels TABLE] [--max_seconds 10.26]
 
-DATA_FOLDER contains wav, flac, ogg or mp3 files at any depth; hidden files are ignored.
-It may contain a labels.csv with the columns file (path relative to DATA_FOLDER), labels
-or label (class names, joined by ;) and, optionally, split (train or eval). Without
-split, about a fifth of the files are for evaluation: those whose path has a SHA-256
-divisible by five, so that adding files never moves others. Give split if several files
-have the same source, such as a speaker or a long recording, and keep them together.
+DATA_FOLDER contains audio files at any depth; hidden files are ignored. Their labels
+are in a table, by default DATA_FOLDER/labels.csv, with columns for file and labels, or
+are the names of the folders, as in dog/1.wav or train/dog/1.wav. The recordings to test
+on are those of split test, of a second table, or of a fold. If neither is given, they
+are about a fifth of each class: those whose path has a SHA-256 divisible by five.
 
-SAVE_FOLDER receives pretrain.csv (all recordings except those for evaluation);
-with labels also balanced_train.csv and eval.csv (the labeled recordings) and labels.csv
-(the classes); skipped.csv (unused files and the reasons) and summary.json (counts).
+SAVE_FOLDER receives pretrain.csv (all recordings except those for evaluation); with
+labels also balanced_train.csv, valid.csv and eval.csv (the labeled recordings, by
+split), or pretrain_K.csv, balanced_train_K.csv and eval_K.csv for each fold K, and
+labels.csv (the classes); skipped.csv (unused files and the reasons) and summary.json
+(counts).
 """
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from itertools import chain
+from dataclasses import replace
 from pathlib import Path
 
-from own_data_labels import SUBSETS, LabeledFile, read_table
-from own_data_recordings import LABELS, UNUSABLE, find_recordings
+from own_data_copies import find_copies, warn_about_copies
+from own_data_labels import (
+    TEST,
+    TRAIN,
+    Labeled,
+    label_from_folders,
+    label_from_table,
+    split_by_folders,
+    split_by_hash,
+    warn_about_names,
+    warn_about_sources,
+)
+from own_data_manifests import (
+    PRETRAIN,
+    count_long,
+    list_clips,
+    list_parts,
+    log_use,
+    make_manifests,
+    stale_manifests,
+    warn_about_classes,
+)
+from own_data_paths import RecordingFinder
+from own_data_recordings import LABELS, UNUSABLE, find_recordings, name_clips
+from own_data_table import read_label_table
 
 from eat.data.manifest import LabelSet
 from eat.data.prepare import (
-    Clip,
     Selection,
     check_audio,
     fingerprint,
     make_save_folder,
     require_usable,
-    run_command_line,
     select_clips,
     up_to_date,
     write_results,
 )
+from eat.errors import ManifestError, exit_on_error
 
 logger = logging.getLogger(__name__)
 
-PRETRAIN = "pretrain"
-STALE = tuple(f"{name}.csv" for name in (PRETRAIN, *SUBSETS.values(), "labels"))
+
+def find_table(name: str, data_folder: Path) -> Path | None:
+    """Return the table with labels; None if there is none, or folders are the labels.
+
+    Raises `ManifestError` if a named table does not exist.
+    """
+    if name in ("none", "folders"):
+        return None
+    if name == "auto":
+        path = data_folder / LABELS
+        return path if path.is_file() else None
+    for path in (Path(name), data_folder / name):
+        if path.is_file():
+            return path
+    raise ManifestError(f"{name}: no such table (give labels a path, folders or none)")
 
 
-def name_clips(files: Iterable[str]) -> dict[str, str]:
-    """Return a unique id for each file: its path, without suffix if that is unique."""
-    stems = {file: os.path.splitext(file)[0] for file in files}
-    taken = Counter([*stems.values(), *stems])
-    return {file: stem if taken[stem] == 1 else file for file, stem in stems.items()}
+def _read_tables(
+    data_folder: Path, files: list[str], table: Path, test_table: Path | None
+) -> dict[str, Labeled]:
+    """Return the labels in one or two tables; all of the second are for testing."""
 
-
-def split_files(
-    files: Iterable[str], table: Mapping[str, LabeledFile]
-) -> dict[str, list[str]]:
-    """Return the files of each subset that has files."""
-    subsets: dict[str, list[str]] = {subset: [] for subset in SUBSETS.values()}
-    for file, line in table.items():
-        subsets[line.subset].append(file)
-    held_out = set(subsets["eval"])
-    subsets[PRETRAIN] = [file for file in files if file not in held_out]
-    return {subset: names for subset, names in subsets.items() if names}
-
-
-def _list_clips(
-    subset: str,
-    files: Iterable[str],
-    table: Mapping[str, LabeledFile],
-    ids: Mapping[str, str],
-    data_folder: Path,
-) -> Iterator[Clip]:
-    """Yield the clips of a subset; `ids` has the files that are there."""
-    for file in files:
-        labels = table[file].labels if file in table else ()
-        fault = None
-        if file not in ids:
-            if (data_folder / file).is_file():
-                fault = "hidden, or not a wav, flac, ogg or mp3 file"
-        elif UNUSABLE.search(file):
-            fault = "invalid name: contains $ or unprintable characters (rename it)"
-        elif subset != PRETRAIN and not labels:
-            fault = f"no label in {LABELS}"
-        yield Clip(ids.get(file, file), file, labels, fault)
-
-
-def _warn_about_classes(subsets: Mapping[str, Selection], classes: list[str]) -> None:
-    """Warn about classes without a clip to train on or to evaluate with."""
-    for split, subset in SUBSETS.items():
-        rows = subsets[subset].rows if subset in subsets else ()
-        found = {label for row in rows for label in row.labels}
-        if absent := [name for name in classes if name not in found]:
-            logger.warning(
-                "%d of %d classes have no clip for %s, e.g. '%s' (see split in %s)",
-                *(len(absent), len(classes), split, absent[0], LABELS),
+    def read(path: Path) -> dict[str, Labeled]:
+        finder = RecordingFinder(data_folder, path.parent, files)
+        entries = read_label_table(path, lambda text: finder.find(text)[1] is None)
+        labeled = label_from_table(path, entries, finder)
+        if all(line.fault for line in labeled.values()):
+            first, line = next(iter(labeled.items()))
+            raise ManifestError(
+                f"{path}: none of its {len(labeled)} recordings can be used: "
+                f"'{first}': {line.fault}; tried {' and '.join(finder.tried(first))} "
+                f"(give paths relative to {data_folder})"
             )
+        return labeled
 
-
-def _count_long(subsets: Mapping[str, Selection], max_seconds: float) -> int:
-    """Return how many recordings are longer than what is used; warn about them."""
-    rows = chain.from_iterable(selection.rows for selection in subsets.values())
-    seconds = {row.wav: row.seconds for row in rows}
-    long = sum(length > max_seconds for length in seconds.values())
-    if long:
-        logger.warning(
-            "%d of %d recordings are longer than %g s: only the first %g s are used "
-            "(cut them beforehand, e.g. ffmpeg -i LONG.wav -f segment -segment_time 10 "
-            "PART%%03d.wav)",
-            *(long, len(seconds), max_seconds, max_seconds),
+    labeled = read(table)
+    if test_table is None:
+        return labeled
+    tests = read(test_table)
+    if both := next((file for file in tests if file in labeled), None):
+        raise ManifestError(
+            f"{test_table}: '{both}' is also in {table} (remove it from one)"
         )
-    return long
+    if not any(line.split or line.fold for line in labeled.values()):
+        labeled = {file: replace(x, split=TRAIN) for file, x in labeled.items()}
+    tests = {file: replace(x, split=TEST, fold="") for file, x in tests.items()}
+    return labeled | tests
+
+
+def label_recordings(
+    data_folder: Path, files: list[str], labels: str, test_labels: str
+) -> dict[str, Labeled]:
+    """Return the labels and splits of the recordings, none if there are no labels.
+
+    Raises `ManifestError` if a table is malformed or names no recording.
+    """
+    table = find_table(labels, data_folder)
+    test_table = None if test_labels == "none" else find_table(test_labels, data_folder)
+    if table:
+        labeled = _read_tables(data_folder, files, table, test_table)
+    elif test_table:
+        raise ManifestError(f"{test_table}: test_labels need labels (give both tables)")
+    elif labels == "none":
+        return {}
+    else:
+        usable = [file for file in files if not UNUSABLE.search(os.path.basename(file))]
+        labeled = label_from_folders(data_folder, usable, required=labels == "folders")
+    copies = find_copies(data_folder, files) if labeled else {}
+    if not any(line.split or line.fold for line in labeled.values()):
+        split = split_by_folders(table, labeled) if table else None
+        labeled = split or split_by_hash(labeled, copies)
+    warn_about_sources(labeled)
+    warn_about_copies(labeled, copies)
+    return labeled
+
+
+def select_parts(
+    data_folder: Path, save_folder: Path, files: list[str], labeled: dict[str, Labeled]
+) -> dict[str, Selection]:
+    """Check all recordings; return the usable and unusable clips of each part."""
+    outside = [file for file, line in labeled.items() if not line.fault]
+    names = [x for x in dict.fromkeys([*files, *outside]) if not UNUSABLE.search(x)]
+    verdicts = check_audio(data_folder, names, save_folder)
+    ids = name_clips(dict.fromkeys([*files, *outside]))
+    parts = {}
+    for part, members in list_parts(files, labeled).items():
+        clips = list_clips(part, members, labeled, ids)
+        parts[part] = select_clips(part, clips, verdicts)
+    return parts
 
 
 def prepare_own_data(
     data_folder: str | os.PathLike[str],
     save_folder: str | os.PathLike[str],
     max_seconds: float = 10.26,
+    labels: str = "auto",
+    test_labels: str = "none",
 ) -> None:
     """Write the manifests of a folder of recordings, unless they are up to date.
 
-    The first `max_seconds` of a recording are used; longer ones are counted and
-    reported. Raises `ManifestError` if a folder is missing or not writable, no
-    recording can be used, or ``labels.csv`` is malformed.
+    Parameters
+    ----------
+    max_seconds
+        What is used of a recording; longer ones are reported.
+    labels
+        A table, ``folders`` if their names are the labels, ``none``, or ``auto``:
+        ``labels.csv`` in the data folder if it is there, else folders if most
+        recordings are in class folders.
+    test_labels
+        A second table, of the recordings to evaluate on, or ``none``.
+
+    Raises
+    ------
+    ManifestError
+        If a folder or table cannot be used, or no recording can.
     """
     data_folder, save_folder = Path(data_folder), Path(save_folder)
     files = find_recordings(data_folder, save_folder)
+    tables = [find_table(name, data_folder) for name in (labels, test_labels)]
+    paths = [os.path.abspath(table) for table in tables if table]
     inputs = {
-        "fingerprint": fingerprint(data_folder, [*files, LABELS]),
+        "fingerprint": fingerprint(data_folder, [*files, *paths]),
         "max_seconds": max_seconds,
+        "labels": [labels, test_labels],
     }
     if up_to_date(save_folder, inputs):
         return
 
     make_save_folder(save_folder)
-    table = read_table(data_folder / LABELS, files)
-    usable_names = [file for file in files if not UNUSABLE.search(file)]
-    verdicts = check_audio(data_folder, usable_names, save_folder)
-    ids, subsets = name_clips(files), {}
-    for subset, names in split_files(files, table).items():
-        clips = _list_clips(subset, names, table, ids, data_folder)
-        subsets[subset] = select_clips(subset, clips, verdicts)
-    if table:
-        labeled = {name: subsets[name] for name in SUBSETS.values() if name in subsets}
-        remedy = f"give paths relative to {data_folder}"
-        require_usable(labeled, data_folder / LABELS, remedy)
-    else:
-        require_usable(subsets, data_folder, "check the files")
+    labeled = label_recordings(data_folder, files, labels, test_labels)
+    parts = select_parts(data_folder, save_folder, files, labeled)
+    trained = {name: parts[name] for name in parts if name != PRETRAIN or not labeled}
+    require_usable(trained, data_folder, "check the files")
 
-    classes = sorted({label for line in table.values() for label in line.labels})
-    long = _count_long(subsets, max_seconds)
+    manifests = make_manifests(parts)
+    classes = sorted({label for line in labeled.values() for label in line.labels})
+    long = count_long(parts, max_seconds)
     if classes:
-        _warn_about_classes(subsets, classes)
+        warn_about_names(classes)
+        warn_about_classes(manifests, classes)
         logger.info("%d classes (add --num_classes %d)", len(classes), len(classes))
     write_results(
         save_folder,
         inputs,
-        subsets,
+        parts,
         LabelSet(tuple(classes), tuple(classes)) if classes else None,
+        manifests=manifests,
         counts={"longer_than_used": long},
-        stale=STALE,
+        stale=stale_manifests(save_folder),
     )
+    log_use(parts, save_folder)
+
+
+def main() -> None:
+    """Prepare the folder given on the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data_folder", help="folder of recordings")
+    parser.add_argument("save_folder", help="output folder for the manifests")
+    table = "table, folders (their names are the labels), none or auto"
+    parser.add_argument("--labels", default="auto", help=table)
+    parser.add_argument("--test_labels", default="none", help="table to evaluate on")
+    seconds = "what is used of a recording"
+    parser.add_argument("--max_seconds", type=float, default=10.26, help=seconds)
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    with exit_on_error():
+        prepare_own_data(**vars(options))
 
 
 if __name__ == "__main__":
-    run_command_line(prepare_own_data, __doc__, "folder of recordings")
+    main()

@@ -1,15 +1,19 @@
 """The recipe for your own recordings: prepare, pre-train, fine-tune, test."""
 
-import importlib
+import csv
+import importlib.util
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.special
 import soundfile
 import torch
-from sklearn.metrics import average_precision_score
+from sklearn.metrics import accuracy_score, average_precision_score, log_loss
 
 import eat
 from eat.audio.io import read_audio
@@ -18,6 +22,11 @@ from eat.errors import ExperimentError, ManifestError
 ROOT = Path(__file__).parents[2]
 sys.path += [str(ROOT / "tools"), str(ROOT / "recipes" / "OwnData")]
 compute_stats = importlib.import_module("compute_stats")
+spec = importlib.util.spec_from_file_location(
+    "own_folds", ROOT / "recipes" / "OwnData" / "summarize_folds.py"
+)
+own_folds = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(own_folds)
 prepare_own_data = importlib.import_module("own_data_prepare").prepare_own_data
 
 PRETRAIN = (
@@ -80,12 +89,12 @@ def test_labeled_recordings(run_recipe, recordings, tmp_path):
     assert used == {"pretrain": 9, "balanced_train": 7, "eval": 3}
     options = [*FINETUNE, "--pretrained", run / "model"]
     results = run_recipe("OwnData", "finetune_mini", recordings, tuned, *options)
-    assert 0 < results["best"]["mAP"] <= 1
+    assert 0 <= results["best"]["accuracy"] <= 1
     config = json.loads((tuned / "model" / "config.json").read_text())
     assert sorted(config["labels"]) == sorted(CLASSES)
     tests = [*FINETUNE, "--pretrained", tuned / "model", "--test_only"]
     tested = run_recipe("OwnData", "finetune_mini", recordings, tmp_path / "t", *tests)
-    best = {key: results["best"][key] for key in ("loss", "mAP")}
+    best = {key: results["best"][key] for key in ("loss", "accuracy")}
     assert tested["test"] == pytest.approx(best, rel=1e-5)
 
 
@@ -132,7 +141,7 @@ def test_official_checkpoint_is_tested(run_recipe, recordings, tmp_path, parity_
     lines = [f"day{i % 3}/{i}.wav,class{i % 7},eval\n" for i in range(12)]
     (recordings / "labels.csv").write_text("file,label,split\n" + "".join(lines))
     path = parity_folder / "official_finetuned.pt"
-    options = ["--pretrained", path, "--test_only"]
+    options = ["--pretrained", path, "--test_only", "--label_mode", "multi"]
     run, seven = tmp_path / "run", [*options, "--num_classes", 7]
     tested = run_recipe("OwnData", "finetune_mini", recordings, run, *seven)
     model, frontend = eat.load_classifier(path), eat.load_frontend(path)
@@ -200,3 +209,232 @@ def test_no_such_corpus(run_recipe, recordings, tmp_path):
     options = ["--corpus", "audiosets"]
     with pytest.raises(ExperimentError, match="audiosets"):
         run_recipe("OwnData", "pretrain_mini", recordings, tmp_path / "r", *options)
+
+
+@pytest.fixture
+def classes(tmp_path):
+    """Class folders: five recordings of each of three tones."""
+    folder, time = tmp_path / "classes", np.arange(5000) / 16000
+    for name, pitch in {"low": 200, "mid": 800, "high": 3000}.items():
+        (folder / name).mkdir(parents=True)
+        for i in range(5):
+            tone = 0.3 * np.sin(2 * np.pi * pitch * (1 + i / 50) * time)
+            soundfile.write(folder / name / f"{i}.wav", tone, 16000)
+    return folder
+
+
+THREE = (
+    "--number_of_epochs 1 --steps_per_epoch 2 --batch_size 4 --num_classes 3".split()
+)
+
+
+def logits_of(model, folder, manifest):
+    """Return the logits and true classes of a manifest's clips."""
+    classifier, frontend = eat.load_classifier(model), eat.load_frontend(model)
+    names = json.loads((model / "config.json").read_text())["labels"]
+    logits, truth = [], []
+    for row in csv.DictReader(manifest.open(encoding="utf-8")):
+        wav = read_audio(row["wav"].replace("$data_root", str(folder)))
+        with torch.no_grad():
+            logits.append(classifier(frontend(wav[None]))[0])
+        truth.append([float(name in row["labels"].split(";")) for name in names])
+    return torch.stack(logits).numpy(), np.array(truth)
+
+
+def test_single_labels_are_evaluated_by_accuracy(run_recipe, classes, tmp_path):
+    run, options = tmp_path / "run", [*THREE, "--pretrained", "none"]
+    results = run_recipe("OwnData", "finetune_mini", classes, run, *options)
+    logits, truth = logits_of(run / "model", classes, run / "manifests" / "eval.csv")
+    expected = accuracy_score(truth.argmax(1), logits.argmax(1))
+    assert results["best"]["accuracy"] == pytest.approx(expected)
+    expected = log_loss(truth, scipy.special.softmax(logits.astype(float), axis=1))
+    assert results["best"]["loss"] == pytest.approx(expected, rel=1e-4)
+    assert (run / "confusion.csv").is_file() and not (run / "class_ap.txt").exists()
+
+
+def test_several_labels_are_evaluated_by_mean_average_precision(
+    run_recipe, classes, tmp_path
+):
+    lines = [
+        f"{name}/{i}.wav,{name}|x{i % 2}\n"
+        for name in "low high".split()
+        for i in range(5)
+    ]
+    (classes / "labels.csv").write_text("path,tags\n" + "".join(lines))
+    run, options = tmp_path / "run", [*THREE[:-1], 4, "--pretrained", "none"]
+    results = run_recipe("OwnData", "finetune_mini", classes, run, *options)
+    logits, truth = logits_of(run / "model", classes, run / "manifests" / "eval.csv")
+    there = truth.any(axis=0)
+    expected = average_precision_score(truth[:, there], logits[:, there])
+    assert results["best"]["mAP"] == pytest.approx(expected)
+    options += ["--label_mode", "single"]
+    with pytest.raises(ExperimentError, match="label_mode single: .*(low|high)/"):
+        run_recipe("OwnData", "finetune_mini", classes, tmp_path / "s", *options)
+
+
+def test_clips_for_validation_choose_the_epoch(run_recipe, classes, tmp_path):
+    for i, split in enumerate(("train", "train", "valid", "test", "test")):
+        for name in ("low", "mid", "high"):
+            (classes / split / name).mkdir(parents=True, exist_ok=True)
+            (classes / name / f"{i}.wav").rename(classes / split / name / f"{i}.wav")
+    run, options = tmp_path / "run", [*THREE, "--pretrained", "none"]
+    results = run_recipe("OwnData", "finetune_mini", classes, run, *options)
+    used = {name: counts["used"] for name, counts in results["data"].items()}
+    assert used == {"pretrain": 6, "balanced_train": 6, "valid": 3, "eval": 6}
+    for key, part in (("best", "valid"), ("test", "eval")):
+        manifest = run / "manifests" / f"{part}.csv"
+        logits, truth = logits_of(run / "model", classes, manifest)
+        expected = accuracy_score(truth.argmax(1), logits.argmax(1))
+        assert results[key]["accuracy"] == pytest.approx(expected)
+
+
+def fold(classes):
+    """Give the recordings folds, in a table elsewhere."""
+    lines = [
+        f"{n}/{i}.wav,{n},{i % 3}\n" for n in ("low", "mid", "high") for i in range(5)
+    ]
+    path = classes.parent / "folds.csv"
+    path.write_text("file,class,fold\n" + "".join(lines))
+    return ["--labels", path]
+
+
+def test_a_fold_is_evaluated_on(run_recipe, classes, tmp_path):
+    options = [*THREE, "--pretrained", "none", *fold(classes)]
+    with pytest.raises(ExperimentError, match="folds 0, 1, 2 .*--fold 0"):
+        run_recipe("OwnData", "finetune_mini", classes, tmp_path / "n", *options)
+    with pytest.raises(ExperimentError, match="fold 3: .*folds 0, 1, 2"):
+        run_recipe(
+            "OwnData", "finetune_mini", classes, tmp_path / "n3", *options, "--fold", 3
+        )
+    for k in (0, 2):
+        run = tmp_path / f"fold{k}"
+        results = run_recipe(
+            "OwnData", "finetune_mini", classes, run, *options, "--fold", k
+        )
+        manifest = run / "manifests" / f"eval_{k}.csv"
+        logits, truth = logits_of(run / "model", classes, manifest)
+        assert len(truth) == (6, None, 3)[k]
+        expected = accuracy_score(truth.argmax(1), logits.argmax(1))
+        assert results["best"]["accuracy"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("options", "fault"),
+    [
+        (["--label_mode", "one"], "label_mode"),
+        (["--fold", 1], "fold 1: .*no folds"),
+        (["--num_classes", 2], "--num_classes 3"),
+    ],
+)
+def test_settings_that_do_not_fit_the_data(
+    run_recipe, classes, tmp_path, options, fault
+):
+    classes_given = [] if "--num_classes" in options else ["--num_classes", 3]
+    options = [*THREE[:-2], "--pretrained", "none", *classes_given, *options]
+    with pytest.raises(ExperimentError, match=fault) as error:
+        run_recipe("OwnData", "finetune_mini", classes, tmp_path / "run", *options)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("table", "fault"),
+    [
+        ("file,label,split\nlow/1,a,train\nlow/2,a,test\n", "'a'"),
+        ("file,label,split\nlow/1,a,train\nlow/2,b,train\n", "eval.csv"),
+    ],
+)
+def test_labels_that_cannot_be_learned(run_recipe, classes, tmp_path, table, fault):
+    (classes / "labels.csv").write_text(table)
+    options = [*THREE[:-1], 2, "--pretrained", "none"]
+    with pytest.raises(ExperimentError, match=fault):
+        run_recipe("OwnData", "finetune_mini", classes, tmp_path / "run", *options)
+
+
+def test_summary_of_folds(tmp_path, capsys, monkeypatch):
+    (tmp_path / "manifests").mkdir()
+    scores = {1: 0.5, 2: 0.75, 10: 1.0}
+    for k, score in scores.items():
+        (tmp_path / "manifests" / f"eval_{k}.csv").touch()
+        (tmp_path / f"fold{k}").mkdir()
+        results = {kind: {"accuracy": score} for kind in ("best", "last")}
+        (tmp_path / f"fold{k}" / "results.json").write_text(json.dumps(results))
+    metric, rows = own_folds.summarize(tmp_path)
+    assert metric == "accuracy" and [row["fold"] for row in rows[:3]] == [
+        "1",
+        "2",
+        "10",
+    ]
+    assert rows[3]["best"] == pytest.approx(np.mean(list(scores.values())))
+    assert rows[4]["last"] == pytest.approx(np.std(list(scores.values()), ddof=1))
+    (tmp_path / "fold2" / "results.json").unlink()
+    monkeypatch.setattr(sys, "argv", ["summarize_folds.py", str(tmp_path)])
+    with pytest.raises(SystemExit, match="fold2"):
+        own_folds.main()
+
+
+def test_run_sh_calls_every_fold(run_sh, tmp_path):
+    manifests = tmp_path / "out" / "manifests"
+    manifests.mkdir(parents=True)
+    (manifests / "norm.txt").write_text("--norm_mean -4 --norm_std 4\n")
+    (manifests / "labels.csv").write_text("index,mid,display_name\n0,a,a\n1,b,b\n")
+    for k in (1, 2, 10):
+        (manifests / f"eval_{k}.csv").touch()
+    options = [
+        "--data_folder",
+        "D",
+        "--output_folder",
+        tmp_path / "out",
+        "--stage",
+        "2",
+    ]
+    called = run_sh("OwnData", *options).stdout.splitlines()
+    trained = [line for line in called if "/train.py " in line]
+    assert len(trained) == 6 and "summarize_folds.py" in called[-1]
+    for number, k in enumerate((1, 2, 10)):
+        for line in trained[2 * number : 2 * number + 2]:
+            assert f"--fold {k} " in line
+        assert f"--pretrained {tmp_path}/out/pretrain{k}/model" in line
+    (manifests / "eval.csv").touch()
+    called = run_sh("OwnData", *options).stdout.splitlines()
+    assert sum("/train.py " in line for line in called) == 2
+    assert not any("--fold" in line for line in called)
+
+
+@pytest.mark.slow
+def test_class_folders_and_folds_from_the_command_line(classes, tmp_path):
+    """run.sh as the README has it, with fewer steps."""
+    python = tmp_path / "python"
+    steps = "--steps_per_epoch 8 --number_of_epochs 1 --device cpu"
+    python.write_text(
+        "#!/usr/bin/env bash\n"
+        f'[[ $1 != *train.py ]] || set -- "$@" {steps}\nexec {sys.executable} "$@"\n'
+    )
+    python.chmod(0o755)
+
+    def run(output, *options):
+        folders = ["--data_folder", classes, "--output_folder", output]
+        return subprocess.run(
+            ["bash", ROOT / "recipes" / "OwnData" / "run.sh", *folders, *options],
+            env={**os.environ, "PYTHON": str(python), "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+
+    run(tmp_path / "out", "--mini", "true")
+    results = json.loads((tmp_path / "out" / "finetune" / "results.json").read_text())
+    with open(tmp_path / "out" / "finetune" / "confusion.csv") as file:
+        counts = np.array([row[1:] for row in list(csv.reader(file))[1:]], dtype=int)
+    expected = counts.trace() / counts.sum()
+    assert results["best"]["accuracy"] == pytest.approx(expected)
+    model = ["--pretrained", tmp_path / "out" / "pretrain" / "model"]
+    shown = run(tmp_path / "k", "--mini", "true", *model, *fold(classes))
+    metric, rows = own_folds.summarize(tmp_path / "k")
+    assert metric == "accuracy" and metric in shown
+    assert [row["fold"] for row in rows[:3]] == ["0", "1", "2"]
+    scores = [
+        json.loads((tmp_path / "k" / f"fold{k}" / "results.json").read_text())
+        for k in range(3)
+    ]
+    expected = np.mean([score["best"]["accuracy"] for score in scores])
+    assert rows[3]["best"] == pytest.approx(expected)

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "recipes" / "OwnData" / "own_data_prepare.py"
 sys.path.append(str(SCRIPT.parent))
 import own_data_prepare as prepare  # noqa: E402
-from own_data_labels import split_by_hash  # noqa: E402
+from own_data_labels import Labeled, split_by_hash  # noqa: E402
 
 
 def write(path, seconds=0.5, rate=16000, channels=1, **options):
@@ -216,17 +216,18 @@ def test_without_a_split_a_fifth_is_held_out_for_good(tmp_path, save):
     prepare.prepare_own_data(tmp_path / "data", save)
     assert before[0] < ids(save / "balanced_train.csv")
     assert before[1] < ids(save / "eval.csv")
-    splits = [split_by_hash(f"class/{number}.wav") for number in range(10000)]
-    assert splits.count("eval") == pytest.approx(2000, abs=160)  # 4 deviations
+    many = {f"class/{number}.wav": Labeled(("x",)) for number in range(10000)}
+    splits = [line.split for line in split_by_hash(many, {}).values()]
+    assert splits.count("test") == pytest.approx(2000, abs=160)  # 4 deviations
 
 
 def test_unusable_listed_files_are_named(data, save, caplog):
     write(data / "short.wav", seconds=0.01)
-    (data / "talk.m4a").touch()
+    (data / "talk.doc").touch()
     label(
         data,
         "gone.wav,dog,train",
-        "talk.m4a,dog,train",
+        "talk.doc,dog,train",
         "short.wav,cat,eval",
         "dog/1.wav,,train",
         "cat/1.wav,,eval",
@@ -236,9 +237,9 @@ def test_unusable_listed_files_are_named(data, save, caplog):
         prepare.prepare_own_data(data, save)
     assert {name: (r["subset"], r["reason"]) for name, r in skipped(save).items()} == {
         "gone.wav": ("balanced_train", "missing"),
-        "talk.m4a": ("balanced_train", "hidden, or not a wav, flac, ogg or mp3 file"),
-        "dog/1.wav": ("balanced_train", "no label in labels.csv"),
-        "cat/1.wav": ("eval", "no label in labels.csv"),
+        str(data / "talk.doc"): ("balanced_train", "not an audio file: suffix '.doc'"),
+        "dog/1.wav": ("balanced_train", "no label"),
+        "cat/1.wav": ("eval", "no label"),
         "short.wav": ("eval", "too short: 160 samples, 400 needed"),
     }
     # Files without a label are for pre-training, unless they are for evaluation.
@@ -246,10 +247,10 @@ def test_unusable_listed_files_are_named(data, save, caplog):
     train = summary(save)["subsets"]["balanced_train"]
     expected = {"listed": 4, "found": 3, "missing": 1, "skipped": 2, "used": 1}
     assert expected.items() <= train.items()
-    for files in ("gone.wav", "talk.m4a", "dog/1.wav, cat/1.wav", "short.wav"):
+    for files in ("gone.wav", "dog/1.wav, cat/1.wav", "short.wav"):
         assert f": {files} (" in caplog.text
-    assert re.search("1 of 2 classes .* train, e.g. 'dog'", caplog.text)
-    assert re.search("2 of 2 classes .* eval, e.g. 'cat'", caplog.text)
+    assert re.search("1 of 2 classes .* training, e.g. 'dog'", caplog.text)
+    assert re.search("2 of 2 classes .* evaluation, e.g. 'cat'", caplog.text)
 
 
 def test_ids_are_unique_with_any_suffixes():
@@ -297,7 +298,7 @@ def test_a_change_is_noticed(data, save, change):
     assert (save / "eval.csv").exists() == (change is not other_labels)
     prepare.prepare_own_data(data, save)
     (data / "labels.csv").unlink()
-    prepare.prepare_own_data(data, save)
+    prepare.prepare_own_data(data, save, labels="none")
     assert not (save / "labels.csv").exists()
     assert not (save / "balanced_train.csv").exists()
 
@@ -324,7 +325,7 @@ def no_recordings(data):
     for path in data.rglob("*.*"):
         if path.name != "labels.csv":
             path.unlink()
-    (data / "talk.m4a").touch()
+    (data / "talk.doc").touch()
 
 
 def only_text(data):
@@ -340,19 +341,21 @@ def not_utf8(data):
 @pytest.mark.parametrize(
     ("spoil", "fault"),
     [
-        (no_recordings, "data: .* 1 .m4a"),
+        (no_recordings, "data: .* 1 .doc"),
         (only_text, "data: .* 5 .*unreadable: "),
         (not_utf8, "data/labels.csv: .*UTF-8"),
-        (table("name,class"), "data/labels.csv: .*'name,class'"),
-        (table("file;labels"), "data/labels.csv: .*'file;labels'"),
+        (table("file,when", "dog/1.wav,now"), "data/labels.csv: .*'file,when'"),
+        (table("wo,was", "dog/1.wav,dog"), "data/labels.csv: .*'wo', 'was'"),
+        (table("file;labels"), "data/labels.csv: "),
         (table("file,label", "a.wav,Speech, male"), "data/labels.csv: line 2: "),
         (table("file,label", "dog/1.wav,"), "data/labels.csv: "),
         (table("file,label"), "data/labels.csv: "),
-        (table("file,label", "a.wav,x", "a.wav,y"), "labels.csv: line 3: .*'a.wav'"),
+        (table("file,fold,label", "a.wav,1,x", "a.wav,2,y"), "line 3: .*'a.wav'"),
         (table("file,label", ",x"), "labels.csv: line 2: .*''"),
         (table("file,label", "a.wav,A$AP"), r"labels.csv: line 2: .*'A\$AP'"),
-        (table("file,label,split", "a.wav,x,test"), "labels.csv: line 2: .*'test'"),
-        (table("file,label", "1.wav,x"), "data/labels.csv: .* 1 .*1.wav: missing"),
+        (table("file,label,split", "a.wav,x,tset"), "labels.csv: line 2: .*'tset'"),
+        (table("file,label", "3.wav,x"), "data/labels.csv: .* 1 .*3.wav': missing"),
+        (table("file,label", "1.wav,x"), "data/labels.csv: .*'1.wav': ambiguous"),
     ],
 )
 def test_an_unusable_folder(data, save, spoil, fault):
