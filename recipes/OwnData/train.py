@@ -151,7 +151,7 @@ def finetune(hparams: dict, run_opts: dict[str, Any]) -> None:
         train, valid = hold_out(train, hparams["held_out"])
         valid = valid.without_substitutes()
     brain = OwnDataFinetuneBrain.from_hparams(hparams, run_opts)
-    brain.label_set = labels
+    brain.label_set, brain.test_set = labels, test_set
     brain.fit_steps(train, valid)
     results = {"best": brain.best()}
     if hparams["held_out"] and not brain.was_complete():

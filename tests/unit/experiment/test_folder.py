@@ -128,7 +128,7 @@ def test_output_folder_that_is_a_file(start, tmp_path):
 
 
 def test_read_only_output_folder(start, monkeypatch):
-    def refuse(path):
+    def refuse(path, **_):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
 
     monkeypatch.setattr(Path, "touch", refuse)  # root, too, may run these tests

@@ -156,10 +156,12 @@ def test_names_within_a_second_differ(checkpointer, monkeypatch):
     [(0, 0, False), (3, 0, True), (4, 0, False), (0, 0.9, True), (0, 1.1, False)],
 )
 def test_interval_between_checkpoints(monkeypatch, batches, minutes, due):
-    monkeypatch.setattr(checkpointing.time, "time", lambda: 1000.0)
+    monkeypatch.setattr(checkpointing.time, "monotonic", lambda: 1000.0)
     interval = checkpointing.CheckpointInterval(batches, minutes)
     interval.batches += 3
-    monkeypatch.setattr(checkpointing.time, "time", lambda: 1060.0)
+    monkeypatch.setattr(checkpointing.time, "monotonic", lambda: 1060.0)
+    # Somebody sets the clock back by a day.
+    monkeypatch.setattr(checkpointing.time, "time", lambda: 1060.0 - 86400)
     assert interval.is_over() == due
     interval.start()
     assert not interval.is_over()
