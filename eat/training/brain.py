@@ -375,7 +375,7 @@ class EATBrain(sb.Brain):
         self.capture_state(average_loss)
         self.checkpointer.save_checkpoint(end_of_epoch=False, verbosity=logging.DEBUG)
         record_checkpoint(self.folder, self.optimizer_step)
-        self.checkpointer.delete_within_epoch(num_to_keep=1)
+        self.checkpointer.delete_within_epoch(self.hparams.keep_checkpoints)
         self.checkpoint_interval.start()
         self.saved_at = self.optimizer_step
         if any_rank(self.interruption.requested, self.device):
@@ -396,11 +396,10 @@ class EATBrain(sb.Brain):
         self.capture_state(average_loss=0.0)
         self.checkpointer.save_checkpoint(meta=meta)
         record_checkpoint(self.folder, self.optimizer_step)
+        keep, every = self.hparams.keep_checkpoints, self.hparams.keep_every_epochs
         # Those within the epoch must not count among the newest.
-        self.checkpointer.delete_within_epoch(num_to_keep=0)
-        self.checkpointer.delete_epochs(
-            self.hparams.keep_checkpoints, self.hparams.keep_every_epochs, best
-        )
+        self.checkpointer.delete_within_epoch(keep, with_epochs=True)
+        self.checkpointer.delete_epochs(keep, every, best)
 
     def capture_state(self, average_loss: float) -> None:
         """Bring :attr:`train_state` up to date; all ranks must call this."""

@@ -176,10 +176,15 @@ class AtomicCheckpointer(Checkpointer):
                 self._delete(checkpoint, verbosity)
         ddp_barrier()
 
-    def delete_within_epoch(self, num_to_keep: int) -> None:
-        """Delete checkpoints within an epoch but for the newest `num_to_keep`."""
+    def delete_within_epoch(self, num_to_keep: int, with_epochs: bool = False) -> None:
+        """Delete checkpoints within an epoch but for the newest `num_to_keep`.
+
+        `with_epochs`: those at the end of an epoch count among the kept ones.
+        """
+        found = self.list_checkpoints() if with_epochs else []
+        epochs = sum(checkpoint.meta["end-of-epoch"] for checkpoint in found)
         self.delete_checkpoints(
-            num_to_keep=num_to_keep,
+            num_to_keep=max(num_to_keep - epochs, 0),
             ckpt_predicate=lambda checkpoint: not checkpoint.meta["end-of-epoch"],
         )
 
