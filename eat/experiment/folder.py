@@ -128,11 +128,11 @@ def _require_usable(folder: Path) -> None:
     for name in (*APPENDED, *REPLACED):
         require_regular(folder / name)
     for name in APPENDED:
-        if (folder / name).exists() and not os.access(folder / name, os.W_OK):
+        if (folder / name).exists() and not _may(folder / name, os.R_OK | os.W_OK):
             raise ExperimentError(_not_writable(folder / name))
     for path in (folder / name for name in FOLDERS):
         if path.is_dir():
-            if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+            if not _may(path, os.R_OK | os.W_OK | os.X_OK):
                 raise ExperimentError(_not_writable(path))
         elif os.path.lexists(path):
             state = "a link to nothing" if path.is_symlink() else "not a folder"
@@ -140,6 +140,10 @@ def _require_usable(folder: Path) -> None:
                 f"{path}: is {state} (mount or bring back the folder, or give another "
                 "--output_folder)"
             )
+
+
+def _may(path: Path, mode: int) -> bool:
+    return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
 
 
 def _not_writable(path: Path) -> str:
