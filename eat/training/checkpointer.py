@@ -181,7 +181,9 @@ class AtomicCheckpointer(Checkpointer):
 
         `with_epochs`: those at the end of an epoch count among the kept ones.
         """
-        found = self.list_checkpoints() if with_epochs else []
+        # On the main process only: another could see a checkpoint being deleted.
+        counts = with_epochs and if_main_process()
+        found = self.list_checkpoints() if counts else []
         epochs = sum(checkpoint.meta["end-of-epoch"] for checkpoint in found)
         self.delete_checkpoints(
             num_to_keep=max(num_to_keep - epochs, 0),

@@ -44,8 +44,7 @@ def require_untrained(folder: Path) -> None:
     if results.exists():
         raise ExperimentError(
             f"{results}: results of a finished run, whose checkpoints are gone "
-            "(give another --output_folder, or remove this file to train from "
-            "scratch)"
+            "(give another --output_folder to train from scratch)"
         )
     records = list(MetricsLogger(folder).records())
     steps = [record["step"] for record in records]
