@@ -9,8 +9,8 @@ from pathlib import Path
 from speechbrain.utils.distributed import if_main_process
 from torch import Tensor
 
+from eat.data.audio_fingerprint import audio_fingerprint
 from eat.data.dataset import ClipDataset
-from eat.data.fingerprint import audio_fingerprint
 from eat.data.manifest import LabelSet
 from eat.experiment.fingerprint import fingerprint
 from eat.utils.distributed import all_gather_objects

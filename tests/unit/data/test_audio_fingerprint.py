@@ -5,9 +5,9 @@ import shutil
 
 import pytest
 
-from eat.data import fingerprint
+from eat.data import audio_fingerprint as fingerprinting
+from eat.data.audio_fingerprint import PIECE, audio_fingerprint
 from eat.data.dataset import audio_dataset
-from eat.data.fingerprint import PIECE, audio_fingerprint
 from eat.data.manifest import ManifestRow, write_manifest
 from eat.data.shards import Address
 
@@ -82,7 +82,7 @@ def test_subset_is_that_of_its_clips(corpus):
 
 
 def test_of_many_files_evenly_spaced_ones_are_read(corpus, monkeypatch):
-    monkeypatch.setattr(fingerprint, "MAX_FILES", 3)
+    monkeypatch.setattr(fingerprinting, "MAX_FILES", 3)
     before = of(corpus)
     (corpus / "1.wav").write_bytes(b"")
     assert of(corpus) == before
