@@ -106,6 +106,11 @@ class ClipDataset(Dataset):
         """Return the id of a clip."""
         return self.manifest.ids[self.chosen[index]]
 
+    def path(self, index: int) -> str:
+        """Return the path of a clip, or its address in a shard."""
+        wav = self.manifest.wavs[self.chosen[index]]
+        return wav.replace("$data_root", self.data_root, 1)
+
     def labels(self, index: int) -> tuple[str, ...]:
         """Return the label ids of a clip."""
         return tuple(filter(None, self._field(index).split(";")))
@@ -163,8 +168,7 @@ class ClipDataset(Dataset):
             index = _substitute(index, len(failures), len(self))
 
     def _load(self, index: int) -> dict[str, Any]:
-        wav = self.manifest.wavs[self.chosen[index]]
-        path = wav.replace("$data_root", self.data_root, 1)
+        path = self.path(index)
         item = {"id": self.id(index), "sig": self.read(path)}
         if self.label_set is not None:
             item["target"] = self.label_set.encode(self._field(index), path)

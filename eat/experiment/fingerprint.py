@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Mapping, Sized
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from eat.experiment.config import read_scalar_settings
+from eat.experiment.config import read_settings
 
 # Settings that may change when a run is resumed, without changing its numbers.
 FREE_SETTINGS = {
@@ -34,17 +36,16 @@ def relevant_settings(settings: Mapping[str, object]) -> dict[str, object]:
     return _relative(kept, str(settings.get("output_folder", "")))
 
 
-def fingerprint(output_folder: str, train: Sized) -> dict[str, object]:
-    """Return all that a run's numbers depend on, as plain values.
+def fingerprint(
+    output_folder: str | Path, inputs: Mapping[str, object]
+) -> dict[str, object]:
+    """Return all that a run's numbers depend on, as values that JSON can store.
 
-    These are the settings in its folder and the training set. If the set has a method
-    ``fingerprint``, its value is included: a checksum of the clips and labels.
+    These are the settings in its folder and the `inputs`: checksums of what the
+    settings refer to.
     """
-    found = relevant_settings(read_scalar_settings(output_folder))
-    found["training clips"] = len(train)
-    if hasattr(train, "fingerprint"):
-        found["training clips SHA-256"] = train.fingerprint()
-    return found
+    values = {**relevant_settings(read_settings(output_folder)), **inputs}
+    return json.loads(json.dumps(values, default=str))
 
 
 def _relative(value: Any, folder: str) -> Any:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
+
 from speechbrain.utils.distributed import ddp_init_group
 from speechbrain.utils.run_opts import RunOptions
 
 from eat.errors import ExperimentError
-from eat.utils.distributed import require_safe_restarts
+from eat.utils.distributed import leave_at_exit, require_safe_restarts
 
 
 def init_process_group(run_opts: RunOptions) -> None:
@@ -15,6 +17,7 @@ def init_process_group(run_opts: RunOptions) -> None:
     Raises `ExperimentError` if there are fewer GPUs than processes.
     """
     require_safe_restarts()
+    atexit.register(leave_at_exit)
     try:
         ddp_init_group(run_opts)
     except ValueError as error:

@@ -11,13 +11,13 @@ from __future__ import annotations
 import logging
 import math
 import signal
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping, Sized
 from pathlib import Path
 from typing import Any
 
 import speechbrain as sb
 import torch
+from speechbrain.utils.distributed import if_main_process, run_on_main
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -25,19 +25,24 @@ from eat.data.dataset import Batch, ClipDataset, collate
 from eat.data.samplers import EpochSampler, RankBatches, WeightedSampler
 from eat.data.workers import timeout, worker_errors
 from eat.errors import ExperimentError, Interrupted
-from eat.experiment.fingerprint import fingerprint
 from eat.experiment.results import write_results
-from eat.training.checkpointer import CHECKPOINT_META, CheckpointInterval
+from eat.training.checkpoint_files import CHECKPOINT_META
+from eat.training.checkpointer import CheckpointInterval
 from eat.training.cost import training_cost
+from eat.training.inputs import run_fingerprint
 from eat.training.meter import IntervalMeter
 from eat.training.metrics_logger import MetricsLogger
 from eat.training.optim import clip_gradients, set_learning_rates
+from eat.training.progress import (
+    record_checkpoint,
+    require_untrained,
+    warn_of_older_checkpoint,
+)
 from eat.training.skips import SkipMonitor
 from eat.training.train_state import TrainState
 from eat.utils.distributed import (
-    all_gather_objects,
     any_rank,
-    is_connection_error,
+    connection_errors,
     world_size,
 )
 from eat.utils.random import batch_generator, step_seed
@@ -86,7 +91,8 @@ class EATBrain(sb.Brain):
         self.grad_norm = math.nan
         self.step_loss: Tensor | float = 0.0  # sum over the batches of a step
         self.meter = IntervalMeter(self.rank, self.world_size)
-        self.metrics_logger = MetricsLogger(self.hparams.output_folder)
+        self.folder = Path(self.hparams.output_folder)
+        self.metrics_logger = MetricsLogger(self.folder)
         self.interruption = Interruption()
         self.train_state = TrainState()
         self.skips = SkipMonitor(self.train_state, self.metrics_logger)
@@ -193,8 +199,10 @@ class EATBrain(sb.Brain):
         """
         if sampler is None:
             sampler = EpochSampler(len(train), self.clips_per_epoch, self.hparams.seed)
-        self.fingerprint = fingerprint(self.hparams.output_folder, train)
         self.has_validation = valid is not None
+        clip_sets = {"training": train, "validation": valid, **self.other_clips()}
+        pretrained = getattr(self.hparams, "pretrained", None)
+        self.fingerprint = run_fingerprint(self.folder, clip_sets, sampler, pretrained)
         batch, options = self.hparams.batch_size, self.loader_options
         self.train_sampler = RankBatches(sampler, batch, self.rank, self.world_size)
         # Not SpeechBrain's loader, which distributes clips rather than batches and can
@@ -203,20 +211,28 @@ class EATBrain(sb.Brain):
         kwargs = {**options, "batch_size": batch}
         with (
             self.interruption.watch(),
-            self.connection_errors(),
+            connection_errors(self.stop_if_saved),
             worker_errors(train, valid),
         ):
             self.fit(
                 self.hparams.epoch_counter, loader, valid, valid_loader_kwargs=kwargs
             )
             self.stop_if_requested()  # by a signal during the end of the last epoch
+            if self.checkpointer is not None and self.has_validation:
+                run_on_main(self.restore_model)
+
+    def other_clips(self) -> dict[str, Sized | None]:
+        """Return further lists of clips that the run's numbers depend on, by name."""
+        return {}
+
+    def restore_model(self) -> None:
+        """Write the model folder from a checkpoint if it has been removed."""
 
     def on_fit_start(self) -> None:
         """Build the optimizer, then start or resume."""
         if self.checkpointer is None or self.checkpointer.find_checkpoint() is None:
-            self._require_unfinished()
-            # The run may have been interrupted before its first checkpoint.
-            self.metrics_logger.truncate({})
+            require_untrained(self.folder)
+            self.metrics_logger.clear()
         super().on_fit_start()
         if self.train_state.fingerprint is not None:
             self.restore_state()
@@ -229,16 +245,6 @@ class EATBrain(sb.Brain):
         self.optimizers_dict = {"optimizer": self.optimizer}
         if self.checkpointer is not None:
             self.checkpointer.add_recoverable("optimizer", self.optimizer)
-
-    def _require_unfinished(self) -> None:
-        """Refuse to overwrite the results of a finished run."""
-        results = Path(self.hparams.output_folder) / "results.json"
-        if results.exists():
-            raise ExperimentError(
-                f"{results}: results of a finished run, whose checkpoints are gone "
-                "(give another --output_folder, or remove this file to train from "
-                "scratch)"
-            )
 
     def on_stage_start(self, stage: sb.Stage, epoch: int | None = None) -> None:
         """Keep the epoch's number, and measure the time of training only."""
@@ -329,7 +335,7 @@ class EATBrain(sb.Brain):
         self.meter.add(self.batch_metrics(outputs, loss), clips=len(batch.ids))
         if should_step and self.optimizer_step % self.hparams.log_interval == 0:
             record = {
-                **self.interval_means(),
+                **self.meter.means_of_all_ranks(),
                 **self.interval_metrics(batch, outputs),
                 "grad_norm": self.grad_norm,
                 "lr": self.lr,
@@ -338,14 +344,6 @@ class EATBrain(sb.Brain):
             }
             self.log("step", record)
             self.meter.reset()
-
-    def interval_means(self) -> dict[str, float]:
-        """Return means over the interval and ranks, and the total clips per second."""
-        parts = all_gather_objects(self.meter.means())
-        sums = {key: sum(part[key] for part in parts) for key in parts[0]}
-        rate = sums.pop("clips_per_second")
-        means = {key: value / len(parts) for key, value in sums.items()}
-        return {**means, "clips_per_second": rate}
 
     def batch_metrics(self, outputs: Any, loss: Tensor) -> dict[str, Tensor]:
         """Return scalars of a batch to average over an interval."""
@@ -376,7 +374,8 @@ class EATBrain(sb.Brain):
         """Save a checkpoint within an epoch, then stop if a signal has requested it."""
         self.capture_state(average_loss)
         self.checkpointer.save_checkpoint(end_of_epoch=False, verbosity=logging.DEBUG)
-        self.checkpointer.delete_within_epoch(num_to_keep=1)
+        record_checkpoint(self.folder, self.optimizer_step)
+        self.checkpointer.delete_within_epoch(self.hparams.keep_checkpoints)
         self.checkpoint_interval.start()
         self.saved_at = self.optimizer_step
         if any_rank(self.interruption.requested, self.device):
@@ -396,11 +395,11 @@ class EATBrain(sb.Brain):
             return
         self.capture_state(average_loss=0.0)
         self.checkpointer.save_checkpoint(meta=meta)
+        record_checkpoint(self.folder, self.optimizer_step)
+        keep, every = self.hparams.keep_checkpoints, self.hparams.keep_every_epochs
         # Those within the epoch must not count among the newest.
-        self.checkpointer.delete_within_epoch(num_to_keep=0)
-        self.checkpointer.delete_epochs(
-            self.hparams.keep_checkpoints, self.hparams.keep_every_epochs, best
-        )
+        self.checkpointer.delete_within_epoch(keep, with_epochs=True)
+        self.checkpointer.delete_epochs(keep, every, best)
 
     def capture_state(self, average_loss: float) -> None:
         """Bring :attr:`train_state` up to date; all ranks must call this."""
@@ -420,8 +419,12 @@ class EATBrain(sb.Brain):
         self.step = state.batches // self.world_size
         self.avg_train_loss = state.average_loss
         state.restore_meter(self.meter)
-        if not self.is_finished():  # a finished run has logged more since
-            self.metrics_logger.truncate(state.log_sizes)
+        if self.is_finished():  # it has logged more since
+            return
+        step, ended = state.optimizer_step, state.batches == 0
+        older = if_main_process() and warn_of_older_checkpoint(self.folder, step)
+        self.metrics_logger.resume(state.logs, step, ended, backup=older)
+        record_checkpoint(self.folder, step)
 
     # -- how a run ends ----------------------------------------------------------------
 
@@ -438,32 +441,14 @@ class EATBrain(sb.Brain):
             self.interruption.number or signal.SIGTERM,
         )
 
-    @contextmanager
-    def connection_errors(self) -> Iterator[None]:
-        """Turn the error of a lost connection into one line.
-
-        Raises
-        ------
-        Interrupted
-            If a signal has stopped all ranks.
-        ExperimentError
-            If another rank has exited.
-        """
-        try:
-            yield
-        except RuntimeError as error:
-            if not is_connection_error(error):
-                raise
-            if self.saved_at == self.optimizer_step:
-                self.stop_if_requested()
-            raise ExperimentError(
-                "another rank exited: see its log (re-run the same command to resume "
-                "from the last checkpoint)"
-            ) from error
+    def stop_if_saved(self) -> None:
+        """Stop if a signal has requested it and nothing would be lost."""
+        if self.saved_at == self.optimizer_step:
+            self.stop_if_requested()
 
     def is_finished(self) -> bool:
         """Return whether the run has written its results."""
-        return (Path(self.hparams.output_folder) / "results.json").is_file()
+        return (self.folder / "results.json").is_file()
 
     def was_complete(self) -> bool:
         """Return whether an earlier process had finished the run."""
@@ -478,7 +463,7 @@ class EATBrain(sb.Brain):
             meta = self.checkpointer.find_checkpoint().meta
             self.last = {k: v for k, v in meta.items() if k not in CHECKPOINT_META}
         write_results(
-            self.hparams.output_folder,
+            self.folder,
             seed=self.hparams.seed,
             steps=self.optimizer_step,
             clips_seen=self.optimizer_step * self.clips_per_step,

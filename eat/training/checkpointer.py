@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shutil
@@ -13,7 +12,6 @@ from logging import DEBUG
 from pathlib import Path
 from typing import Any
 
-import yaml
 from speechbrain.utils.checkpoints import (
     CKPT_PREFIX,
     METAFNAME,
@@ -24,15 +22,21 @@ from speechbrain.utils.checkpoints import (
 from speechbrain.utils.distributed import ddp_barrier, if_main_process
 
 from eat.errors import CorruptCheckpointError
+from eat.training.checkpoint_files import (
+    CHECKSUMS,
+    checkpoint_folders,
+    describe_damage,
+    first_changed_file,
+    has_valid_meta,
+    readable,
+)
 from eat.utils.distributed import all_gather_objects, is_connection_error, world_size
 from eat.utils.files import sha256_file, sync_to_disk, write_json
 
 logger = logging.getLogger(__name__)
 
 PARTIAL = ".partial-"  # prefix of folders that are being written or deleted
-CHECKSUMS = "SHA256.json"
 LAG = 60  # seconds a network file system may take to show a file on all machines
-CHECKPOINT_META = {"unixtime", "end-of-epoch"}  # SpeechBrain's own keys
 
 
 class CheckpointInterval:
@@ -48,11 +52,11 @@ class CheckpointInterval:
 
     def start(self) -> None:
         """Start an interval."""
-        self.batches, self._started = 0, time.time()
+        self.batches, self._started = 0, time.monotonic()
 
     def is_over(self) -> bool:
         """Return whether a checkpoint is due."""
-        minutes = (time.time() - self._started) / 60
+        minutes = (time.monotonic() - self._started) / 60
         return (
             0 < self.every_batches <= self.batches or 0 < self.every_minutes < minutes
         )
@@ -102,10 +106,11 @@ class AtomicCheckpointer(Checkpointer):
             If the metadata of one is missing or altered: SpeechBrain would ignore it,
             or take it for another epoch's.
         """
-        for folder in Path(self.checkpoints_dir).glob(f"{CKPT_PREFIX}*"):
-            if folder.is_dir() and not _has_valid_meta(folder):
-                raise CorruptCheckpointError(_corrupt(folder / METAFNAME))
-        return super().list_checkpoints()
+        with readable():
+            for folder in checkpoint_folders(self.checkpoints_dir):
+                if not has_valid_meta(folder):
+                    raise CorruptCheckpointError(describe_damage(folder / METAFNAME))
+            return super().list_checkpoints()
 
     def recover_if_possible(self, *args: Any, **kwargs: Any) -> Checkpoint | None:
         """Recover as SpeechBrain does, on all ranks from the main process's choice.
@@ -127,11 +132,18 @@ class AtomicCheckpointer(Checkpointer):
         ------
         CorruptCheckpointError
             If a file is missing, truncated or altered.
+        ExperimentError
+            If a file cannot be read.
         """
-        _wait_for(checkpoint.path / CHECKSUMS)
-        if changed := _first_changed_file(checkpoint.path):
-            raise CorruptCheckpointError(_corrupt(changed))
+        self.verify(checkpoint)
         super().load_checkpoint(checkpoint)
+
+    def verify(self, checkpoint: Checkpoint) -> None:
+        """Raise if a checkpoint is damaged, see :meth:`load_checkpoint`."""
+        _wait_for(checkpoint.path / CHECKSUMS)
+        with readable():
+            if changed := first_changed_file(checkpoint.path):
+                raise CorruptCheckpointError(describe_damage(changed))
 
     def delete_checkpoints(
         self,
@@ -164,10 +176,17 @@ class AtomicCheckpointer(Checkpointer):
                 self._delete(checkpoint, verbosity)
         ddp_barrier()
 
-    def delete_within_epoch(self, num_to_keep: int) -> None:
-        """Delete checkpoints within an epoch but for the newest `num_to_keep`."""
+    def delete_within_epoch(self, num_to_keep: int, with_epochs: bool = False) -> None:
+        """Delete checkpoints within an epoch but for the newest `num_to_keep`.
+
+        `with_epochs`: those at the end of an epoch count among the kept ones.
+        """
+        # On the main process only: another could see a checkpoint being deleted.
+        counts = with_epochs and if_main_process()
+        found = self.list_checkpoints() if counts else []
+        epochs = sum(checkpoint.meta["end-of-epoch"] for checkpoint in found)
         self.delete_checkpoints(
-            num_to_keep=num_to_keep,
+            num_to_keep=max(num_to_keep - epochs, 0),
             ckpt_predicate=lambda checkpoint: not checkpoint.meta["end-of-epoch"],
         )
 
@@ -245,53 +264,21 @@ class AtomicCheckpointer(Checkpointer):
         """Rename a checkpoint, then delete its files: it never appears incomplete."""
         partial = checkpoint.path.with_name(PARTIAL + checkpoint.path.name)
         os.rename(checkpoint.path, partial)
-        shutil.rmtree(partial)
+        _remove(partial)
         logger.log(verbosity, "Deleted checkpoint %s", checkpoint.path)
 
     def _remove_partials(self, ignore_errors: bool = False) -> None:
         """Remove what interrupted or failed writes and deletions have left."""
         for folder in Path(self.checkpoints_dir).glob(f"{PARTIAL}*"):
-            shutil.rmtree(folder, ignore_errors)
+            _remove(folder, ignore_errors)
 
 
-def _first_changed_file(folder: Path) -> Path | None:
-    """Return a file of a checkpoint that differs from its checksum, if there is one."""
-    checksums = _read_checksums(folder)
-    if checksums is None:
-        return folder / CHECKSUMS
-    for name, checksum in checksums.items():
-        path = folder / name
-        if not path.is_file() or sha256_file(path) != checksum:
-            return path
-    return None
-
-
-def _read_checksums(folder: Path) -> dict[str, str] | None:
-    """Return the checksums of a checkpoint's files, None if they cannot be read."""
-    try:
-        return json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-
-
-def _has_valid_meta(folder: Path) -> bool:
-    path = folder / METAFNAME
-    try:
-        meta = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
-        return False
-    if not (isinstance(meta, dict) and CHECKPOINT_META <= meta.keys()):
-        return False
-    # Without checksums, the checkpoint is refused when it is loaded.
-    checksums = _read_checksums(folder)
-    return checksums is None or checksums.get(METAFNAME) == sha256_file(path)
-
-
-def _corrupt(path: Path) -> str:
-    return (
-        f"{path}: missing, truncated or altered (remove the folder {path.parent.name} "
-        "to resume from the checkpoint before it)"
-    )
+def _remove(path: Path, ignore_errors: bool = False) -> None:
+    """Remove a folder; of a link, only the link."""
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    else:
+        shutil.rmtree(path, ignore_errors)
 
 
 def _wait_for(path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import resource
 import sys
 from collections.abc import Callable
 
@@ -54,9 +53,7 @@ def training_cost(
         name = torch.cuda.get_device_name(device)
         peak = torch.cuda.max_memory_allocated(device)
     else:
-        name = f"CPU {platform.machine()}"
-        unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB on Linux
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        name, peak = f"CPU {platform.machine()}", _peak_memory()
     return {
         "device": name,
         "devices": devices,
@@ -65,3 +62,13 @@ def training_cost(
         "clips_per_second": clips / seconds,
         "peak_memory_mb": peak // 2**20,
     }
+
+
+def _peak_memory() -> int:
+    """Return the peak memory of this process in bytes; 0 on Windows, which has none."""
+    if sys.platform == "win32":
+        return 0
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB on Linux
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sized
 from itertools import chain
 from pathlib import Path
 from typing import Any, cast
@@ -18,11 +19,18 @@ from eat.data.workers import worker_errors
 from eat.errors import ExperimentError
 from eat.evaluation.per_class import Evaluation
 from eat.interop.loading import Checkpoint
-from eat.interop.pretrained import load_strictly, read_model, save_model
+from eat.interop.pretrained import (
+    CONFIG,
+    WEIGHTS,
+    load_strictly,
+    read_model,
+    save_model,
+)
 from eat.model.classifier import EATClassifier
 from eat.training.brain import EATBrain
 from eat.training.optim import parameter_groups
-from eat.utils.distributed import all_gather_objects
+from eat.training.train_state import TrainState
+from eat.utils.distributed import all_gather_objects, connection_errors
 
 
 class FinetuneBrain(EATBrain):
@@ -41,6 +49,8 @@ class FinetuneBrain(EATBrain):
         How the epochs are compared: by mean average precision or by accuracy.
     label_set
         Classes, in the order of the classifier's outputs.
+    test_set
+        Clips that :meth:`test` will get once training is over, if it will be called.
     tested
         Metrics of :meth:`test`.
     """
@@ -48,6 +58,7 @@ class FinetuneBrain(EATBrain):
     trainable_name = "classifier"
     evaluation: Evaluation
     label_set: LabelSet
+    test_set: ClipDataset | None = None
     tested: dict[str, float]
     step_count: Tensor | int = 0
 
@@ -67,8 +78,8 @@ class FinetuneBrain(EATBrain):
 
     def write_details(self, logits: Tensor, labels: Tensor) -> None:
         """Write a per-class report of the best epoch to the run's folder."""
-        folder, names = Path(self.hparams.output_folder), self.label_set.names
-        self.evaluation.write_report(folder, names, logits, labels)
+        names = self.label_set.names
+        self.evaluation.write_report(self.folder, names, logits, labels)
 
     def parameter_groups(self) -> list[dict]:
         """Return groups with layer-wise decayed learning rates."""
@@ -171,28 +182,48 @@ class FinetuneBrain(EATBrain):
         keys = ("loss", self.metric, "epoch")
         return found and {key: found.meta[key] for key in keys}
 
+    def other_clips(self) -> dict[str, Sized | None]:
+        """Return the clips of the final evaluation."""
+        return {"evaluation": self.test_set}
+
     # -- the model ---------------------------------------------------------------------
 
     @property
     def model_folder(self) -> Path:
         """Folder of the best epoch's classifier."""
-        return Path(self.hparams.output_folder) / "model"
+        return self.folder / "model"
 
-    def write_model(self) -> None:
-        """Write the classifier as a model folder."""
+    def restore_model(self) -> None:
+        """Write the best epoch's model from its checkpoint if it has been removed."""
+        best = self.checkpointer.find_checkpoint(max_key=self.metric)
+        if best is None or all(
+            (self.model_folder / name).is_file() for name in (CONFIG, WEIGHTS)
+        ):
+            return
+        self.checkpointer.verify(best)
+        weights = torch.load(
+            best.paramfiles[self.trainable_name],
+            map_location=self.device,
+            weights_only=True,
+        )
+        load_strictly(self.unwrapped_model, weights, best.path)
+        self.write_model(TrainState.read(best.paramfiles["brain"]).optimizer_step)
+
+    def write_model(self, step: int | None = None) -> None:
+        """Write the classifier as a model folder; `step` is the current one if None."""
         config = {
             "kind": "classifier",
             **self.unwrapped_model.config,
             "frontend": self.modules.frontend.config,
             "labels": self.label_set.names,
-            "step": self.optimizer_step,
+            "step": self.optimizer_step if step is None else step,
         }
         save_model(self.model_folder, config, self.unwrapped_model)
 
     def test(self, dataset: ClipDataset) -> dict[str, float]:
         """Evaluate the best epoch's model; with ``--test_only``, the given one."""
         options = {**self.loader_options, "batch_size": self.hparams.batch_size}
-        with self.connection_errors(), worker_errors(dataset):
+        with connection_errors(self.stop_if_saved), worker_errors(dataset):
             self.evaluate(dataset, test_loader_kwargs=options)
         return self.tested
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from eat.utils.distributed import all_gather_objects
+
 
 class IntervalMeter:
     """Average metrics since the last log line, and measure the time of training.
@@ -65,6 +67,14 @@ class IntervalMeter:
         seconds = self.seconds - self._interval_start
         means = {key: float(value) / self.batches for key, value in self.sums.items()}
         return {**means, "clips_per_second": self.clips / seconds}
+
+    def means_of_all_ranks(self) -> dict[str, float]:
+        """Return means over the interval and ranks, and the total clips per second."""
+        parts = all_gather_objects(self.means())
+        sums = {key: sum(part[key] for part in parts) for key in parts[0]}
+        rate = sums.pop("clips_per_second")
+        means = {key: value / len(parts) for key, value in sums.items()}
+        return {**means, "clips_per_second": rate}
 
     def restore(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from pathlib import Path
+from collections.abc import Sized
 from statistics import fmean
 from typing import Any, cast
 
@@ -19,7 +19,7 @@ from tqdm import tqdm
 from eat.data.dataset import Batch, ClipDataset, collate
 from eat.evaluation.collapse import between_clip_variance, effective_rank, feature_std
 from eat.evaluation.probing import knn_probe
-from eat.interop.pretrained import save_model
+from eat.interop.pretrained import CONFIG, WEIGHTS, save_model
 from eat.model.patching import grid_of
 from eat.pretraining.model import EATForPreTraining, PretrainingOutput
 from eat.pretraining.teacher import ema_decay
@@ -226,7 +226,18 @@ class PretrainBrain(EATBrain):
         features, labels = (interleave(part) for part in zip(*parts, strict=True))
         return torch.stack(features), torch.stack(labels)
 
+    def other_clips(self) -> dict[str, Sized | None]:
+        """Return the labeled clips of the kNN score."""
+        gallery, query = self.probe_sets or (None, None)
+        return {"kNN gallery": gallery, "kNN query": query}
+
     # -- the model ---------------------------------------------------------------------
+
+    def restore_model(self) -> None:
+        """Write the model of the last epoch if it has been removed."""
+        folder = self.folder / "model"
+        if not all((folder / name).is_file() for name in (CONFIG, WEIGHTS)):
+            self.write_model()
 
     def write_model(self, name: str = "model") -> None:
         """Write student, decoder and teacher as a model folder."""
@@ -241,7 +252,7 @@ class PretrainBrain(EATBrain):
             "frontend": self.modules.frontend.config,
             "step": self.optimizer_step,
         }
-        save_model(Path(self.hparams.output_folder) / name, config, model)
+        save_model(self.folder / name, config, model)
 
     def cost(self) -> dict[str, Any]:
         """Return the cost of training, with the operations per clip and its clones."""

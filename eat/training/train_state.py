@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from speechbrain.utils.checkpoints import (
     mark_as_saver,
     register_checkpoint_hooks,
 )
+from speechbrain.utils.distributed import if_main_process
 
 from eat.errors import ExperimentError
 from eat.training.meter import IntervalMeter
@@ -43,7 +45,8 @@ class TrainState:
     interval_batches: float = 0
     seconds: float = 0.0  # in training
     device_seconds: float = 0.0  # the same, summed over ranks
-    log_sizes: dict[str, int] = field(default_factory=dict)  # in bytes, by file name
+    # Size in bytes and SHA-256 of each log file, by name.
+    logs: dict[str, Sequence] = field(default_factory=dict)
 
     def count_step(self, finite: bool) -> None:
         """Count an optimizer step that was taken, or skipped if not `finite`."""
@@ -56,7 +59,7 @@ class TrainState:
         self.interval_sums = all_gather_objects(sums)
         self.interval_batches = meter.batches
         self.seconds, self.device_seconds = meter.seconds, meter.device_seconds
-        self.log_sizes = logs.sizes()
+        self.logs = dict(logs.sync()) if if_main_process() else {}
 
     def restore_meter(self, meter: IntervalMeter) -> None:
         """Let a meter continue from this state."""
@@ -99,11 +102,16 @@ class TrainState:
     @mark_as_loader
     def load(self, path: str | Path, end_of_epoch: bool) -> None:
         """Replace the state by that of a checkpoint."""
+        for name, value in asdict(self.read(path)).items():
+            setattr(self, name, value)
+
+    @classmethod
+    def read(cls, path: str | Path) -> TrainState:
+        """Return the state in a file that :meth:`save` has written."""
         state = json.loads(Path(path).read_text(encoding="utf-8"))
-        if state.keys() != {item.name for item in fields(self)}:
+        if state.keys() != {item.name for item in fields(cls)}:
             raise ExperimentError(
                 f"{path}: written by another version of this toolkit (give another "
                 "--output_folder)"
             )
-        for name, value in state.items():
-            setattr(self, name, value)
+        return cls(**state)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -29,7 +31,7 @@ def require_safe_restarts() -> None:
 
 def world_size() -> int:
     """Return the number of processes; 1 without a process group."""
-    if torch.distributed.is_initialized():
+    if _is_connected():
         return torch.distributed.get_world_size()
     return 1
 
@@ -70,11 +72,47 @@ def is_connection_error(error: Exception) -> bool:
     )
 
 
+@contextmanager
+def connection_errors(before: Callable[[], None]) -> Iterator[None]:
+    """Turn the error of a lost connection into one line.
+
+    Calls `before` first, which may raise an error that says more. Raises
+    `ExperimentError` if another rank has exited.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_connection_error(error):
+            raise
+        before()
+        raise ExperimentError(
+            "another rank exited: see its log (re-run the same command to resume "
+            "from the last checkpoint)"
+        ) from error
+
+
 def shutdown() -> None:
     """Leave the process group once all ranks are here.
 
     A rank that simply exits may close connections that another still uses.
     """
-    if torch.distributed.is_initialized():
+    if _is_connected():
         torch.distributed.barrier()
+        gc.collect()
         torch.distributed.destroy_process_group()
+
+
+def leave_at_exit() -> None:
+    """End the threads of the process group before the interpreter ends.
+
+    They run until the last reference to the group is gone, such as that of a model
+    whose gradients were averaged, and may otherwise abort a process that exits, in
+    order or after an error. NCCL could wait here for the others.
+    """
+    gc.collect()
+    if _is_connected() and torch.distributed.get_backend() == "gloo":
+        torch.distributed.destroy_process_group()
+
+
+def _is_connected() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()

@@ -1,44 +1,116 @@
-"""Files that exist in full or not at all, and their checksums."""
+"""Files that exist in full or not at all, append-only files, checksums."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import re
+import shutil
 import socket
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO, TextIO
+
+from eat.errors import ExperimentError
 
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str], sync: bool = False) -> Iterator[Path]:
     """Yield a temporary path that replaces `path` once the block has succeeded.
 
-    With `sync`, the file is flushed to disk before it is renamed.
+    It is an empty file with the permissions that the umask gives, which `path` gets
+    even if the block replaces it by a private one. With `sync`, file and name are
+    flushed to disk. A link at `path` is replaced, not followed.
     """
     path = Path(path)
     # Several processes and machines may write the same file at the same time.
     suffix = f"{socket.gethostname()}-{os.getpid()}.tmp"
     temporary = path.with_name(f".{path.name}.{suffix}")
+    temporary.unlink(missing_ok=True)
     try:
+        temporary.touch(exist_ok=False)
+        permissions = stat.S_IMODE(temporary.stat().st_mode)
         yield temporary
+        temporary.chmod(permissions)
         if sync:
             sync_to_disk(temporary)
         os.replace(temporary, path)
+        if sync:
+            sync_to_disk(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
+def remove_temporaries(folder: Path) -> None:
+    """Remove the temporary files of killed processes of this machine in a folder."""
+    pattern = re.compile(rf"\..+\.{re.escape(socket.gethostname())}-(\d+)\.tmp")
+    for path in folder.glob(".*.tmp"):
+        found = pattern.fullmatch(path.name)
+        if found and not _is_running(int(found[1])):
+            path.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    """Return whether a process of this machine may be running."""
+    if os.name == "nt" or process == os.getpid():
+        return True  # on Windows, `os.kill` would end it
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def require_regular(path: Path) -> None:
+    """Raise `ExperimentError` if a path is a link, FIFO, device or folder."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISREG(mode):
+        kind = "a link" if stat.S_ISLNK(mode) else "not a regular file"
+        raise ExperimentError(
+            f"{path}: is {kind}, into which nothing is written (move it away, or give "
+            "another --output_folder)"
+        )
+
+
+def open_append(path: Path) -> BinaryIO:
+    """Open a file, new or not, for reading and appending, without a buffer.
+
+    Raises `ExperimentError` if it is a link, FIFO or device: writing into it would
+    change another file, or wait for good.
+    """
+    require_regular(path)
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT
+    for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"):  # where they exist
+        flags |= getattr(os, name, 0)
+    return open(os.open(path, flags, 0o666), "ab+", buffering=0)
+
+
+def keep_copy(path: Path) -> Path:
+    """Copy a file to the first free of ``NAME.1``, ``NAME.2`` ...; return that."""
+    number = 1
+    while os.path.lexists(copy := path.with_name(f"{path.name}.{number}")):
+        number += 1
+    with atomic_path(copy) as temporary:
+        shutil.copyfile(path, temporary)
+    return copy
+
+
 @contextmanager
-def atomic_open(path: str | os.PathLike[str]) -> Iterator[TextIO]:
+def atomic_open(path: str | os.PathLike[str], sync: bool = False) -> Iterator[TextIO]:
     """Open a text file for writing that appears under its name only when complete.
 
     Characters that are not valid UTF-8 (in file names, say) are written escaped.
     """
     with (
-        atomic_path(path) as temporary,
+        atomic_path(path, sync) as temporary,
         open(
             temporary, "w", encoding="utf-8", errors="backslashreplace", newline=""
         ) as file,
@@ -52,9 +124,10 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         file.write(text)
 
 
-def write_json(path: str | os.PathLike[str], value: object) -> None:
-    """Write a value as indented JSON, atomically."""
-    write_text(path, json.dumps(value, indent=1) + "\n")
+def write_json(path: str | os.PathLike[str], value: object, sync: bool = False) -> None:
+    """Write a value as indented JSON, atomically; with `sync`, flush it to disk."""
+    with atomic_open(path, sync) as file:
+        file.write(json.dumps(value, indent=1) + "\n")
 
 
 def sha256_file(path: str | os.PathLike[str]) -> str:
@@ -64,8 +137,14 @@ def sha256_file(path: str | os.PathLike[str]) -> str:
 
 
 def sync_to_disk(path: str | os.PathLike[str]) -> None:
-    """Flush a file or folder to disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    """Flush a file or folder to disk; Windows cannot flush a folder."""
+    if os.name == "nt":
+        if os.path.isdir(path):
+            return
+        flags = os.O_RDWR  # which it needs to flush
+    else:
+        flags = os.O_RDONLY
+    descriptor = os.open(path, flags)
     try:
         os.fsync(descriptor)
     finally:

@@ -3,31 +3,58 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import logging
 import os
 import socket
+import sys
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO
 
 from eat.errors import LockError
+from eat.utils.files import open_append
 
 logger = logging.getLogger(__name__)
 
 LOCK = ".lock"
+LOCK_BYTE = 1 << 30  # on Windows: beyond the text, which would be unreadable
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(file: BinaryIO) -> None:
+        file.seek(LOCK_BYTE)
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+else:
+    import fcntl
+
+    def _lock(file: BinaryIO) -> None:
+        # Not flock: data workers would inherit the lock and hold it longer.
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def lock_folder(folder: Path) -> TextIO:
+def lock_folder(folder: Path) -> BinaryIO:
     """Lock an existing folder until this process ends, however it ends.
 
     Returns the lock file; closing it releases the lock. On a file system without locks
-    there is a warning, and no lock. If another process holds it, raises `LockError`.
+    there is a warning, and no lock.
+
+    Raises
+    ------
+    LockError
+        If another process holds the lock, or this user may not take it.
+    ExperimentError
+        If the lock file is a link or no regular file.
     """
     path = folder / LOCK
-    file = open(path, "a+", encoding="utf-8")
     try:
-        # Not flock: data workers would inherit the lock and hold it longer.
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        file = open_append(path)
+    except PermissionError as error:
+        raise LockError(
+            f"{path}: cannot be opened, {error.strerror} (it belongs to another user: "
+            "ask for write permission, or choose another --output_folder)"
+        ) from None
+    try:
+        _lock(file)
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EAGAIN):
             logger.warning(
@@ -38,13 +65,12 @@ def lock_folder(folder: Path) -> TextIO:
             )
             return file
         file.seek(0)
-        holder = file.read().strip() or "unknown"
+        holder = file.read(200).decode(errors="replace").strip() or "unknown"
         file.close()
         raise LockError(
             f"{folder}: another process is using it ({holder}; wait until it ends or "
             "choose another --output_folder)"
         ) from None
     file.truncate(0)
-    file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-    file.flush()
+    file.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
     return file

@@ -148,7 +148,7 @@ def finetune(hparams: dict, run_opts: dict[str, Any]) -> None:
     if hparams["pretrained"] != "none":
         initialize_encoder(hparams["classifier"].encoder, hparams["pretrained"])
     brain = AudioSetFinetuneBrain.from_hparams(hparams, run_opts)
-    brain.label_set = labels
+    brain.label_set, brain.test_set = labels, test_set
     sampler = None
     if hparams["weighted_draws"]:
         sampler = weighted_sampler(brain, train, hparams["weighted_draws"])

@@ -196,6 +196,7 @@ def finetune(hparams: dict, run_opts: dict[str, Any]) -> None:
         valid = valid.without_substitutes()
     brain = OwnDataFinetuneBrain.from_hparams(hparams, run_opts)
     brain.label_set, brain.evaluation = labels, choose_evaluation(hparams)
+    brain.test_set = test_set
     brain.fit_steps(train, valid)
     results = {"best": brain.best()}
     if valid is not test_set and not brain.was_complete():

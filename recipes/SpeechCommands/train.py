@@ -127,6 +127,7 @@ def finetune(hparams: dict, run_opts: dict[str, Any]) -> None:
     brain.label_set = labels
     train = dataset(hparams, "train", labels, replace=True)
     valid, test_set = (dataset(hparams, part, labels) for part in ("valid", "test"))
+    brain.test_set = test_set
     brain.fit_steps(train, valid)
     scores = None if brain.was_complete() else brain.test(test_set)
     run_on_main(brain.write_results, kwargs={"best": brain.best(), "test": scores})

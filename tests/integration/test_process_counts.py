@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 import speechbrain as sb
 import torch
-from speechbrain.utils.distributed import ddp_init_group
 from speechbrain.utils.epoch_loop import EpochCounter
 from speechbrain.utils.train_logger import FileTrainLogger
 
 from eat.audio.frontend import LogMel
 from eat.evaluation.collapse import CollapseMonitor
+from eat.experiment.process_group import init_process_group
 from eat.model.classifier import EATClassifier
 from eat.model.decoder import CNNDecoder
 from eat.model.encoder import EATEncoder
@@ -100,7 +100,7 @@ def make_brain(kind, folder, batch_size, run_opts):
 def train(kind, folder, batch_size, *options):
     """Train two epochs of four clips per step; write losses and weights."""
     _, run_opts, _ = sb.parse_arguments(["none.yaml", "--noprogressbar", *options])
-    ddp_init_group(run_opts)
+    init_process_group(run_opts)
     brain = make_brain(kind, folder, int(batch_size), run_opts)
     brain.fit_steps(make_clips(), None)
     if brain.rank == 0:

@@ -3,7 +3,11 @@
 import errno
 import logging
 import os
+import shutil
+import socket
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -64,7 +68,7 @@ def start(tmp_path):
 
     def run(*arguments, folder=tmp_path / "run", data=("--data_folder", "DATA")):
         arguments = [*data, "--output_folder", str(folder), *map(str, arguments)]
-        started = start_experiment([str(path), "--device", "cpu", *arguments])
+        started = start_experiment([str(run.path), "--device", "cpu", *arguments])
         Path(folder, "metrics.jsonl").touch()  # as the first log line does
         return started
 
@@ -128,7 +132,7 @@ def test_output_folder_that_is_a_file(start, tmp_path):
 
 
 def test_read_only_output_folder(start, monkeypatch):
-    def refuse(path):
+    def refuse(path, **_):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
 
     monkeypatch.setattr(Path, "touch", refuse)  # root, too, may run these tests
@@ -231,3 +235,135 @@ def test_command_line_wins_and_is_recorded(start, tmp_path):
     assert plain == {"precision": "fp32", "max_grad_norm": 2.0}
     start(*options)
     assert "precision was fp32, now bf16" in refusal(start, *options[2:])
+
+
+# -- what is in the folder already -----------------------------------------------------
+
+
+@pytest.fixture
+def ordinary_user():
+    """Permissions hold: also if the tests are run by root."""
+    is_root = os.geteuid() == 0
+    if is_root:
+        os.seteuid(65534)
+    yield
+    if is_root:
+        os.seteuid(0)
+
+
+@pytest.fixture
+def shared(start):
+    """A folder that all users may enter, with the folder of a run."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o755)
+    run = folder / "run"
+    run.mkdir()
+    run.chmod(0o777)
+    start.path = folder / "recipe.yaml"
+    start.path.write_text(YAML)
+    yield run
+    shutil.rmtree(folder)
+
+
+FILES = [
+    ".lock", "metrics.jsonl", "train_log.txt", "skipped.jsonl", "log.txt",
+    "progress.json", "hyperparams.yaml", "results.json", "env.log",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_links_in_place_of_files_are_not_followed(start, tmp_path, name):
+    start()
+    precious = tmp_path / "precious"
+    precious.write_text("keep this")
+    (tmp_path / "run" / name).unlink(missing_ok=True)
+    (tmp_path / "run" / name).symlink_to(precious)
+    assert str(tmp_path / "run" / name) in refusal(start)
+    assert precious.read_text() == "keep this"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_pipes_in_place_of_files_are_not_waited_for(start, tmp_path, name):
+    start()
+    (tmp_path / "run" / name).unlink(missing_ok=True)
+    os.mkfifo(tmp_path / "run" / name)
+    assert str(tmp_path / "run" / name) in refusal(start)
+
+
+@pytest.mark.parametrize("name", [".writable", "folder.py", "recipe.py"])
+def test_links_in_place_of_what_is_rewritten_are_replaced(
+    start, tmp_path, monkeypatch, name
+):
+    precious = tmp_path / "precious"
+    precious.write_text("keep this")
+    (tmp_path / "recipe.py").write_text("the script")
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / "recipe.py")])
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / name).symlink_to(precious)
+    start()
+    assert precious.read_text() == "keep this"
+    assert (tmp_path / "run" / "recipe.py").read_text() == "the script"
+    assert not (tmp_path / "run" / "folder.py").exists()
+
+
+@pytest.mark.parametrize("name", ["run", "run/save", "run/model"])
+def test_folders_may_be_links_to_another_disk(start, tmp_path, name):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).symlink_to(tmp_path / "disk")
+    start()
+    start()
+
+
+@pytest.mark.parametrize("name", ["save", "model", "models"])
+def test_what_is_no_folder_any_more_is_named(start, tmp_path, name):
+    start()
+    path = tmp_path / "run" / name
+    if path.exists():
+        path.rmdir()
+    path.write_text("")
+    assert refusal(start).startswith(f"{path}: ")
+    path.unlink()
+    path.symlink_to(tmp_path / "unmounted")
+    message = refusal(start)
+    assert message.startswith(f"{path}: ") and "link" in message
+
+
+def test_temporary_files_of_a_killed_start_are_removed(start, tmp_path):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    suffix = f"{socket.gethostname()}-{dead.pid}.tmp"
+    run = tmp_path / "run"
+    left = [run / f".results.json.{suffix}", run / "model" / f".config.json.{suffix}"]
+    left.append(run / "models" / "epoch1" / f".model.safetensors.{suffix}")
+    for path in left:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    start()
+    assert not any(path.exists() for path in left)
+
+
+@pytest.mark.parametrize("name", ["log.txt", "metrics.jsonl", "train_log.txt", "save"])
+def test_what_a_colleague_may_not_write_is_named(start, shared, ordinary_user, name):
+    (shared / "save").mkdir(exist_ok=True)
+    if name != "save":
+        (shared / name).touch()
+    (shared / name).chmod(0o555 if name == "save" else 0o444)
+    message = refusal(start, folder=shared)
+    assert message.startswith(f"{shared / name}: ") and "--output_folder" in message
+
+
+def test_lock_that_a_colleague_may_not_write(start, shared, ordinary_user):
+    (shared / ".lock").touch()
+    (shared / ".lock").chmod(0o444)
+    assert refusal(start, folder=shared).startswith(f"{shared / '.lock'}: ")
+
+
+def test_script_of_a_colleague_is_replaced(start, shared, ordinary_user, monkeypatch):
+    script = shared / Path(__file__).name
+    script.write_text("older")
+    script.chmod(0o444)
+    monkeypatch.setattr(sys, "argv", ["/dev/null"])
+    start(folder=shared)
+    (shared / "env.log").chmod(0o444)
+    start(folder=shared)

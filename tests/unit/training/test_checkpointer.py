@@ -1,6 +1,7 @@
 """Checkpoints are written and deleted atomically, and verified when loaded."""
 
 import errno
+import json
 import os
 import re
 import shutil
@@ -10,9 +11,10 @@ import pytest
 import torch
 from torch import nn
 
-from eat.errors import CorruptCheckpointError
+from eat.errors import CorruptCheckpointError, ExperimentError
 from eat.training import checkpointer as checkpointing
 from eat.training.checkpointer import AtomicCheckpointer
+from eat.utils.files import sha256_file, write_json
 
 
 class Bomb:
@@ -156,10 +158,12 @@ def test_names_within_a_second_differ(checkpointer, monkeypatch):
     [(0, 0, False), (3, 0, True), (4, 0, False), (0, 0.9, True), (0, 1.1, False)],
 )
 def test_interval_between_checkpoints(monkeypatch, batches, minutes, due):
-    monkeypatch.setattr(checkpointing.time, "time", lambda: 1000.0)
+    monkeypatch.setattr(checkpointing.time, "monotonic", lambda: 1000.0)
     interval = checkpointing.CheckpointInterval(batches, minutes)
     interval.batches += 3
-    monkeypatch.setattr(checkpointing.time, "time", lambda: 1060.0)
+    monkeypatch.setattr(checkpointing.time, "monotonic", lambda: 1060.0)
+    # Somebody sets the clock back by a day.
+    monkeypatch.setattr(checkpointing.time, "time", lambda: 1060.0 - 86400)
     assert interval.is_over() == due
     interval.start()
     assert not interval.is_over()
@@ -205,6 +209,93 @@ def test_altered_checkpoint_is_refused(checkpointer, model, damage, name):
         set_weight(model, 9.0)
     assert checkpointer.recover_if_possible().meta["epoch"] == 1
     assert model.weight.item() == 1.0
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EACCES])
+@pytest.mark.parametrize("name", ["CKPT.yaml", "SHA256.json", "model.ckpt", ""])
+def test_unreadable_is_not_called_altered(checkpointer, monkeypatch, number, name):
+    saved = checkpointer.save_checkpoint()
+    unreadable = saved.path / name if name else checkpointer.checkpoints_dir
+    stat, scandir = os.stat, os.scandir
+
+    def failing(function):
+        def call(path, *args, **options):
+            if Path(path) == unreadable:
+                raise OSError(number, os.strerror(number), str(path))
+            return function(path, *args, **options)
+
+        return call
+
+    monkeypatch.setattr(os, "stat", failing(stat))
+    monkeypatch.setattr(os, "scandir", failing(scandir))
+    with pytest.raises(ExperimentError, match=os.strerror(number)) as error:
+        checkpointer.recover_if_possible()
+    assert str(unreadable) in str(error.value)
+
+
+def listed_outside(saved):
+    """A checksum of a file out of the folder."""
+    (saved.path.parent / "other").write_text("")
+    checksums = json.loads((saved.path / "SHA256.json").read_text())
+    checksums["../other"] = sha256_file(saved.path.parent / "other")
+    write_json(saved.path / "SHA256.json", checksums)
+
+
+def unlisted(saved):
+    (saved.path / "more.ckpt").write_text("")
+
+
+def pipe(saved):
+    (saved.path / "model.ckpt").unlink()
+    os.mkfifo(saved.path / "model.ckpt")
+
+
+def pipe_for_meta(saved):
+    (saved.path / "CKPT.yaml").unlink()
+    os.mkfifo(saved.path / "CKPT.yaml")
+
+
+def pipe_for_checksums(saved):
+    (saved.path / "SHA256.json").unlink()
+    os.mkfifo(saved.path / "SHA256.json")
+
+
+def code(saved):
+    path = saved.path / "CKPT.yaml"
+    path.write_text(f"!!python/object/apply:os.mkdir [{saved.path.parent}/evil]")
+
+
+def nested(saved):
+    (saved.path / "SHA256.json").write_text("[" * 100_000)
+
+
+@pytest.mark.parametrize(
+    "forge",
+    [listed_outside, unlisted, pipe, pipe_for_meta, pipe_for_checksums, code, nested],
+)
+def test_forged_checkpoint_is_refused(checkpointer, forge):
+    saved = checkpointer.save_checkpoint(name="1")
+    forge(saved)
+    with pytest.raises(CorruptCheckpointError, match=re.escape(str(saved.path))):
+        checkpointer.recover_if_possible()
+    assert not (saved.path.parent / "evil").exists()
+
+
+def test_links_in_place_of_folders_are_not_followed(checkpointer, tmp_path):
+    """Neither when writing nor when deleting."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "precious").write_text("keep this")
+    first = checkpointer.save_checkpoint(name="1")
+    (first.path.parent / ".partial-save").symlink_to(outside)
+    first.path.rename(tmp_path / "archive")
+    first.path.symlink_to(tmp_path / "archive")
+    assert checkpointer.recover_if_possible().path == first.path  # reading is fine
+    checkpointer.save_checkpoint(name="2")
+    checkpointer.delete_checkpoints(num_to_keep=1)
+    assert [x.path.name for x in checkpointer.list_checkpoints()] == ["CKPT+2"]
+    assert [path.name for path in outside.iterdir()] == ["precious"]
+    assert (tmp_path / "archive" / "model.ckpt").is_file()
 
 
 @pytest.mark.parametrize(

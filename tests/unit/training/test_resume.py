@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 
 import pytest
@@ -165,6 +164,20 @@ def test_of_equally_good_epochs_the_newest_is_the_best(make, tmp_path):
     assert config["step"] == 3
 
 
+def test_two_are_kept_from_the_second_on(make, tmp_path, monkeypatch):
+    """Should the newest be damaged, there is another."""
+    after = []
+    run_options = {"ckpt_interval_steps": 2}
+    brain = make(tmp_path, keep_checkpoints=2, run_opts=run_options)
+    monkeypatch.setattr(
+        "eat.training.brain.record_checkpoint", lambda *_: after.append(kept(tmp_path))
+    )
+    brain.scores = [None, 0.1, 0.2]
+    fit(brain)
+    assert len(after) == 10 and all(len(found) >= 2 for found in after[1:])
+    assert kept(tmp_path) == [1, 2]
+
+
 def test_other_number_of_clips_per_step_is_refused(make, tmp_path):
     fit(make(tmp_path, epochs=1))
     with pytest.raises(
@@ -185,17 +198,6 @@ def test_other_clips_or_settings_are_refused(make, tmp_path):
     settings.write_text("lr: 0.02\n")  # as the start writes them
     with pytest.raises(ExperimentError, match="lr was 0.01, now 0.02"):
         fit(make(tmp_path / "run"))
-
-
-def test_a_finished_run_without_checkpoints_is_not_overwritten(make, tmp_path):
-    brain = make(tmp_path, epochs=1)
-    fit(brain)
-    brain.write_results(best=brain.best())
-    before = (tmp_path / "metrics.jsonl").read_bytes()
-    shutil.rmtree(tmp_path / "save")
-    with pytest.raises(ExperimentError, match="results.json"):
-        fit(make(tmp_path, epochs=1))
-    assert (tmp_path / "metrics.jsonl").read_bytes() == before
 
 
 def test_signal_after_the_last_checkpoint_stops_as_well(make, tmp_path, monkeypatch):

@@ -8,7 +8,8 @@ import torch
 from speechbrain.utils.checkpoints import Checkpoint, Checkpointer
 
 from eat.training.brain import EATBrain
-from eat.training.checkpointer import CHECKPOINT_META, AtomicCheckpointer
+from eat.training.checkpoint_files import CHECKPOINT_META
+from eat.training.checkpointer import AtomicCheckpointer
 
 CHECKED_VERSION = (1, 1)
 PRIVATE_OVERRIDES = set()  # methods of SpeechBrain's that begin with an underscore

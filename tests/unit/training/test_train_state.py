@@ -25,7 +25,7 @@ def state():
         interval_batches=2.5,
         seconds=1.5,
         device_seconds=3.0,
-        log_sizes={"metrics.jsonl": 120},
+        logs={"metrics.jsonl": [120, "e3b0"]},
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from eat.errors import LockError
+from eat.errors import ExperimentError, LockError
 from eat.utils.lock import lock_folder
 
 ROOT = Path(__file__).parents[3]
@@ -66,3 +66,21 @@ def test_file_system_without_locks_is_warned_about(tmp_path, monkeypatch, caplog
     lock_folder(tmp_path).close()
     [message] = caplog.messages
     assert message.startswith(str(tmp_path)) and "Function not implemented" in message
+
+
+def test_link_in_place_of_the_lock_is_not_followed(tmp_path):
+    precious = tmp_path / "precious"
+    precious.write_text("keep this")
+    (tmp_path / ".lock").symlink_to(precious)
+    with pytest.raises(ExperimentError, match=str(tmp_path / ".lock")):
+        lock_folder(tmp_path)
+    assert precious.read_text() == "keep this"
+
+
+def test_lock_of_another_user_is_refused(tmp_path, monkeypatch):
+    def refuse(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr("eat.utils.lock.open_append", refuse)
+    with pytest.raises(LockError, match=rf"{tmp_path}.*--output_folder"):
+        lock_folder(tmp_path)

@@ -2,16 +2,26 @@
 
 import multiprocessing
 import os
+import pty
 import signal
 import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import torch
 
 from eat.errors import Interrupted
-from eat.utils.signals import SIGNALS, Interruption, ignore_signals
+from eat.utils.signals import (
+    SIGNALS,
+    Interruption,
+    drop_closed_output,
+    ignore_signals,
+)
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.mark.parametrize("number", SIGNALS)
@@ -84,3 +94,62 @@ def test_data_workers_obey_their_parent():
     [worker] = multiprocessing.active_children()
     worker.join(timeout=10)
     assert worker.exitcode == 0
+
+
+def test_hangup_that_nohup_ignores_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    interruption = Interruption()
+    try:
+        with interruption.watch():
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert not interruption.requested
+
+
+SHOUT = """
+import os, sys
+from eat.utils.signals import Interruption
+with Interruption().watch():
+    sys.stdin.readline()  # until the other end is closed
+    os.kill(os.getpid(), 1)
+    for stream in (sys.stdout, sys.stderr):
+        print("x" * 100_000, file=stream, flush=True)
+sys.exit(7)
+"""
+
+
+@pytest.mark.parametrize("kind", ["pipe", "terminal"])
+def test_output_to_what_was_closed_is_discarded(kind):
+    ours, theirs = os.pipe() if kind == "pipe" else pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", SHOUT],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    os.close(ours)
+    process.communicate(b"\n", timeout=60)
+    assert process.returncode == 7
+
+
+def test_output_that_is_read_is_left_alone(capfd):
+    print("one")
+    drop_closed_output()
+    print("two", flush=True)
+    assert capfd.readouterr().out == "one\ntwo\n"
+
+
+@pytest.mark.parametrize("lacks", ["sigwaitinfo", "pthread_sigmask", "SIGHUP"])
+def test_other_systems_lack_some_of_it(lacks):
+    """macOS has no sigwaitinfo, Windows none of them."""
+    code = f"import signal\nif hasattr(signal, '{lacks}'): del signal.{lacks}\n"
+    code += "from eat.utils.signals import *\nwith Interruption().watch():\n"
+    code += "    ignore_signals(0)\nprint('works')"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", code]
+    assert subprocess.check_output(command, env=environment) == b"works\n"
