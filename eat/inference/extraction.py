@@ -19,11 +19,11 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from eat.data.dataset import Batch, ClipDataset, audio_dataset, collate
-from eat.data.workers import timeout, worker_errors
+from eat.data.workers import ClipLoader, worker_errors
 from eat.errors import AudioError, EATError, ExperimentError, Interrupted
 from eat.inference.features import AudioEncoder, pool
 from eat.interop.pretrained import WEIGHTS
@@ -198,15 +198,15 @@ def compute_chunks(
     own = store.chunks()[rank::num_ranks]
     missing = [chunk for chunk in own if not store.has(chunk)]
     batches = {chunk: _batches(store.rows(chunk), batch_size) for chunk in missing}
-    loader = DataLoader(
+    interruption = Interruption()
+    loader = ClipLoader(
         _Rows(clips),
+        lambda: _stop_if_requested(interruption, store.folder),
         batch_sampler=[rows for chunk in missing for rows in batches[chunk]],
         num_workers=num_workers,
         collate_fn=_collate,
         worker_init_fn=ignore_signals,
-        timeout=timeout(num_workers),
     )
-    interruption = Interruption()
     with (
         _progress_bar(store, own, rank, num_ranks) as progress,
         worker_errors(clips),
