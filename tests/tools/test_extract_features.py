@@ -199,7 +199,7 @@ def test_processes_share_chunks_and_repeat_no_clip(corpus, tmp_path, batches_see
     batches_seen.clear()
     model = eat.from_pretrained(corpus / "model", device="cpu")
     clips = audio_dataset(corpus / "m.csv", corpus, None, model.max_seconds)
-    store = FeatureFolder(tmp_path / "shared", CLIPS, 8 * BATCH)
+    store = FeatureFolder(tmp_path / "shared", CLIPS, 8 * BATCH, 16)
     store.start({})
 
     def compute(rank):

@@ -1,0 +1,157 @@
+"""What the samples of a clip show: refused, or named in a warning.
+
+A warning has the form ``kind: details``, so that callers can count the kinds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from eat.audio.frontend import SAMPLE_RATE, WINDOW
+from eat.errors import AudioError
+
+# Full scale is 1 and that of 32-bit integers 2^31: a larger sample is a flipped bit.
+LARGEST_PEAK = 2.0**31
+# Filters and lossy codecs exceed full scale by a few dB, not by 12.
+LOUD_PEAK = 4.0
+_FULL_SCALE = 0.999
+_CLIPPED_SHARE = 1e-3
+
+
+class SignalCheck:
+    """Looks at the samples of one clip, block after block, before they are mixed.
+
+    Parameters
+    ----------
+    name
+        The file in error messages.
+
+    Attributes
+    ----------
+    samples
+        Number of samples so far, per channel.
+    peak
+        Largest magnitude so far.
+    audible
+        Whether the average of the channels had a sample other than zero.
+    """
+
+    def __init__(self, name: object) -> None:
+        self.name = name
+        self.samples = 0
+        self.peak = 0.0
+        self.audible = False
+        self._clipped = 0
+
+    def mix(self, block: Tensor) -> Tensor:
+        """Check a block `[n, C]` and return the average of its channels `[n]`.
+
+        Raises `AudioError` if a sample is NaN, infinite or absurdly large.
+        """
+        if not len(block):
+            return block.new_empty(0)
+        peak = _peak(block)  # NaN if any sample is
+        if not math.isfinite(peak):
+            raise AudioError(
+                f"{self.name}: contains NaN or infinite samples (export it again)"
+            )
+        if peak > LARGEST_PEAK:
+            raise AudioError(
+                f"{self.name}: corrupt, its largest sample is {peak:.3g} and full "
+                "scale is 1 (copy or export it again)"
+            )
+        mono = block.mean(dim=1)
+        self.samples += len(block)
+        self.peak = max(self.peak, peak)
+        self.audible = self.audible or bool(mono.any())
+        if _FULL_SCALE <= peak <= LOUD_PEAK:
+            self._clipped += _clipped_samples(mono)
+        return mono
+
+    def add(self, other: SignalCheck) -> None:
+        """Add what another check has seen, of a later part of the clip."""
+        self.samples += other.samples
+        self.peak = max(self.peak, other.peak)
+        self.audible = self.audible or other.audible
+        self._clipped += other._clipped
+
+    def warnings(self, sample_rate: int) -> tuple[str, ...]:
+        """Return what the samples so far, at this rate, should be warned of."""
+        found = []
+        window = math.ceil(WINDOW * sample_rate / SAMPLE_RATE)
+        if self.samples < window:
+            found.append(f"too short: {self.samples} samples, a frame has {window}")
+        if self.samples and not self.peak:
+            found.append("silent: all samples are zero")
+        elif self.samples and not self.audible:
+            found.append("silent: the channels cancel each other when averaged")
+        if self.peak > LOUD_PEAK:
+            found.append(
+                f"too loud: peak {self.peak:,.6g}, full scale is 1 (divide samples "
+                "scaled as integers by 32768)"
+            )
+        elif self.samples and self._clipped / self.samples > _CLIPPED_SHARE:
+            share = self._clipped / self.samples
+            found.append(f"clipped: {share:.1%} of the samples are at full scale")
+        return tuple(found)
+
+
+def _peak(samples: Tensor) -> float:
+    low, high = samples.aminmax()
+    return max(-low.item(), high.item()) if low == low else math.nan
+
+
+def _clipped_samples(mono: Tensor) -> int:
+    """Count the samples at full scale that repeat the one before.
+
+    A loud sine reaches full scale too, but does not stay there.
+    """
+    repeated = mono[1:] == mono[:-1]
+    return int((repeated & (mono[1:].abs() >= _FULL_SCALE)).sum())
+
+
+def signal_warnings(
+    wav: Tensor, sample_rate: int = SAMPLE_RATE, name: object = "clip"
+) -> tuple[str, ...]:
+    """Return what a waveform `[S]` should be warned of.
+
+    Parameters
+    ----------
+    wav
+        Waveform, nominally in [-1, 1].
+    sample_rate
+        Its sample rate in Hz.
+    name
+        The file in error messages.
+
+    Returns
+    -------
+    tuple
+        Any of ``too short: ...``, ``silent: ...``, ``too loud: ...`` and
+        ``clipped: ...``.
+
+    Raises
+    ------
+    AudioError
+        If a sample is NaN, infinite or absurdly large.
+    """
+    check = SignalCheck(name)
+    check.mix(wav[:, None])
+    return check.warnings(sample_rate)
+
+
+def kind_of(warning: str) -> str:
+    """Return the kind of a warning, the part before the colon."""
+    return warning.partition(":")[0]
+
+
+def join_blocks(blocks: Iterable[Tensor]) -> Tensor:
+    """Concatenate blocks of samples; a single one is not copied."""
+    parts = [block for block in blocks if len(block)]
+    if len(parts) == 1:
+        return parts[0]
+    return torch.cat(parts) if parts else torch.empty(0)
