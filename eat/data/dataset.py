@@ -60,11 +60,11 @@ class Batch:
 
         The small tensors are sent by value; each one in shared memory is an open file.
         """
-        parts = self.wav, self.lengths, self.target
+        parts: list[Any] = [self.wav, self.lengths, self.target]
         if get_worker_info() is not None:
             wav, *others = parts
             arrays = (None if part is None else part.numpy() for part in others)
-            parts = (to_shared(wav), *arrays)
+            parts = [to_shared(wav), *arrays]
         return _received, (self.ids, self.failures, *parts)
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> Batch:

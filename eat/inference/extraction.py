@@ -11,64 +11,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from eat.audio.checks import signal_warnings
-from eat.data.dataset import Batch, ClipDataset, audio_dataset, collate
+from eat.data.dataset import Batch, ClipDataset, audio_dataset
 from eat.data.workers import ClipLoader, worker_errors
 from eat.errors import AudioError, EATError, ExperimentError, Interrupted
 from eat.inference.feature_folder import FeatureFolder
 from eat.inference.features import AudioEncoder, pool
+from eat.inference.rows import ClipRows, collate_rows
 from eat.interop.pretrained import WEIGHTS
 from eat.utils.distributed import all_gather_objects, is_connection_error, world_size
 from eat.utils.files import sha256_file
 from eat.utils.lock import lock_folder
-from eat.utils.settings_diff import describe_changes
 from eat.utils.signals import Interruption, ignore_signals
 from eat.utils.versions import versions
 
 CHUNK_BATCHES = 8  # batches that a killed process loses at most
 NUM_TRIALS = 8  # clips that are read first, to detect a wrong data folder
-
-
-class _Rows(Dataset):
-    """Clips by row; for an unreadable clip, the reason in its place."""
-
-    def __init__(self, clips: ClipDataset) -> None:
-        self.clips = clips
-
-    def __getitem__(self, row: int) -> tuple[int, dict[str, Any] | str]:
-        try:
-            item = self.clips[row]
-            return row, {**item, "warnings": "; ".join(signal_warnings(item["sig"]))}
-        except AudioError as error:
-            return row, str(error)
-
-
-@dataclass(frozen=True)
-class _Loaded:
-    """The readable clips of a batch; by row, why others are not, and warnings."""
-
-    rows: list[int]
-    batch: Batch | None
-    failures: dict[int, str]
-    warnings: dict[int, str]
-
-
-def _collate(items: list[tuple[int, dict[str, Any] | str]]) -> _Loaded:
-    failures = {row: item for row, item in items if isinstance(item, str)}
-    readable = {row: item for row, item in items if not isinstance(item, str)}
-    warnings = {row: i["warnings"] for row, i in readable.items() if i["warnings"]}
-    batch = collate([*readable.values()]) if readable else None
-    return _Loaded([*readable], batch, failures, warnings)
 
 
 def compute_chunks(
@@ -87,11 +52,11 @@ def compute_chunks(
     batches = {chunk: _batches(store.rows(chunk), batch_size) for chunk in missing}
     interruption = Interruption()
     loader = ClipLoader(
-        _Rows(clips),
+        ClipRows(clips),
         lambda: _stop_if_requested(interruption, store.folder),
         batch_sampler=[rows for chunk in missing for rows in batches[chunk]],
         num_workers=num_workers,
-        collate_fn=_collate,
+        collate_fn=collate_rows,
         worker_init_fn=ignore_signals,
     )
     with (

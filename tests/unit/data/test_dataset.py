@@ -190,7 +190,7 @@ def test_a_clip_is_tried_once_and_clips_are_counted(tmp_path, clips, expected):
 
 
 def test_substitutes_are_those_of_earlier_versions(many):
-    """A resumed run must substitute the same clips; recorded before they were unique."""
+    """A resumed run substitutes the same clips as before they were distinct."""
     many.replace = True
     assert [tried(many, index)[0][1] for index in range(4)] == FIRST_SUBSTITUTES
 

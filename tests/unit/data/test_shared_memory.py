@@ -39,7 +39,9 @@ def check_all(**options):
     batches = list(loader)
     for first, batch in zip(range(0, 24, 4), batches, strict=True):
         numbers = torch.arange(first, first + 4.0)
-        assert isinstance(batch, Batch) and batch.ids == [*map(str, range(first, first + 4))]
+        assert isinstance(batch, Batch) and batch.ids == [
+            *map(str, range(first, first + 4))
+        ]
         assert torch.equal(batch.wav, numbers[:, None].expand(4, 65536))
         assert torch.equal(batch.labels, numbers[:, None].expand(4, 3))
         assert batch.lengths.tolist() == [65536] * 4
@@ -87,11 +89,16 @@ def test_without_room_batches_come_by_value(monkeypatch, caplog):
 def test_a_small_file_system(options):
     """As in a container: some batches find room, others do not, and none is lost."""
     mount = f"mount -t tmpfs -o {options} tmpfs /dev/shm"
-    if not shutil.which("unshare") or subprocess.run(
-        ["unshare", "-m", "sh", "-c", mount], capture_output=True
-    ).returncode:
+    if (
+        not shutil.which("unshare")
+        or subprocess.run(
+            ["unshare", "-m", "sh", "-c", mount], capture_output=True
+        ).returncode
+    ):
         pytest.skip("mounting is not allowed here")
-    code = "import sys; sys.path.insert(0, 'tests/unit/data'); import test_shared_memory"
+    code = (
+        "import sys; sys.path.insert(0, 'tests/unit/data'); import test_shared_memory"
+    )
     code += " as t; print(t.check_all())"
     answer = subprocess.run(
         ["unshare", "-m", "sh", "-c", f'{mount} && exec "$@"', "sh"]

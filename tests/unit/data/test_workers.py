@@ -139,7 +139,9 @@ except EATError as error:
 """
 
 
-@pytest.mark.parametrize(("limit", "count", "outcome"), [(64, 2, "3"), (24, 9, "ulimit")])
+@pytest.mark.parametrize(
+    ("limit", "count", "outcome"), [(64, 2, "3"), (24, 9, "ulimit")]
+)
 def test_few_open_files(clips, tmp_path, limit, count, outcome):
     """It works, or is one line."""
     answer = subprocess.run(

@@ -70,6 +70,9 @@ def test_signal_while_a_worker_hangs(make, tmp_path, train, valid, saved):
     flag.unlink()
     resumed = make(run)
     resumed.fit_steps(*data)
-    (tensors, records), (found, logged) = outcome(whole, uninterrupted), outcome(run, resumed)
+    (tensors, records), (found, logged) = (
+        outcome(whole, uninterrupted),
+        outcome(run, resumed),
+    )
     assert logged == records
     assert all(torch.equal(a, b) for a, b in zip(tensors, found, strict=True))
