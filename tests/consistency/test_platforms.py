@@ -49,6 +49,8 @@ for line in hidden.splitlines():
     else:
         for name in line.split():
             sys.modules[name.removesuffix(".*")] = None
+# Its library is this system's, whatever it asks.
+soundfile._sys = types.SimpleNamespace(**vars(sys))
 sys.platform = platform
 if platform == "win32":
     lock = types.ModuleType("msvcrt")
