@@ -75,7 +75,7 @@ Sample = dict[str, float]
 
 def process_metrics(role: str, process: psutil.Process) -> Sample:
     """Return what a process uses; empty if it has ended."""
-    with suppress(psutil.Error, OSError, ValueError):
+    with suppress(psutil.Error, OSError, IndexError):  # a zombie has no such line
         shared = Path(f"/proc/{process.pid}/status").read_text().split("RssShmem:")[1]
         return {
             f"{role}, private MB": process.memory_full_info().uss / 2**20,
