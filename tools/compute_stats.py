@@ -9,12 +9,16 @@ MANIFEST is a CSV file written by a prepare script. The front end computes
 from __future__ import annotations
 
 import argparse
+import math
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import torch
 from tqdm import tqdm
 
+from eat.audio.checks import kind_of, signal_warnings
+from eat.audio.frontend import SAMPLE_RATE, WINDOW
 from eat.audio.statistics import LogMelStatistics
 from eat.data.dataset import audio_dataset
 from eat.errors import AudioError, exit_on_error
@@ -28,11 +32,18 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--clips", type=int, default=2000, help="number of randomly chosen clips")
     add("--seed", type=int, default=0, help="random seed")
     add("--max_seconds", type=float, default=10.26, help="use this much of each clip")
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    if options.clips < 1:
+        parser.error(f"--clips {options.clips}: must be at least 1")
+    if not WINDOW / SAMPLE_RATE <= options.max_seconds < math.inf:
+        parser.error(f"--max_seconds {options.max_seconds}: shorter than a frame")
+    return options
 
 
-def waveforms(arguments: argparse.Namespace) -> Iterator[torch.Tensor | AudioError]:
-    """Read randomly chosen clips; yield the error in place of an unreadable one."""
+def waveforms(
+    arguments: argparse.Namespace,
+) -> Iterator[tuple[torch.Tensor, tuple[str, ...]] | AudioError]:
+    """Read randomly chosen clips, with warnings; or the error of an unreadable one."""
     data = audio_dataset(
         arguments.manifest, arguments.data_folder, None, arguments.max_seconds
     )
@@ -40,7 +51,8 @@ def waveforms(arguments: argparse.Namespace) -> Iterator[torch.Tensor | AudioErr
     chosen = torch.randperm(len(data), generator=generator)[: arguments.clips]
     for index in tqdm(chosen.tolist(), unit="clip", disable=None):
         try:
-            yield data[index]["sig"]
+            clip = data[index]["sig"]
+            yield clip, signal_warnings(clip, name=data.id(index))
         except AudioError as error:
             yield error
 
@@ -48,17 +60,22 @@ def waveforms(arguments: argparse.Namespace) -> Iterator[torch.Tensor | AudioErr
 def main(argv: Sequence[str] | None = None) -> None:
     """Print mean, std and the options that set them; name the unreadable files."""
     arguments, statistics, used, errors = _parse(argv), LogMelStatistics(), 0, []
+    kinds: Counter[str] = Counter()
     with exit_on_error():
-        for clip in waveforms(arguments):
-            if isinstance(clip, AudioError):
-                errors.append(clip)
+        for read in waveforms(arguments):
+            if isinstance(read, AudioError):
+                errors.append(read)
             else:
                 used += 1
+                clip, warnings = read
+                kinds.update(map(kind_of, warnings))
                 statistics.update(clip[None], torch.tensor([len(clip)]))
     for error in errors:
         print(f"skipped: {error}", file=sys.stderr)
+    for kind, count in kinds.items():
+        print(f"warning: {count} clips are {kind}", file=sys.stderr)
     print(f"{used} clips, {statistics.frames} frames, {len(errors)} clips skipped")
-    if not statistics.std > 0:
+    if not 0 < statistics.std < math.inf:
         sys.exit("error: all clips are silent or unreadable (check --data_folder)")
     print(f"mean {statistics.mean:.4f}, standard deviation {statistics.std:.4f}")
     print(f"--norm_mean {statistics.mean:.3f} --norm_std {statistics.std:.3f}")

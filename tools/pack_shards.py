@@ -14,6 +14,7 @@ command on each with --part 1/16, --part 2/16 and so on.
 from __future__ import annotations
 
 import argparse
+import math
 import multiprocessing
 import os
 import socket
@@ -45,6 +46,21 @@ def _part(text: str) -> tuple[int, int]:
     return part, parts
 
 
+def _at_least_one(text: str) -> int:
+    """Parse a positive integer."""
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return number
+
+
+def _seconds(text: str) -> float:
+    """Parse a duration that holds at least one sample."""
+    seconds = float(text)
+    if not 1 / shard_writer.RATE <= seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number of seconds")
+    return seconds
+
+
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -53,9 +69,10 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("manifests", nargs="*", type=Path, metavar="MANIFEST")
     add("--data_folder", help="corpus folder")
     add("--output", type=Path, required=True, help="folder for the shards")
-    add("--clips_per_shard", type=int, default=1000)
-    add("--max_seconds", type=float, help="truncate longer clips")
-    add("--workers", type=int, default=os.cpu_count(), help="number of processes")
+    add("--clips_per_shard", type=_at_least_one, default=1000)
+    add("--max_seconds", type=_seconds, help="truncate longer clips")
+    cores = os.cpu_count() or 1
+    add("--workers", type=_at_least_one, default=cores, help="number of processes")
     part = "process part i of N"
     add("--part", type=_part, default=(1, 1), help=part, metavar="i/N")
     add("--verify", action="store_true", help="verify the checksums")
@@ -80,9 +97,21 @@ def _exit_with_parent() -> None:
 def _remove_leftovers(folder: Path) -> None:
     """Remove the temporary files of killed processes of this machine."""
     for path in folder.glob(f".shard-*.tar.{socket.gethostname()}-*.tmp"):
-        process = path.stem.rpartition("-")[2]
-        if not Path("/proc", process).exists():
+        if not _may_exist(int(path.stem.rpartition("-")[2])):
             path.unlink(missing_ok=True)
+
+
+def _may_exist(process: int) -> bool:
+    """Return whether a process of this number exists, True if that is unknown."""
+    if os.name != "posix":  # there, os.kill would end it
+        return True
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # another user's
+        return True
+    return True
 
 
 def pack_all(tasks: Iterable[ShardTask], clips: int, workers: int) -> None:
@@ -115,15 +144,11 @@ def pack_all(tasks: Iterable[ShardTask], clips: int, workers: int) -> None:
 
 def pack(options: argparse.Namespace) -> None:
     """Pack one part; write the manifests if all parts are complete."""
+    sources, (part, parts) = options.manifests, options.part
+    _check_folders(sources, options.data_folder, options.output)
+    clips, size = ClipUnion(sources), options.clips_per_shard
     make_save_folder(options.output)
     _remove_leftovers(options.output)
-    sources, (part, parts) = options.manifests, options.part
-    if any(path.resolve().parent == options.output.resolve() for path in sources):
-        raise ManifestError(
-            f"{options.output}: contains the manifests to pack, which would be "
-            "overwritten (choose another --output)"
-        )
-    clips, size = ClipUnion(sources), options.clips_per_shard
 
     def tasks() -> Iterator[ShardTask]:
         folders = (options.output, options.data_folder)
@@ -142,6 +167,23 @@ def pack(options: argparse.Namespace) -> None:
     print(f"{len(clips) - skipped} clips in {options.output}: {names}")
     if skipped:
         print(f"{skipped} clips skipped, see {options.output / 'skipped.csv'}")
+    for kind, found in shard_writer.read_warnings(tasks()).items():
+        count, (clip, warning) = len(found), found[0]
+        print(f"warning: {count} clips {kind}, e.g. {clip}: {warning}", file=sys.stderr)
+
+
+def _check_folders(sources: Sequence[Path], data_folder: str, output: Path) -> None:
+    """Raise `ManifestError` if the corpus is missing or would be written to."""
+    if not Path(data_folder).is_dir():
+        raise ManifestError(f"{data_folder}: no such folder (check --data_folder)")
+    for path in sources:
+        if path.resolve().parent == output.resolve():
+            raise ManifestError(
+                f"{output}: contains the manifests to pack, which would be "
+                "overwritten (choose another --output)"
+            )
+    if Path(data_folder).resolve() == output.resolve():
+        raise ManifestError(f"{output}: is the corpus folder (choose another --output)")
 
 
 def verify(folder: Path) -> None:

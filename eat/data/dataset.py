@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -18,9 +19,10 @@ from torch.utils.data import Dataset, get_worker_info
 from eat.data.compact_manifest import CompactManifest
 from eat.data.manifest import LabelSet
 from eat.data.shards import read_clip
+from eat.data.shared_memory import from_shared, to_shared
 from eat.errors import AudioError, ClipError, ManifestError
 
-MAX_ATTEMPTS = 10  # unreadable clips in a row
+MAX_ATTEMPTS = 10  # clips to try for one
 MAX_WORKERS = 128
 
 
@@ -53,11 +55,35 @@ class Batch:
         """Return the batch in pinned memory; a loader with `pin_memory` calls this."""
         return self._map(Tensor.pin_memory)
 
+    def __reduce__(self) -> tuple[Callable[..., Batch], tuple]:
+        """Leave a data worker: waveforms in shared memory if it has room for them.
+
+        The small tensors are sent by value; each one in shared memory is an open file.
+        """
+        parts: list[Any] = [self.wav, self.lengths, self.target]
+        if get_worker_info() is not None:
+            wav, *others = parts
+            arrays = (None if part is None else part.numpy() for part in others)
+            parts = [to_shared(wav), *arrays]
+        return _received, (self.ids, self.failures, *parts)
+
     def _map(self, function: Callable[[Tensor], Tensor]) -> Batch:
         """Return the batch with a function applied to its tensors."""
         target = None if self.target is None else function(self.target)
         wav, lengths = function(self.wav), function(self.lengths)
         return replace(self, wav=wav, lengths=lengths, target=target)
+
+
+def _received(
+    ids: list[str],
+    failures: list[tuple[str, str]],
+    wav: Tensor | np.ndarray,
+    lengths: Tensor | np.ndarray,
+    target: Tensor | np.ndarray | None,
+) -> Batch:
+    """Return the batch that `Batch.__reduce__` took apart."""
+    target = None if target is None else torch.as_tensor(target)
+    return Batch(ids, from_shared(wav), torch.as_tensor(lengths), target, failures)
 
 
 def collate(items: list[dict]) -> Batch:
@@ -97,7 +123,9 @@ class ClipDataset(Dataset):
         self.replace = replace
         self.chosen = np.arange(len(manifest)) if chosen is None else chosen
         # The clip that each worker is reading, for the error when one dies or hangs.
-        self._reading = torch.full((MAX_WORKERS + 1,), -1).share_memory_()
+        self._reading = torch.full((MAX_WORKERS + 1,), -1)
+        with suppress(RuntimeError):  # no room: then that error names no clips
+            self._reading.share_memory_()
 
     def __len__(self) -> int:
         return len(self.chosen)
@@ -146,8 +174,10 @@ class ClipDataset(Dataset):
         worker = get_worker_info()
         slot = 0 if worker is None else 1 + worker.id % MAX_WORKERS
         failures: list[tuple[str, str]] = []
+        tried: list[int] = []
         while True:
             self._reading[slot] = index
+            tried.append(index)
             try:
                 item = self._load(index)
                 self._reading[slot] = -1
@@ -156,16 +186,14 @@ class ClipDataset(Dataset):
                 failures.append((self.id(index), str(error)))
                 if not self.replace:
                     raise
-                if len(failures) == MAX_ATTEMPTS:
-                    raise AudioError(
-                        f"{error} ({MAX_ATTEMPTS} unreadable clips in a row)"
-                    ) from None
+                if len(tried) == min(MAX_ATTEMPTS, len(self)):
+                    raise AudioError(f"{error} ({self._none_left(tried)})") from None
             except ManifestError:
                 raise
             except Exception as error:
                 name = type(error).__name__
                 raise ClipError(f"clip {self.id(index)}: {name}, {error}") from error
-            index = _substitute(index, len(failures), len(self))
+            index = _substitute(tried, len(self))
 
     def _load(self, index: int) -> dict[str, Any]:
         path = self.path(index)
@@ -174,14 +202,26 @@ class ClipDataset(Dataset):
             item["target"] = self.label_set.encode(self._field(index), path)
         return item
 
+    def _none_left(self, tried: list[int]) -> str:
+        """Return how many clips were tried in vain, for an error."""
+        if len(tried) == len(self):
+            return f"all {len(self)} clips are unreadable"
+        return f"{len(tried)} of {len(self)} clips tried, none is readable"
+
     def _field(self, index: int) -> str:
         return self.manifest.labels[self.chosen[index]]
 
 
-def _substitute(index: int, attempt: int, clips: int) -> int:
-    """Return the index of the substitute, a pure function of the arguments."""
-    digest = hashlib.sha256(f"{index}/{attempt}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") % clips
+def _substitute(tried: list[int], clips: int) -> int:
+    """Return the index of the next clip to try, a pure function of the first one.
+
+    Fewer than all clips have been tried.
+    """
+    digest = hashlib.sha256(f"{tried[-1]}/{len(tried)}".encode()).digest()
+    index = int.from_bytes(digest[:8], "big") % clips
+    while index in tried:
+        index = (index + 1) % clips
+    return index
 
 
 def audio_dataset(

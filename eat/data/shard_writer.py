@@ -13,6 +13,7 @@ import os
 import shutil
 import tarfile
 import zlib
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,8 +25,9 @@ import soundfile
 from torch import Tensor
 from tqdm import tqdm
 
+from eat.audio.checks import kind_of, signal_warnings
 from eat.audio.io import read_audio
-from eat.data.compact_manifest import CompactManifest
+from eat.data.clip_union import ClipUnion
 from eat.data.manifest import ManifestRow, write_manifest
 from eat.data.prepare import MISSING, Skipped, skip_reason, write_skipped
 from eat.data.shards import Address
@@ -33,42 +35,9 @@ from eat.errors import AudioError, ManifestError
 from eat.utils.files import atomic_open, atomic_path, sha256_file
 
 RATE = 16000
+CLIPPED = "clipped by packing"  # a kind of warning, beside those of the samples
 COPIED = ("labels.csv", "summary.json")  # what prepare scripts write with manifests
 _HEADER = 512  # bytes before each member of a tar file
-
-
-class ClipUnion:
-    """The clips of several manifests, each audio file once, in order of appearance.
-
-    `rows` has for each manifest the positions of its clips in the union. Raises
-    `ManifestError` if a manifest cannot be used, or two have the same name.
-    """
-
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self.names = [path.stem for path in paths]
-        if len(set(self.names)) < len(paths):
-            raise ManifestError(
-                f"{', '.join(self.names)}: two manifests of the same name (rename one)"
-            )
-        self.manifests = [CompactManifest(path) for path in paths]
-        positions: dict[str, int] = {}
-        self.rows, sources = [], []
-        for number, manifest in enumerate(self.manifests):
-            before = len(positions)
-            rows = [positions.setdefault(wav, len(positions)) for wav in manifest.wavs]
-            self.rows.append(np.array(rows))
-            new = np.flatnonzero(self.rows[-1] >= before)
-            sources.append(np.stack([np.full_like(new, number), new], axis=1))
-        self._sources = np.concatenate(sources)  # for each clip: manifest, row in it
-
-    def __len__(self) -> int:
-        return len(self._sources)
-
-    def clip(self, row: int) -> tuple[str, str, str]:
-        """Return id, path and joined labels of a clip."""
-        number, index = self._sources[row]
-        manifest = self.manifests[number]
-        return manifest.ids[index], manifest.wavs[index], manifest.labels[index]
 
 
 @dataclass(frozen=True)
@@ -124,21 +93,22 @@ def is_packed(task: ShardTask) -> bool:
     """
     try:
         index = json.loads(task.index.read_text(encoding="utf-8"))
+        made_from, size, _ = index["made_from"], index["bytes"], index["clips"]
+        missing = [wav for _, wav, reason in index["skipped"] if reason == MISSING]
     except FileNotFoundError:
         return False
-    except ValueError:
+    except (ValueError, KeyError, TypeError):
         raise ManifestError(
             f"{task.index}: corrupt (delete it to pack its shard again)"
         ) from None
-    if index["made_from"] != task.made_from:
+    if made_from != task.made_from:
         raise ManifestError(
             f"{task.tar}: was packed from other manifests or with other options "
             "(use those, or choose another folder)"
         )
-    missing = (wav for _, wav, reason in index["skipped"] if reason == MISSING)
     if any(os.path.exists(task.resolve(wav)) for wav in missing):
         return False
-    return task.tar.is_file() and task.tar.stat().st_size == index["bytes"]
+    return task.tar.is_file() and task.tar.stat().st_size == size
 
 
 def missing_shards(tasks: Iterable[ShardTask]) -> int:
@@ -154,7 +124,7 @@ def pack_shard(task: ShardTask) -> None:
     # Another job may write the same shard at the same time, with the same content.
     with atomic_path(task.tar, sync=True) as temporary:
         with open(temporary, "wb") as file:
-            packed, skipped = _write_clips(file, task)
+            packed, skipped, warnings = _write_clips(file, task)
             size = file.tell()
         if not packed:
             raise ManifestError(
@@ -164,23 +134,25 @@ def pack_shard(task: ShardTask) -> None:
         checksum = sha256_file(temporary)
     index = {"made_from": task.made_from, "bytes": size, "sha256": checksum}
     with atomic_open(task.index) as file:
-        json.dump({**index, "clips": packed, "skipped": skipped}, file)
+        content = {"clips": packed, "skipped": skipped, "warnings": warnings}
+        json.dump({**index, **content}, file)
 
 
 def _write_clips(
     file: BinaryIO, task: ShardTask
-) -> tuple[list[tuple], list[tuple[str, str, str]]]:
+) -> tuple[list[tuple], list[tuple[str, str, str]], list[tuple[str, str]]]:
     """Write the clips as a tar file.
 
-    Return (row, offset, size, crc32, seconds) of each packed clip, and (id, path,
-    reason) of each unreadable one.
+    Return (row, offset, size, crc32, seconds) of each packed clip, (id, path, reason)
+    of each unreadable one, and (id, warning) of suspicious ones.
     """
-    packed, skipped = [], []
+    packed, skipped, warnings = [], [], []
     with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for row, (clip, wav, labels) in enumerate(task.clips, task.first):
             path = task.resolve(wav)
             try:
                 samples = read_audio(path, RATE, task.max_seconds)
+                found = [*signal_warnings(samples, RATE, path), *_clipping(samples)]
             except AudioError as error:
                 skipped.append((clip, wav, skip_reason(error, path)))
                 continue
@@ -194,7 +166,15 @@ def _write_clips(
             offset = tar.offset + _HEADER
             _add(tar, f"{row:09d}.flac", flac)
             packed.append((row, offset, len(flac), zlib.crc32(flac), seconds))
-    return packed, skipped
+            warnings += [(clip, warning) for warning in found]
+    return packed, skipped, warnings
+
+
+def _clipping(wav: Tensor) -> Iterator[str]:
+    """Yield a warning if 16 bits cannot hold the samples of `to_flac`."""
+    peak = wav.abs().max().item()
+    if peak > 1:
+        yield f"{CLIPPED}: peak {peak:.3g}, 16 bits hold up to 1"
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
@@ -212,6 +192,16 @@ def to_flac(wav: Tensor) -> bytes:
     return buffer.getvalue()
 
 
+def read_warnings(tasks: Iterable[ShardTask]) -> dict[str, list[tuple[str, str]]]:
+    """Return the warnings about packed clips, by kind: clip and warning of each."""
+    found: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for task in tasks:
+        index = json.loads(task.index.read_text(encoding="utf-8"))
+        for clip, warning in index.get("warnings", ()):  # not in older versions
+            found[kind_of(warning)].append((clip, warning))
+    return found
+
+
 def write_manifests(
     clips: ClipUnion, tasks: Iterable[ShardTask], sources: Sequence[Path], folder: Path
 ) -> int:
@@ -219,7 +209,7 @@ def write_manifests(
 
     Also writes ``skipped.csv`` with the unreadable clips, whose number is returned, and
     copies the label list and the summary from the folder of the first source. All
-    shards must be complete.
+    shards must be complete. Raises `ManifestError` if a manifest would be empty.
     """
     # For each clip: shard (-1: unreadable), offset, size, crc32, milliseconds x 10.
     places = np.full((len(clips), 5), -1, dtype=np.int64)
@@ -229,6 +219,12 @@ def write_manifests(
         for row, *place, seconds in index["clips"]:
             places[row] = task.number, *place, round(seconds * 10_000)
         skipped += [Skipped(c, wav, "", why) for c, wav, why in index["skipped"]]
+    for source, rows in zip(sources, clips.rows, strict=True):
+        if not (places[rows, 0] >= 0).any():
+            raise ManifestError(
+                f"{source}: none of its {len(rows)} clips can be read (check the data "
+                "folder)"
+            )
     for name, manifest, rows in zip(
         clips.names, clips.manifests, clips.rows, strict=True
     ):

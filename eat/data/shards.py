@@ -54,13 +54,21 @@ def _open(shard: str) -> FileIO:
 
 def _read(address: Address) -> bytes:
     try:
-        # Not seek and read: forked data workers share the file position.
-        return os.pread(_open(address.shard).fileno(), address.size, address.offset)
+        return _read_at(_open(address.shard), address)
     except OSError as error:
-        if error.errno != errno.ESTALE:
+        # Replaced on network storage since it was opened, or too many open files.
+        if error.errno not in (errno.ESTALE, errno.EMFILE):
             raise
-    _open.cache_clear()  # replaced on network storage since it was opened
-    return os.pread(_open(address.shard).fileno(), address.size, address.offset)
+    _open.cache_clear()
+    return _read_at(_open(address.shard), address)
+
+
+def _read_at(file: FileIO, address: Address) -> bytes:
+    if hasattr(os, "pread"):
+        # Not seek and read: forked data workers share the file position.
+        return os.pread(file.fileno(), address.size, address.offset)
+    file.seek(address.offset)  # Windows, where each worker opens its own
+    return file.read(address.size)
 
 
 def read_member(address: Address) -> bytes:

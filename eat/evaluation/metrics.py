@@ -48,7 +48,7 @@ def average_precision(
     Parameters
     ----------
     scores
-        `[M, C]`, logits or probabilities.
+        `[M, C]`, logits; probabilities in fp32 tie where logits do not.
     targets
         `[M, C]`, positive where the clip has the label.
     weights

@@ -87,20 +87,23 @@ class Evaluation(Protocol):
 
 
 class MultiLabelEvaluation:
-    """Mean average precision: each clip has any number of labels."""
+    """Mean average precision: each clip has any number of labels.
+
+    Ranked by logits: in fp32, the sigmoid of all logits above 17 is 1.
+    """
 
     metric = "mAP"
 
     def metrics(self, logits: Tensor, labels: Tensor) -> dict[str, float]:
         """Return the mean average precision over the classes that occur."""
-        per_class = average_precision(logits.sigmoid(), labels)
+        per_class = average_precision(logits, labels)
         return {"mAP": per_class.nanmean().item()}
 
     def write_report(
         self, folder: Path, names: Sequence[str], logits: Tensor, labels: Tensor
     ) -> None:
         """Write the average precision of each class to ``class_ap.txt``."""
-        per_class = average_precision(logits.sigmoid(), labels)
+        per_class = average_precision(logits, labels)
         write_class_ap(folder / "class_ap.txt", names, per_class.tolist())
 
 

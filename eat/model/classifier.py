@@ -49,8 +49,15 @@ class EATClassifier(nn.Module):
         return self.classify(self.encoder(spec))
 
     def classify(self, encoded: EncoderOutput) -> Tensor:
-        """Pool and classify encoder output: logits `[B, C]`."""
-        return self.head(self.norm(self.pool(encoded)))
+        """Pool and classify encoder output: logits `[B, C]`.
+
+        In evaluation not in bf16, in which many clips would have the same logit.
+        """
+        pooled = self.norm(self.pool(encoded))
+        if self.training or not torch.is_autocast_enabled(pooled.device.type):
+            return self.head(pooled)
+        with torch.autocast(pooled.device.type, enabled=False):
+            return self.head(pooled.to(self.head.weight.dtype))
 
     def pool(self, encoded: EncoderOutput) -> Tensor:
         """Pool the tokens to one vector for each clip `[B, D]`."""

@@ -19,11 +19,10 @@ import speechbrain as sb
 import torch
 from speechbrain.utils.distributed import if_main_process, run_on_main
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from eat.data.dataset import Batch, ClipDataset, collate
 from eat.data.samplers import EpochSampler, RankBatches, WeightedSampler
-from eat.data.workers import timeout, worker_errors
+from eat.data.workers import ClipLoader, worker_errors
 from eat.errors import ExperimentError, Interrupted
 from eat.experiment.results import write_results
 from eat.training.checkpoint_files import CHECKPOINT_META
@@ -173,7 +172,7 @@ class EATBrain(sb.Brain):
             "num_workers": self.hparams.num_workers,
             "collate_fn": collate,
             "worker_init_fn": ignore_signals,
-            "timeout": timeout(self.hparams.num_workers),
+            "while_waiting": self.while_waiting,
             "pin_memory": "cuda" in self.device,
         }
 
@@ -207,7 +206,7 @@ class EATBrain(sb.Brain):
         self.train_sampler = RankBatches(sampler, batch, self.rank, self.world_size)
         # Not SpeechBrain's loader, which distributes clips rather than batches and can
         # only be resumed with the same number of processes.
-        loader = DataLoader(train, batch_sampler=self.train_sampler, **options)
+        loader = ClipLoader(train, batch_sampler=self.train_sampler, **options)
         kwargs = {**options, "batch_size": batch}
         with (
             self.interruption.watch(),
@@ -433,11 +432,22 @@ class EATBrain(sb.Brain):
         if self.interruption.requested:
             self._stop()
 
-    def _stop(self) -> None:
+    def while_waiting(self) -> None:
+        """Stop after a signal although no batch comes, see :class:`ClipLoader`."""
+        if not self.interruption.requested:
+            return
+        # One rank alone can save a checkpoint, but not between batches of a step.
+        alone = self.checkpointer is not None and self.world_size == 1
+        if alone and self.step and self.step % self.grad_accumulation_factor == 0:
+            if self.saved_at != self.optimizer_step:
+                self.save_within_epoch(self.avg_train_loss)
+            self._stop()
+        self._stop("which waited for data, at most one interval is lost")
+
+    def _stop(self, outcome: str = "checkpoint saved") -> None:
         raise Interrupted(
             f"stopped by {self.interruption.name or 'a signal'} after optimizer step "
-            f"{self.optimizer_step}, checkpoint saved: re-run the same command to "
-            "resume",
+            f"{self.optimizer_step}, {outcome}: re-run the same command to resume",
             self.interruption.number or signal.SIGTERM,
         )
 

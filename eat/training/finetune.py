@@ -11,11 +11,10 @@ import speechbrain as sb
 import torch
 from speechbrain.utils.distributed import run_on_main
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from eat.data.dataset import Batch, ClipDataset
 from eat.data.manifest import LabelSet
-from eat.data.workers import worker_errors
+from eat.data.workers import ClipLoader, worker_errors
 from eat.errors import ExperimentError
 from eat.evaluation.per_class import Evaluation
 from eat.interop.loading import Checkpoint
@@ -118,12 +117,15 @@ class FinetuneBrain(EATBrain):
     # -- evaluation, sharded over the ranks --------------------------------------------
 
     def make_dataloader(
-        self, dataset: ClipDataset, stage: sb.Stage, *args: Any, **kwargs: Any
-    ) -> DataLoader:
-        """Return a loader; for evaluation, of every world_size-th clip."""
-        if stage != sb.Stage.TRAIN:
-            kwargs["sampler"] = range(self.rank, len(dataset), self.world_size)
-        return super().make_dataloader(dataset, stage, *args, **kwargs)
+        self,
+        dataset: ClipDataset,
+        stage: sb.Stage,
+        ckpt_prefix: str | None = None,
+        **options: Any,
+    ) -> ClipLoader:
+        """Return a loader of every world_size-th evaluation clip."""
+        clips = range(self.rank, len(dataset), self.world_size)
+        return ClipLoader(dataset, sampler=clips, **options)
 
     def on_stage_start(self, stage: sb.Stage, epoch: int | None = None) -> None:
         """Start to collect logits and labels."""

@@ -17,6 +17,7 @@ from torch.utils.data import BatchSampler, DataLoader
 from tqdm import tqdm
 
 from eat.data.dataset import Batch, ClipDataset, collate
+from eat.data.workers import ClipLoader
 from eat.evaluation.collapse import between_clip_variance, effective_rank, feature_std
 from eat.evaluation.probing import knn_probe
 from eat.interop.pretrained import CONFIG, WEIGHTS, save_model
@@ -143,12 +144,18 @@ class PretrainBrain(EATBrain):
     # -- validation, sharded over the ranks --------------------------------------------
 
     def make_dataloader(
-        self, dataset: ClipDataset, stage: sb.Stage, *args: Any, **kwargs: Any
-    ) -> DataLoader:
-        """Return a loader of every world_size-th batch."""
-        batches = BatchSampler(range(len(dataset)), kwargs.pop("batch_size"), False)
-        kwargs["batch_sampler"] = list(batches)[self.rank :: self.world_size]
-        return super().make_dataloader(dataset, stage, *args, **kwargs)
+        self,
+        dataset: ClipDataset,
+        stage: sb.Stage,
+        ckpt_prefix: str | None = None,
+        *,
+        batch_size: int,
+        **options: Any,
+    ) -> ClipLoader:
+        """Return a loader of every world_size-th validation batch."""
+        batches = list(BatchSampler(range(len(dataset)), batch_size, False))
+        own = batches[self.rank :: self.world_size]
+        return ClipLoader(dataset, batch_sampler=own, **options)
 
     def on_stage_start(self, stage: sb.Stage, epoch: int | None = None) -> None:
         """Start to collect losses."""

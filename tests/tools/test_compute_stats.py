@@ -87,3 +87,36 @@ def test_a_silent_or_missing_corpus_is_an_error(corpus):
 def test_a_missing_manifest_is_one_line(tmp_path):
     with pytest.raises(SystemExit, match="^error: .*pretrain.csv"):
         run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--clips", "0"),
+        ("--clips", "-3"),
+        ("--max_seconds", "0"),
+        ("--max_seconds", "-1"),
+        ("--max_seconds", "nan"),
+        ("--max_seconds", "inf"),
+        ("--max_seconds", "0.01"),
+    ],
+)
+def test_absurd_options_are_refused(corpus, capsys, option, value):
+    with pytest.raises(SystemExit) as stop:
+        run(corpus, option, value)
+    assert (
+        stop.value.code == 2
+        and f"{option} {value}".rstrip("0.") in capsys.readouterr().err
+    )
+
+
+def test_suspicious_clips_are_counted_and_absurd_ones_skipped(corpus, capsys):
+    soundfile.write(corpus / "1.wav", np.zeros(8000), 16000)
+    soundfile.write(corpus / "2.wav", np.full(100, 0.5), 16000)
+    soundfile.write(corpus / "3.wav", [0.5, 1e30] * 4000, 16000, subtype="FLOAT")
+    run(corpus)
+    out, err = capsys.readouterr()
+    assert out.startswith("4 clips, ") and "nan" not in out and "inf" not in out
+    counts = re.findall(r"^warning: (\d+) clips .*(silent|short)", err, re.MULTILINE)
+    assert sorted(counts) == [("1", "short"), ("1", "silent")]
+    assert re.search(r"^skipped: .*\b3\b", err, re.MULTILINE)

@@ -22,8 +22,9 @@ import eat
 from eat.audio.frontend import LogMel
 from eat.data.dataset import audio_dataset
 from eat.data.manifest import ManifestRow, write_manifest
+from eat.inference import extraction
 from eat.inference.extraction import FeatureFolder, compute_chunks
-from eat.inference.features import AudioEncoder
+from eat.inference.features import AudioEncoder, pool
 from eat.interop.pretrained import save_model
 from eat.model.classifier import EATClassifier
 from eat.model.encoder import EATEncoder
@@ -199,7 +200,7 @@ def test_processes_share_chunks_and_repeat_no_clip(corpus, tmp_path, batches_see
     batches_seen.clear()
     model = eat.from_pretrained(corpus / "model", device="cpu")
     clips = audio_dataset(corpus / "m.csv", corpus, None, model.max_seconds)
-    store = FeatureFolder(tmp_path / "shared", CLIPS, 8 * BATCH)
+    store = FeatureFolder(tmp_path / "shared", CLIPS, 8 * BATCH, 16)
     store.start({})
 
     def compute(rank):
@@ -328,3 +329,63 @@ def test_a_killed_process_stops_the_others(launch, long_corpus, tmp_path, number
         (tmp_path / name / "features.npy").read_bytes() for name in ("killed", "whole")
     )
     assert found == whole
+
+
+def table_of(output):
+    with open(output / "clips.csv", newline="") as file:
+        return [*csv.DictReader(file)]
+
+
+def test_features_that_are_not_finite_count_as_failures(
+    corpus, tmp_path, monkeypatch, capsys
+):
+    whole = run(corpus, tmp_path / "whole").copy()
+    calls = []
+
+    def broken(encoded, pooling):
+        found = pool(encoded, pooling)
+        calls.append(len(found))
+        if len(calls) == 2:  # rows 2 and 3
+            found[1, 0] = float("inf")
+        return found
+
+    monkeypatch.setattr(extraction, "pool", broken)
+    found = run(corpus, tmp_path / "broken")
+    assert np.isnan(found[3]).all()
+    others = np.delete(np.arange(CLIPS), 3)
+    np.testing.assert_array_equal(found[others], whole[others])
+    assert [
+        line["row"] for line in table_of(tmp_path / "broken") if line["unreadable"]
+    ] == ["3"]
+    assert "\n1 unreadable" in capsys.readouterr().out
+
+
+def test_suspicious_clips_are_counted_and_absurd_ones_refused(tmp_path, caplog):
+    tone = 0.5 * np.sin(0.1 * np.arange(8000))
+    wavs = {
+        "good": tone,
+        "silent": np.zeros(8000),
+        "short": tone[:300],
+        "integers": 32768 * tone,
+        "flipped": np.where(np.arange(8000) == 77, 1e30, tone),
+        "nan": np.where(np.arange(8000) == 77, np.nan, tone),
+    }
+    for name, wav in wavs.items():
+        soundfile.write(tmp_path / f"{name}.wav", wav, 16000, subtype="FLOAT")
+    rows = [
+        ManifestRow(name, len(w) / 16000, f"{name}.wav") for name, w in wavs.items()
+    ]
+    write_manifest(tmp_path / "m.csv", rows)
+    write_classifier(tmp_path / "model", seed=0)
+    found = run(tmp_path, tmp_path / "out")
+    table = {line["id"]: line for line in table_of(tmp_path / "out")}
+    assert {name for name in table if table[name]["warnings"]} == {
+        "silent",
+        "short",
+        "integers",
+    }
+    assert {name for name in table if table[name]["unreadable"]} == {"flipped", "nan"}
+    assert np.isfinite(found[:4]).all() and np.isnan(found[4:]).all()
+    record = json.loads((tmp_path / "out" / "features.json").read_text())
+    assert (record["warned"], record["unreadable"]) == (3, 2)
+    assert "clips.csv: 3 " in caplog.text

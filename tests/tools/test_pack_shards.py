@@ -6,9 +6,12 @@ import re
 import socket
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
 import pack_shards
+from eat.data.manifest import ManifestRow, write_manifest
 from eat.data.shard_writer import pack_shard
 
 ROOT = Path(__file__).parents[2]
@@ -159,3 +162,97 @@ def test_a_run_on_shards_equals_the_run_on_files(run_recipe, audioset, call, tmp
         runs.append(records)
         assert results["data"]["pretrain"]["used"] == 36
     assert runs[0] == runs[1] and len(runs[0]) == 3
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        *[("--clips_per_shard", v) for v in ("0", "-1", "nan", "1.5", "", "1e400")],
+        *[("--max_seconds", v) for v in ("0", "-1", "nan", "inf", "1e-9", "x")],
+        *[("--workers", v) for v in ("0", "-2", "many")],
+    ],
+)
+def test_absurd_options_are_refused(call, tmp_path, capsys, option, value):
+    with pytest.raises(SystemExit) as stop:
+        call("out", option, value)
+    assert stop.value.code == 2 and option in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def tones(tmp_path):
+    """A corpus of float files, one of them silent, one short, one too loud."""
+    folder, tone = tmp_path / "tones", 0.5 * np.sin(0.1 * np.arange(8000))
+    folder.mkdir()
+    wavs = {"good": tone, "loud": 3 * tone, "zero": 0 * tone, "tiny": tone[:200]}
+    for name, wav in wavs.items():
+        soundfile.write(folder / f"{name}.wav", wav, 16000, subtype="FLOAT")
+    rows = [ManifestRow(name, 0.5, f"{name}.wav") for name in wavs]
+    (tmp_path / "lists").mkdir()
+    write_manifest(tmp_path / "lists" / "all.csv", rows)
+    return folder
+
+
+def pack(tmp_path, data, output, *manifests):
+    names = manifests or ("all.csv",)
+    lists = [str(tmp_path / "lists" / name) for name in names]
+    folders = ["--data_folder", str(data), "--output", str(output)]
+    pack_shards.main([*lists, *folders])
+
+
+@pytest.fixture(autouse=True)
+def one_process(monkeypatch, request):
+    if "tones" in request.fixturenames:
+        monkeypatch.setattr(pack_shards, "ProcessPoolExecutor", LocalPool)
+
+
+def test_clipped_silent_and_short_clips_are_counted(tones, tmp_path, capsys):
+    pack(tmp_path, tones, tmp_path / "out")
+    captured = capsys.readouterr()
+    assert captured.out.startswith("4 ")
+    lines = captured.err.splitlines()
+    named = {
+        name: [x for x in lines if f" {name}: " in x]
+        for name in ("loud", "zero", "tiny")
+    }
+    assert (
+        all(len(found) == 1 for found in named.values()) and "good" not in captured.err
+    )
+    assert re.search(r"\b1 clips .*\b1\.5\b", *named["loud"])
+
+
+def test_a_missing_or_own_folder_is_refused(tones, tmp_path):
+    before = content(tones)
+    with pytest.raises(SystemExit, match="^error: .*nowhere: .*--data_folder"):
+        pack(tmp_path, tmp_path / "nowhere", tmp_path / "out")
+    for output in (tones, tones / ".." / "tones"):
+        with pytest.raises(SystemExit, match="^error: .*tones: .*--output"):
+            pack(tmp_path, tones, output)
+    with pytest.raises(SystemExit, match="^error: .*good.wav: "):
+        pack(tmp_path, tones, tones / "good.wav")
+    assert content(tones) == before and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("index", ["", "[1]", "{}", '{"made_from": 1}', "\\u0000"])
+def test_a_damaged_index_is_named(tones, tmp_path, index):
+    pack(tmp_path, tones, tmp_path / "out")
+    (tmp_path / "out" / "shard-000000.json").write_text(index)
+    with pytest.raises(SystemExit, match="^error: .*shard-000000.json: "):
+        pack(tmp_path, tones, tmp_path / "out")
+
+
+def test_no_manifest_without_clips_is_written(tones, tmp_path):
+    """Neither from an empty list, nor if no clip of one of the lists can be read."""
+    lists = tmp_path / "lists"
+    write_manifest(lists / "empty.csv", [])
+    gone = [ManifestRow("gone", 0.5, "gone.wav"), ManifestRow("lost", 0.5, "lost.wav")]
+    write_manifest(lists / "gone.csv", gone)
+    for names in (
+        ["empty.csv"],
+        ["all.csv", "empty.csv"],
+        ["gone.csv"],
+        ["all.csv", "gone.csv"],
+    ):
+        with pytest.raises(SystemExit, match=f"^error: .*({names[-1]}|shard-0).*: "):
+            pack(tmp_path, tones, tmp_path / "out", *names)
+        assert not list((tmp_path / "out").glob("*.csv"))

@@ -1,6 +1,7 @@
 import pickle
 import re
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from eat.data.manifest import LabelSet, ManifestRow, write_manifest
 from eat.errors import AudioError, ClipError, ManifestError
 
 RATE = 16000
+FIRST_SUBSTITUTES = [15, 9, 20, 22]
 LABELS = LabelSet(("/m/1", "/m/2", "/m/3"), ("A", "B", "C"))
 
 
@@ -161,12 +163,43 @@ def test_another_clip_is_substituted_for_an_unreadable_one(unreadable):
     assert batch.failures == item["failures"] and batch.ids == ["a", item["id"]]
 
 
-def test_no_substitute_if_all_clips_are_unreadable(corpus):
-    for name in "abc":
-        (corpus / "audio" / f"{name}.wav").write_text("no audio")
-    data = audio_dataset(corpus / "m.csv", corpus, LABELS, 1, replace=True)
-    with pytest.raises(AudioError, match="audio/[abc].wav: .*10 "):
-        data[0]
+def tried(data, index):
+    """Return the positions of the clips that are read for one, all unreadable."""
+    paths = []
+
+    def refuse(path):
+        paths.append(int(Path(path).stem))
+        raise AudioError(f"{path}: not audio")
+
+    data.read = refuse
+    with pytest.raises(AudioError) as error:
+        data[index]
+    return paths, str(error.value)
+
+
+@pytest.mark.parametrize(("clips", "expected"), [(1, 1), (2, 2), (7, 7), (23, 10)])
+def test_a_clip_is_tried_once_and_clips_are_counted(tmp_path, clips, expected):
+    rows = [ManifestRow(f"c{i}", 1.0, f"{i}.wav") for i in range(clips)]
+    write_manifest(tmp_path / "m.csv", rows)
+    data = audio_dataset(tmp_path / "m.csv", tmp_path, None, 1, replace=True)
+    for index in range(clips):
+        paths, message = tried(data, index)
+        assert paths[0] == index and len(set(paths)) == len(paths) == expected
+        assert re.search(rf"\b{clips} clips", message)
+        assert tried(data, index)[0] == paths
+
+
+def test_substitutes_are_those_of_earlier_versions(many):
+    """A resumed run substitutes the same clips as before they were distinct."""
+    many.replace = True
+    assert [tried(many, index)[0][1] for index in range(4)] == FIRST_SUBSTITUTES
+
+
+def test_substitutes_come_from_the_same_part(many):
+    many.replace = True
+    for part in hold_out(many, 0.2):
+        ids = {int(part.id(i)) for i in range(len(part))}
+        assert all(ids.issuperset(tried(part, i)[0]) for i in range(len(part)))
 
 
 def test_a_subset_keeps_order_labels_and_settings(unreadable):

@@ -6,9 +6,10 @@ import re
 
 import pytest
 import torch
-from sklearn.metrics import confusion_matrix
+from sklearn.metrics import average_precision_score, confusion_matrix
 
 from eat.evaluation.per_class import (
+    MultiLabelEvaluation,
     confusion,
     read_class_ap,
     write_class_ap,
@@ -88,3 +89,19 @@ def test_confusion_file_has_a_row_per_true_class(tmp_path):
         header, *rows = csv.reader(file)
     assert header[1:] == ["dog, barking", 'a "cat"']
     assert rows == [["dog, barking", "0", "2"], ['a "cat"', "0", "1"]]
+
+
+@pytest.mark.parametrize(("low", "high"), [(17, 60), (-1, 1), (-150, -100), (80, 900)])
+def test_multi_label_clips_are_ranked_by_logits(tmp_path, low, high):
+    """Probabilities in fp32 would tie at both ends; scikit-learn gets the logits."""
+    generator = torch.Generator().manual_seed(low + 200)
+    logits = low + (high - low) * torch.rand(300, 4, generator=generator)
+    labels = (torch.rand(300, 4, generator=generator) < 0.1).float()
+    logits += 0.1 * (high - low) * labels
+    want = [average_precision_score(labels[:, c], logits[:, c]) for c in range(4)]
+    evaluation, names = MultiLabelEvaluation(), list("abcd")
+    found = evaluation.metrics(logits, labels)["mAP"]
+    assert found == pytest.approx(sum(want) / 4, abs=1e-12)
+    evaluation.write_report(tmp_path, names, logits, labels)
+    written = read_class_ap(tmp_path / "class_ap.txt")
+    assert [*written.values()] == pytest.approx(want, abs=6e-5)

@@ -7,11 +7,13 @@ import json
 import numpy as np
 import pytest
 
-from eat.inference.extraction import FeatureFolder
+from eat.errors import ExperimentError
+from eat.inference.feature_folder import FeatureFolder
 
 SETTINGS = {"pooling": "cls", "batch_size": 2}
 IDS = [f"clip, {row}" for row in range(11)]
 UNREADABLE = {4: "4.wav: not audio (replace it)", 10: "10.wav: no such file"}
+WARNED = {7: "silent: all samples are zero"}
 
 
 @pytest.fixture
@@ -24,20 +26,21 @@ def features():
 @pytest.fixture
 def store(tmp_path):
     """Eleven rows in chunks of four."""
-    return FeatureFolder(tmp_path / "features", 11, 4)
+    return FeatureFolder(tmp_path / "features", 11, 4, 3)
 
 
 def write(store, features, *chunks):
     for chunk in chunks:
         rows = store.rows(chunk)
         failed = {row: why for row, why in UNREADABLE.items() if row in rows}
-        store.write(chunk, features[rows.start : rows.stop], failed)
+        warned = {row: why for row, why in WARNED.items() if row in rows}
+        store.write(chunk, features[rows.start : rows.stop], failed, warned)
 
 
 def test_chunks_cover_all_rows(store):
     rows = [[*store.rows(chunk)] for chunk in store.chunks()]
     assert rows == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10]]
-    assert len(FeatureFolder(store.folder, 12, 4).chunks()) == 3
+    assert len(FeatureFolder(store.folder, 12, 4, 3).chunks()) == 3
 
 
 def test_joined_chunks_are_what_numpy_saves(store, features):
@@ -59,6 +62,7 @@ def test_joined_chunks_are_what_numpy_saves(store, features):
     assert {int(t["row"]): t["unreadable"] for t in table if t["unreadable"]} == (
         UNREADABLE
     )
+    assert {int(t["row"]): t["warnings"] for t in table if t["warnings"]} == WARNED
     record = json.loads((store.folder / "features.json").read_text())
     assert record == {
         "settings": SETTINGS,
@@ -66,6 +70,7 @@ def test_joined_chunks_are_what_numpy_saves(store, features):
         "clips": 11,
         "width": 3,
         "unreadable": 2,
+        "warned": 1,
     }
     assert store.finished
     assert sorted(path.name for path in store.folder.iterdir()) == [
@@ -129,3 +134,103 @@ def test_clean_up_removes_leftovers_of_killed_processes(store, features):
     store.clean_up()
     names = sorted(path.name for path in store.folder.iterdir())
     assert names == ["features.json", "features.npy"]
+
+
+def npz(**arrays):
+    """Return the bytes of a chunk of four rows, with some arrays replaced."""
+    empty = {"rows": np.empty(0, np.int64), "reasons": np.empty(0, str)}
+    empty |= {"warned_rows": empty["rows"], "warnings": empty["reasons"]}
+    content = io.BytesIO()
+    whole = {"features": np.ones((4, 3), np.float32), **empty, **arrays}
+    np.savez(content, **{key: whole[key] for key in whole if whole[key] is not None})
+    return content.getvalue()
+
+
+NAN = np.ones((4, 3), np.float32)
+NAN[2, 1] = np.nan
+FLIPPED = bytearray(npz())
+FLIPPED[FLIPPED.index(b"NUMPY") + 130] ^= 64  # within the features
+DAMAGED = {
+    "empty": b"",
+    "cut": npz()[:-40],
+    "half": npz()[: len(npz()) // 2],
+    "not zip": b"x" * 900,
+    "parquet": b"PAR1" + bytes(400) + b"PAR1",
+    "flipped bit": bytes(FLIPPED),
+    "rows": npz(features=np.ones((3, 3), np.float32)),
+    "width": npz(features=np.ones((4, 2), np.float32)),
+    "dimensions": npz(features=np.ones(12, np.float32)),
+    "dtype": npz(features=np.ones((4, 3))),
+    "half precision": npz(features=np.ones((4, 3), np.float16)),
+    "integers": npz(features=np.ones((4, 3), np.int64)),
+    "NaN": npz(features=NAN),
+    "infinite": npz(features=np.where(np.isnan(NAN), np.inf, NAN)),
+    "objects": npz(features=np.full((4, 3), None, object)),
+    "no features": npz(features=None),
+    "no reasons": npz(reasons=None),
+    "another chunk's rows": npz(rows=np.array([4]), reasons=np.array(["x"])),
+    "more rows than reasons": npz(rows=np.array([0, 1]), reasons=np.array(["x"])),
+    "failed but finite": npz(rows=np.array([1]), reasons=np.array(["x"])),
+    "warnings of other rows": npz(
+        warned_rows=np.array([9]), warnings=np.array(["silent"])
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_damaged_chunks_are_computed_again_and_never_joined(store, features, name):
+    store.start(SETTINGS)
+    write(store, features, 0, 1, 2)
+    path = store.folder / "chunks" / "0000000.npz"
+    assert store.has(0)
+    path.write_bytes(DAMAGED[name])
+    assert not store.has(0) and store.has(1)
+    with pytest.raises(ExperimentError, match="0000000.npz: "):
+        store.join(IDS)
+    assert not store.finished
+    write(store, features, 0)
+    store.join(IDS)
+    np.testing.assert_array_equal(np.load(store.folder / "features.npy"), features)
+
+
+def test_a_missing_chunk_is_not_joined(store, features):
+    store.start(SETTINGS)
+    write(store, features, 0, 2)
+    with pytest.raises(ExperimentError, match="0000001.npz: "):
+        store.join(IDS)
+    assert not store.finished
+
+
+def test_features_of_no_clip_are_not_complete(store):
+    store.start(SETTINGS)
+    for chunk in store.chunks():
+        rows = store.rows(chunk)
+        nothing = np.full((len(rows), 3), np.nan, np.float32)
+        store.write(chunk, nothing, dict.fromkeys(rows, "not finite"), {})
+    with pytest.raises(ExperimentError, match="none of 11 "):
+        store.join(IDS)
+    assert not store.finished
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("features.npy", b""),
+        ("features.npy", b"another tool's"),
+        ("features.npy", None),  # cut
+        ("features.json", b""),
+        ("features.json", b'{"settings": 3}'),
+        ("features.json", b'{"clips": 11}'),
+        ("features.json", b"[1]"),
+        ("features.json", b"\xff\xfe"),
+    ],
+)
+def test_damaged_results_are_refused(store, features, name, content):
+    store.start(SETTINGS)
+    write(store, features, 0, 1, 2)
+    store.join(IDS)
+    assert not store.conflict(SETTINGS)
+    path = store.folder / name
+    path.write_bytes(path.read_bytes()[:-8] if content is None else content)
+    with pytest.raises(ExperimentError, match=f"{name}: "):
+        store.conflict(SETTINGS)
