@@ -126,7 +126,12 @@ KNOWN_SETTINGS = {
     "manifest_folder": _text("folder of the manifests"),
     "train_manifest": _text("name of the manifest to train on", optional=True),
     "held_out": _number("share of clips to validate on", "[0, 0.5]", optional=True),
-    "fold": Setting("name", "fold to evaluate on", optional=True),
+    "labels": _text("table of labels, folders, none, or auto", optional=True),
+    "test_labels": _text("table of the recordings to evaluate on", optional=True),
+    "label_mode": _text(
+        "labels per clip", "auto", "single", "multi", task=FINE, optional=True
+    ),
+    "fold": Setting("name", "fold to evaluate on", nullable=True, optional=True),
     # Input
     "num_classes": _integer("number of classes", 1, 1_000_000, FINE),
     "num_frames": _integer("frames of a spectrogram (10 ms), whole patches of 16", 16),
