@@ -70,7 +70,7 @@ def decode(source: Source, seconds: float | None) -> Clip:
 
 
 def inspect(source: Source) -> Clip:
-    """Decode the beginning, up to the first sound, and the last sample.
+    """Decode the beginning, up to the first sound, and the last sample; MP3 as a whole.
 
     Raises what `decode` raises.
     """
@@ -78,11 +78,11 @@ def inspect(source: Source) -> Clip:
     with _open(source) as (file, warnings):
         rate, channels, frames = file.samplerate, file.channels, file.frames
         beginning = math.ceil(_INSPECTED * rate)
-        estimated = file.format == "MP3" and not _counts_frames(source)
-        if estimated or frames <= beginning or not _has_last(file):
-            return decode(source, None)  # only reading gives the length, or the reason
+        # Only reading gives the length of an MP3 file, and what is wrong with others.
+        if file.format == "MP3" or frames <= beginning or not _has_last(file):
+            return decode(source, None)
         _require_end(file, source)
-    # Opened again: seeking in MP3 and Ogg is exact only before anything is decoded.
+    # Opened again: seeking in Ogg is exact only before anything is decoded.
     with _open(source) as (file, _):
         for block in _blocks(file, frames, beginning):
             check.mix(block)
