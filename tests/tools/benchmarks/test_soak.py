@@ -31,7 +31,7 @@ with open(f"{run}/metrics.jsonl", "a") as log:
         time.sleep(0.05)
 """
 EXPECTED = {
-    "memory": "main, private MB",
+    "memory": "main, memory MB",
     "files": "main, open files",
     "threads": "main, threads",
     "temporary": "temporary files",
@@ -77,4 +77,4 @@ def test_a_short_run_of_ours(tmp_path, capsys):
     assert [found["training"] for found in outcomes] == ["pre-training", "fine-tuning"]
     for found in outcomes:
         assert found["steps"] > 5 and len(found["growth"]) == len(soak.BOUNDS)
-    assert "main, private MB" in capsys.readouterr().out
+    assert "main, memory MB" in capsys.readouterr().out
