@@ -98,7 +98,7 @@ def _find_faults(listing: Listing, classes: LabelSet, source: str) -> dict[str, 
     faults = dict(listing.faults)
     for subset, clips in listing.subsets.items():
         for clip, labels in clips.items():
-            if not labels and subset != "pretrain":
+            if not labels and subset in ("balanced_train", "eval"):
                 faults.setdefault(clip, "no label")
             if unknown := [label for label in labels if label not in classes]:
                 reason = f"label not in {source}: {' '.join(unknown)}"

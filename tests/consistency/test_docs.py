@@ -25,6 +25,7 @@ RUN_OPTIONS = {option.name for option in fields(RunOptions)} | {"help"}
 FOREIGN = {
     "array",  # sbatch
     "hook-type",  # pre-commit
+    "shm-size",  # docker
     *("max-restarts", "nnodes", "nproc_per_node", "standalone"),  # torchrun
     *("rdzv_backend", "rdzv_endpoint", "rdzv_id"),
 }

@@ -102,7 +102,7 @@ def test_what_is_not_a_regular_file_is_refused(tmp_path):
         for function in (inspect_audio, read_audio):
             with pytest.raises(AudioError) as error:
                 function(path)
-            assert str(error.value).startswith(str(path))
+            assert error.value.args[0].startswith(str(path))
 
 
 @pytest.mark.parametrize("data", [b"", b"x", b"RIFF", b"OggS", b"ID3", b"fLaC" * 9])
