@@ -1,5 +1,6 @@
 import logging
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -97,12 +98,12 @@ def test_impossible_rates_are_refused(tmp_path, rate):
 def test_what_is_not_a_regular_file_is_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe.wav")
     (tmp_path / "loop.wav").symlink_to("loop.wav")
-    names = ["pipe.wav", "loop.wav", "null\0byte.wav", "a.wav/b.wav"]
-    for path in (*(tmp_path / name for name in names), "/dev/zero"):
+    (tmp_path / "file.wav").touch()
+    names = ["pipe.wav", "loop.wav", "file.wav/b.wav", "null\0byte.wav"]
+    for path in (*(tmp_path / name for name in names), Path("/dev/zero")):
         for function in (inspect_audio, read_audio):
-            with pytest.raises(AudioError) as error:
+            with pytest.raises(AudioError, match=str(path.parent)):
                 function(path)
-            assert str(error.value).startswith(str(path))
 
 
 @pytest.mark.parametrize("data", [b"", b"x", b"RIFF", b"OggS", b"ID3", b"fLaC" * 9])
