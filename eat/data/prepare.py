@@ -14,6 +14,7 @@ import json
 import logging
 import math
 import os
+import re
 import shlex
 import tempfile
 from collections import Counter
@@ -44,7 +45,8 @@ logger = logging.getLogger(__name__)
 
 MISSING = "missing"
 CACHE_COLUMNS = "file size mtime sample_rate frames channels warnings error".split()
-_UNPACK = {".zip": "unzip -q {} -d {}", ".tar.gz": "tar -xzf {} -C {}"}
+_ARCHIVE = re.compile(r".*\.(zip|tgz|tar(\.\w+)?)", re.IGNORECASE)
+_INCOMPLETE = (".part", ".crdownload", ".download", ".incomplete", ".aria2")
 _BATCH = 8192  # files
 _FILES_PER_TASK = 64
 _THREADS = 32  # more than cores: they mostly wait for the disk
@@ -97,10 +99,7 @@ def find_corpus(data_folder: Path, name: str, landmark: str) -> str:
     for prefix in ("", f"{name}/"):
         if (data_folder / prefix / landmark).is_file():
             return prefix
-    for suffix, command in _UNPACK.items():
-        for archive in sorted(data_folder.glob(f"*{suffix}")):
-            paths = (shlex.quote(str(path)) for path in (archive, data_folder))
-            raise ManifestError(f"{archive}: not unpacked ({command.format(*paths)})")
+    refuse_archives(data_folder.glob("*"))
     raise ManifestError(
         f"{data_folder}: no {landmark} in it or in {name}/ "
         f"(data_folder must be the unpacked {name})"
@@ -109,8 +108,23 @@ def find_corpus(data_folder: Path, name: str, landmark: str) -> str:
 
 def require_folder(data_folder: Path) -> None:
     """Raise `ManifestError` if there is no such folder."""
+    if data_folder.is_file():
+        refuse_archives([data_folder])
+        raise ManifestError(f"{data_folder}: a file, not a folder (check data_folder)")
     if not data_folder.is_dir():
         raise ManifestError(f"{data_folder}: no such folder (check data_folder)")
+
+
+def refuse_archives(paths: Iterable[Path]) -> None:
+    """Raise `ManifestError` if one is an archive, or an incomplete download."""
+    paths = sorted(paths)
+    if part := next((p for p in paths if p.suffix in _INCOMPLETE), None):
+        raise ManifestError(f"{part}: an incomplete download (finish or remove it)")
+    if path := next((p for p in paths if _ARCHIVE.fullmatch(p.name)), None):
+        unzip = "unzip -q {} -d {}"
+        command = unzip if path.suffix.lower() == ".zip" else "tar -xf {} -C {}"
+        files = (shlex.quote(str(p)) for p in (path, path.parent))
+        raise ManifestError(f"{path}: not unpacked ({command.format(*files)})")
 
 
 def refuse_unreadable(error: OSError) -> NoReturn:

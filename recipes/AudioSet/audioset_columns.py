@@ -52,6 +52,8 @@ def check_types(schema: Schema, path: Path) -> None:
                 f"{path}: no column '{column}', only {', '.join(schema.names)} "
                 f"({REMEDY})"
             )
+        if schema.names.count(column) > 1:
+            raise ManifestError(f"{path}: column '{column}' occurs twice ({REMEDY})")
         kind = _kind(schema.field(column).type)
         if column == "labels" and kind in _CLASS_NUMBERS and class_names(schema):
             continue

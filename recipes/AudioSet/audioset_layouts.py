@@ -76,7 +76,12 @@ class Layout(ABC):
 
 @cache
 def split_labels(text: str) -> tuple[str, ...]:
-    """Split label ids at commas; clips with equal labels share them in memory."""
+    """Split label ids at commas; clips with equal labels share them in memory.
+
+    A list as Python, JSON or NumPy writes it is read as well.
+    """
+    if text.startswith("["):
+        text = re.sub(r"""[][\s'"]+""", ",", text)
     labels = map(clean, text.replace(";", ",").split(","))
     return tuple(dict.fromkeys(filter(None, labels)))
 

@@ -16,7 +16,7 @@ from audioset_layouts import (
     split_labels,
 )
 
-from eat.data.prepare import abbreviate, fingerprint
+from eat.data.prepare import abbreviate, fingerprint, refuse_archives
 from eat.data.tables import read_table
 from eat.errors import ManifestError
 
@@ -36,7 +36,7 @@ ALIASES = {
 }
 REMEDY = "download the official list again"
 VIDEO_ID = re.compile(r"[A-Za-z0-9_-]+")
-TIME = re.compile(r"\d+(\.\d*)?")
+TIME = re.compile(r"\d+([.,]\d*)?")
 ID_LENGTH = 11
 
 
@@ -94,6 +94,8 @@ def read_list(path: Path) -> Clips:
             raise ManifestError(f"{path}: line {line}: {fault} ({REMEDY})")
         repeated += clip in clips
         clips[clip] = labels
+    if not clips:
+        raise ManifestError(f"{path}: no clips in it ({REMEDY})")
     if repeated:
         logger.warning("%s: %d lines repeat others", path, repeated)
     odd = [clip for clip in clips if len(clip) != ID_LENGTH]
@@ -123,6 +125,9 @@ class OfficialLists(Layout):
         """Return a checksum of the lists, and how much audio there is."""
         audio = count_audio(self.data_folder, self.save_folder)
         if not audio["files"]:
+            refuse_archives(
+                [*self.data_folder.glob("*"), *self.data_folder.glob("*/*")]
+            )
             raise ManifestError(
                 f"{self.data_folder}: no audio files (.wav .flac .ogg .mp3 and the "
                 "like) in it (put the clips there as <YouTube id>.wav, at any depth)"

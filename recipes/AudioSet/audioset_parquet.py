@@ -126,32 +126,31 @@ def _read_rows(path: Path) -> Iterator[Row]:
 def _write_clip(part: Part, row: Row) -> tuple[str, int]:
     """Write the audio of a row; return the file name and size.
 
-    If the row has only the path of a file that exists, that is the name. A row without
-    audio becomes an empty file, which the audio check reports.
+    If the row has only the path of a file that exists, that is the name. That of a row
+    without audio is empty.
     """
     if not _ID.fullmatch(row.id):
         raise ManifestError(
             f"{part.parquet}: video_id '{row.id}' is not a YouTube id (download it "
             "again)"
         )
-    if row.audio is None and (file := _find_audio(part, row.path)):
-        return file, 0
+    if not row.audio:
+        return _find_audio(part, row.path), 0
     suffix = os.path.splitext(row.path)[1].lower()
     name = row.id + (suffix if suffix in AUDIO_SUFFIXES else ".flac")
-    content = row.audio or b""
     with atomic_path(part.folder / name) as temporary:
-        temporary.write_bytes(content)
-    return name, len(content)
+        temporary.write_bytes(row.audio)
+    return name, len(row.audio)
 
 
-def _find_audio(part: Part, path: str) -> str | None:
+def _find_audio(part: Part, path: str) -> str:
     """Return where a file is that a row has the path of, if below the data folder."""
     if not path or os.path.isabs(path) or os.pardir in path.split("/"):
-        return None
+        return ""
     for folder in (part.parquet.parent, *part.parquet.parents[1:3]):
         if (folder / path).is_file():
             return str(folder / path)
-    return None
+    return ""
 
 
 def _unpack(part: Part, bar: tqdm) -> None:
@@ -177,9 +176,11 @@ def _find_parts(data_folder: Path, save_folder: Path) -> Iterator[Part]:
             source = Path(os.path.abspath(folder))
             left = {path.stem for path in made if path.parent == source}
             there = set()
-            for path in source.glob("*.parquet"):
-                if not path.is_file():
-                    raise ManifestError(f"{path}: not a file (download it again)")
+            for path in source.glob("[!.]*.parquet*"):
+                if not path.is_file() or path.suffix != ".parquet":
+                    raise ManifestError(
+                        f"{path}: not a complete parquet file (download it again)"
+                    )
                 there.add(path.stem)
             if stems := sorted(there | left):
                 for stem in stems:
@@ -226,23 +227,24 @@ class ParquetCopy(Layout):
         """
         self._unpack_all()
         lists = official_lists(self.data_folder)
-        subsets: dict[str, Clips] = {}
+        found: dict[str, Clips] = {part.subset: {} for part in self.parts}
         files: dict[str, str] = {}
         ids = label_ids(read_labels(self.labels))
         duplicates = 0
         for part in self.parts:
-            if part.subset not in subsets:
-                path = lists.get(part.subset)
-                subsets[part.subset] = read_list(path) if path else {}
             folder = os.path.abspath(part.folder)
             rows = _read_index(part.index)
             next(rows, None)  # the source
             for clip, name, *labels in rows:
+                found[part.subset].setdefault(clip, ids(tuple(labels)))
                 if clip in files:
                     duplicates += 1
-                    continue
-                files[clip] = os.path.join(folder, name)
-                subsets[part.subset][clip] = ids(tuple(labels))
+                elif name:
+                    files[clip] = os.path.join(folder, name)
+        subsets = {
+            subset: {**read_list(lists[subset]), **clips} if subset in lists else clips
+            for subset, clips in found.items()
+        }
         return Listing(subsets, files, duplicates=duplicates)
 
     def _unpack_all(self) -> None:

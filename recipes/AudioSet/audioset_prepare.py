@@ -39,6 +39,7 @@ from eat.data.prepare import (
     Verdict,
     check_audio,
     make_save_folder,
+    refuse_archives,
     require_folder,
     require_usable,
     run_command_line,
@@ -62,6 +63,7 @@ def find_layout(data_folder: Path, save_folder: Path) -> Layout:
     for layout in LAYOUTS:
         if found := layout.find(data_folder, save_folder):
             return found
+    refuse_archives(data_folder.glob("*"))
     raise ManifestError(
         f"{data_folder}: no AudioSet in any of the three layouts (put there either "
         f"{LABELS}, one of {', '.join(LISTS.values())}, and audio files; or {LABELS} "
@@ -93,7 +95,8 @@ def _choose_files(
 def _find_faults(listing: Listing, classes: LabelSet, source: str) -> dict[str, str]:
     """Return why clips cannot be used in any subset, whatever is in their files.
 
-    `source` is the name of the file that lists the classes.
+    `source` is the name of the file that lists the classes. Raises `ManifestError` if
+    none of a subset's labels is in it.
     """
     faults = dict(listing.faults)
     for subset, clips in listing.subsets.items():
@@ -103,6 +106,12 @@ def _find_faults(listing: Listing, classes: LabelSet, source: str) -> dict[str, 
             if unknown := [label for label in labels if label not in classes]:
                 reason = f"label not in {source}: {' '.join(unknown)}"
                 faults.setdefault(clip, reason)
+        every = set(chain.from_iterable(clips.values()))
+        if every and not any(label in classes for label in every):
+            raise ManifestError(
+                f"{subset}: labels such as {min(every)!r} are not in {source} (use "
+                "the ids of its classes, separated by commas)"
+            )
     return faults
 
 

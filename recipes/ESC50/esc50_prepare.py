@@ -64,6 +64,7 @@ class Row(NamedTuple):
 def _parse_row(fields: dict[str, str]) -> Row:
     """Parse a row; raise ValueError if it is inconsistent."""
     name, fold, target, category, recording = (fields[column] for column in COLUMNS)
+    fold, target = fold.removesuffix(".0"), target.removesuffix(".0")  # of pandas
     match = FILE_NAME.fullmatch(name)
     if not match or match.groups() != (fold, target):
         raise ValueError(f"{name!r} does not match fold {fold!r}, target {target!r}")
@@ -86,6 +87,8 @@ def _read_table(path: Path) -> list[Row]:
                 raise ValueError(f"target {target} and {name!r} are inconsistent")
         except ValueError as error:
             raise ManifestError(f"{path}: line {line}: {error} ({REMEDY})") from None
+    if not rows:
+        raise ManifestError(f"{path}: no clips in it ({REMEDY})")
     return list(rows.values())
 
 

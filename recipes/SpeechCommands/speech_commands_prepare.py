@@ -20,7 +20,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from eat.data.listed_files import ListedFiles
-from eat.data.manifest import LabelSet
+from eat.data.manifest import LabelSet, similar_names
 from eat.data.prepare import (
     Clip,
     Selection,
@@ -40,6 +40,7 @@ from eat.data.prepare import (
 )
 from eat.data.tables import read_table
 from eat.errors import ManifestError
+from eat.utils.text import clean
 
 logger = logging.getLogger(__name__)
 
@@ -93,14 +94,14 @@ def _read_lists(
 
     Also returns the clips that may be copies of files in the lists and must not be
     trained on: those that have the same name in another spelling and, while a file is
-    missing, those of the same word and speaker.
+    missing, those of the same speaker.
     """
     files = ListedFiles(clips)
     subset_of: dict[str, str] = {}
     copies: set[str] = set()
     takes = defaultdict(set)
     for file in clips:
-        takes[_word(file), _speaker(file)].add(file)
+        takes[_speaker(file)].add(file)
     for subset, name in LISTS.items():
         path = data_folder / prefix / name
         missing = []
@@ -113,9 +114,11 @@ def _read_lists(
                 )
             copies |= files.alike(file)
             if file not in clips:
-                copies |= takes[_word(file), _speaker(file)]
+                copies |= takes[_speaker(file)]
                 missing.append(file)
         listed = sum(its == subset for its in subset_of.values())
+        if not listed:
+            raise ManifestError(f"{path}: no files in it (unpack the corpus again)")
         if clips and len(missing) == listed:
             raise ManifestError(
                 f"{path}: none of its {listed} files is there, {abbreviate(missing, 1)}"
@@ -175,6 +178,11 @@ def prepare_speech_commands(
     make_save_folder(save_folder)
     clips = [file for file in found if CLIP.fullmatch(file.removeprefix(prefix))]
     words = sorted({_word(file) for file in clips})
+    if len(set(map(clean, words))) < len(words):
+        raise ManifestError(
+            f"{data_folder / prefix}: word folders of the same name: "
+            f"{abbreviate(map(repr, similar_names(words)))} (remove one)"
+        )
     if len(words) != CLASSES:
         logger.warning("%d words; Speech Commands V2 has %d", len(words), CLASSES)
     held_out, copies = _read_lists(data_folder, prefix, set(clips))

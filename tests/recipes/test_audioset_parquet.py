@@ -115,13 +115,14 @@ def test_unusable_rows_are_skipped_with_a_reason(data, tmp_path):
     prepare.prepare_audioset(data, tmp_path / "save")
     skipped = {row["id"]: row for row in read_csv(tmp_path / "save" / "skipped.csv")}
     assert skipped.keys() == {"nothing", "noise", "foreign", "cut"}
-    for clip in ("cut", "nothing", "noise"):
+    for clip in ("cut", "noise"):
         assert skipped[clip]["reason"].startswith("unreadable: ")
+    assert skipped["nothing"]["reason"] == "missing"
     assert skipped["foreign"]["reason"].endswith(": /m/9")
     summary = json.loads((tmp_path / "save" / "summary.json").read_text())
     assert summary["files_left_aside"]["duplicates"] == 1
     counts = summary["subsets"]["balanced_train"]
-    assert (counts["listed"], counts["missing"], counts["used"]) == (10, 0, 6)
+    assert (counts["listed"], counts["missing"], counts["used"]) == (10, 1, 6)
 
 
 def test_an_interrupted_unpacking_resumes(data, tmp_path, monkeypatch, unpacked):
@@ -292,6 +293,7 @@ AUDIO = {"bytes": flac(3), "path": None}
         ("labels", pa.list_(pa.string(), 1), [["Speech"]], None),
         ("labels", pa.string(), ["/m/1,"], None),
         ("labels", pa.string(), ["Speech"], None),
+        ("labels", pa.string(), ["['/m/1']"], None),
         ("labels", pa.dictionary(pa.int8(), pa.string()), ["Speech"], None),
         ("labels", pa.int64(), [1], BY_NAME),
         ("labels", pa.list_(pa.int64()), [[1]], {"feature": BY_ID, "_type": "List"}),
@@ -352,7 +354,7 @@ def test_a_class_number_without_a_name(data, tmp_path):
         (b"", "corrupt"),
         (b"no parquet file at all", "corrupt"),
         (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
-        (None, "not a file"),
+        (None, "not a complete"),
     ],
 )
 def test_what_is_no_parquet_file(data, tmp_path, content, fault):
@@ -363,6 +365,37 @@ def test_what_is_no_parquet_file(data, tmp_path, content, fault):
     else:
         path.write_bytes(content)
     with pytest.raises(ManifestError, match=f"^{path}: {fault}|^{path}: .*{fault}"):
+        prepare.prepare_audioset(data, tmp_path / "save")
+
+
+def test_an_unfinished_download_is_refused_and_hidden_files_are_not_read(
+    data, tmp_path
+):
+    folder = data / "data" / "eval"
+    (folder / "._00.parquet").write_bytes(b"\0\5\x16\7")  # by macOS
+    prepare.prepare_audioset(data, tmp_path / "save")
+    (folder / "01.parquet.part").touch()
+    with pytest.raises(ManifestError, match="eval/01.parquet.part: "):
+        prepare.prepare_audioset(data, tmp_path / "save")
+
+
+def test_clips_for_evaluation_are_never_trained_on(data, tmp_path):
+    rows = [row("ev", flac(4)), row("-good1", flac(5))]
+    write_parquet(data / "data" / "unbal_train" / "00.parquet", rows)
+    prepare.prepare_audioset(data, tmp_path / "save")
+    clips = {
+        name: {row["ID"] for row in read_csv(tmp_path / "save" / f"{name}.csv")}
+        for name in ("eval", "unbalanced_train", "balanced_train", "pretrain")
+    }
+    assert clips["eval"] == {"ev"} and clips["unbalanced_train"] == {"-good1"}
+    assert "-good1" in clips["balanced_train"] and "ev" not in clips["pretrain"]
+
+
+def test_a_column_that_occurs_twice(data, tmp_path):
+    path = data / "data" / "eval" / "00.parquet"
+    table = pq.read_table(path)
+    pq.write_table(table.append_column("labels", table["labels"]), path)
+    with pytest.raises(ManifestError, match="eval/00.parquet: .*'labels'"):
         prepare.prepare_audioset(data, tmp_path / "save")
 
 

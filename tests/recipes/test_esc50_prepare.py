@@ -256,6 +256,16 @@ def test_a_change_is_noticed(faulty, tmp_path, change):
     check_contract(data_folder, save)
 
 
+def test_numbers_may_be_saved_as_floats(data, tmp_path):
+    prepare.prepare_esc50(data, tmp_path / "expected")
+    table = data / "meta" / "esc50.csv"
+    table.write_text(re.sub(r",(\d),(\d),", r",\1.0,\2.0,", table.read_text()))
+    prepare.prepare_esc50(data, tmp_path / "save")
+    assert ids(tmp_path / "save" / "train_1.csv") == ids(
+        tmp_path / "expected" / "train_1.csv"
+    )
+
+
 def append(line):
     def spoil(data):
         with open(data / "meta" / "esc50.csv", "a") as file:
@@ -282,6 +292,10 @@ def no_column(data):
     table.write_text(table.read_text().replace("src_file", "source"))
 
 
+def no_rows(data):
+    (data / "meta" / "esc50.csv").write_text(HEADER)
+
+
 def no_text(data):
     (data / "meta" / "esc50.csv").write_bytes(b"\xff\xfe\x00")
 
@@ -297,6 +311,7 @@ def no_audio(data):
         (no_table, "ESC-50-master: .*meta/esc50.csv"),
         (only_zip, "ESC-50-master.zip: .*unzip -q "),
         (no_column, "esc50.csv: line 1: .*src_file"),
+        (no_rows, "esc50.csv: no clips"),
         (no_text, "esc50.csv: line 1: "),
         (no_audio, "audio: .*20 "),
         (append("1-7-A-0.wav,1,0"), "esc50.csv: line 22: "),

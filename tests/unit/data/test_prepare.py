@@ -51,7 +51,7 @@ def test_missing_corpus(tmp_path):
         assert str(error.value).startswith(f"{folder}: ")
 
 
-@pytest.mark.parametrize("kind", ["zip", "gztar"])
+@pytest.mark.parametrize("kind", ["zip", "tar", "gztar", "bztar"])
 def test_archive_is_named_with_the_command_that_unpacks_it(tmp_path, kind):
     make_corpus(tmp_path / "source" / "Corpus-1")
     data = tmp_path / "with space"
@@ -67,6 +67,13 @@ def test_archive_is_named_with_the_command_that_unpacks_it(tmp_path, kind):
     else:
         subprocess.run(command, shell=True, check=True)
     assert find(data) == "Corpus-1/"
+
+
+def test_an_archive_or_file_instead_of_a_folder(tmp_path):
+    for name, fault in (("a.tgz", "tar -xf"), ("b.part", "download"), ("c", "a file")):
+        (tmp_path / name).touch()
+        with pytest.raises(ManifestError, match=f"{name}: .*{fault}"):
+            find(tmp_path / name)
 
 
 def test_files_are_listed_in_order_without_hidden_and_deeper_ones(tmp_path):

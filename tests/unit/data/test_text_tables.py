@@ -124,7 +124,7 @@ ALPHABET = st.characters(exclude_characters="\0\ufeff", exclude_categories=["Cs"
 FIELDS = st.text(st.one_of(st.sampled_from('",;\t\r\n #é='), ALPHABET), max_size=8)
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(
     rows=st.lists(st.tuples(FIELDS, FIELDS), max_size=5),
     dialect=st.sampled_from(sorted(DIALECTS)),
@@ -139,7 +139,7 @@ def test_what_python_writes_is_read(tmp_path_factory, rows, dialect, encoding):
     assert [values for _, *values in found] == list(map(list, expected))
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(
     st.one_of(
         st.binary(max_size=80),
