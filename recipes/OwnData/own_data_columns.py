@@ -172,8 +172,8 @@ def _require_whole_files(
             "are not supported (cut them into files, or remove the times if each file "
             "is meant in full)"
         )
-    line = "%s: times (%s) are not used: they are not of parts of the recordings"
-    logger.info(line, path, shown)
+    message = "%s: times (%s) are not used: they are not of parts of the recordings"
+    logger.info(message, path, shown)
 
 
 def read_columns(
