@@ -454,3 +454,14 @@ def test_segments_in_several_splits_are_told(make, prepare, caplog):
     table = "file,label,split\na_0-10,x,train\na_10-20,x,test\n"
     prepare(make(files, table))
     assert all(file in caplog.text for file in files)
+
+
+def test_fold_folders_apply_to_tables_and_missing_files_are_told(
+    make, prepare, reasons
+):
+    files = [f"audio/fold{k}/{name}.wav" for k in (1, 2) for name in ("dog", "cat")]
+    lines = [f"{file},{Path(file).stem}\n" for file in files]
+    found = prepare(make(files, "file,label\n" + "".join(lines) + "gone.wav,dog\n"))
+    assert found["eval_2"] == {"audio/fold2/dog": "dog", "audio/fold2/cat": "cat"}
+    assert found["balanced_train_2"].keys() == {"audio/fold1/dog", "audio/fold1/cat"}
+    assert reasons() == {"gone.wav": "missing"}
