@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from pathlib import Path
 
-from own_data_labels import Labeled
+from own_data_splits import Labeled
 
 from eat.utils.files import sha256_file
 

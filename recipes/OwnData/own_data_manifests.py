@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 
-from own_data_labels import TEST, TRAIN, VALID, Labeled
 from own_data_recordings import UNUSABLE
+from own_data_splits import TEST, TRAIN, VALID, Labeled
 
 from eat.data.compact_manifest import CompactManifest
 from eat.data.manifest import ManifestRow

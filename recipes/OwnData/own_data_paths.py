@@ -65,6 +65,8 @@ class RecordingFinder:
             source, start = segment_of(file)
             if start is not None or source != os.path.splitext(composed(name))[0]:
                 self.segments[source].append(file)
+            elif vggsound := re.fullmatch(r"([\w-]{11})_\d{6}", source):
+                self.segments[vggsound[1]].append(file)
 
     def find(self, text: str) -> tuple[str, str | None]:
         """Return the recording that a table names, and why it cannot be used, or None.
@@ -78,6 +80,11 @@ class RecordingFinder:
                 if found := search(path):
                     return found
         return text, MISSING
+
+    def locate(self, text: str) -> Path | None:
+        """Return the path of the recording that a text names, None if it names none."""
+        file, fault = self.find(text)
+        return None if fault else Path(self.root, file)
 
     def tried(self, text: str) -> list[str]:
         """Return the first paths at which a recording was looked for."""

@@ -25,17 +25,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from own_data_copies import find_copies, warn_about_copies
-from own_data_labels import (
-    TEST,
-    TRAIN,
-    Labeled,
-    label_from_folders,
-    label_from_table,
-    split_by_folders,
-    split_by_hash,
-    warn_about_names,
-    warn_about_sources,
-)
+from own_data_labels import label_from_folders, label_from_table, warn_about_names
 from own_data_manifests import (
     PRETRAIN,
     count_long,
@@ -48,6 +38,14 @@ from own_data_manifests import (
 )
 from own_data_paths import RecordingFinder
 from own_data_recordings import LABELS, UNUSABLE, find_recordings, name_clips
+from own_data_splits import (
+    TEST,
+    TRAIN,
+    Labeled,
+    split_by_folders,
+    split_by_hash,
+    warn_about_sources,
+)
 from own_data_table import read_label_table
 
 from eat.data.manifest import LabelSet
@@ -78,6 +76,8 @@ def find_table(name: str, data_folder: Path) -> Path | None:
         return path if path.is_file() else None
     for path in (Path(name), data_folder / name):
         if path.is_file():
+            if path.suffix.lower() in (".json", ".jsonl"):
+                raise ManifestError(f"{path}: JSON (write the labels as a CSV table)")
             return path
     raise ManifestError(f"{name}: no such table (give labels a path, folders or none)")
 
@@ -89,7 +89,7 @@ def _read_tables(
 
     def read(path: Path) -> dict[str, Labeled]:
         finder = RecordingFinder(data_folder, path.parent, files)
-        entries = read_label_table(path, lambda text: finder.find(text)[1] is None)
+        entries = read_label_table(path, finder.locate)
         labeled = label_from_table(path, entries, finder)
         if all(line.fault for line in labeled.values()):
             first, line = next(iter(labeled.items()))

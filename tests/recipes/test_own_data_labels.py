@@ -15,9 +15,9 @@ import soundfile
 from eat.errors import ManifestError
 
 sys.path.append(str(Path(__file__).parents[2] / "recipes" / "OwnData"))
-from own_data_labels import Labeled, split_by_hash  # noqa: E402
 from own_data_prepare import prepare_own_data  # noqa: E402
 from own_data_recordings import segment_of, source_of  # noqa: E402
+from own_data_splits import Labeled, split_by_hash  # noqa: E402
 
 CLASSES = ("dog", "cat")
 FILES = [f"{name}/{i}.wav" for name in CLASSES for i in range(4)]
@@ -108,6 +108,8 @@ LAYOUTS = {
     "Test/dog/1.wav": "eval",
     "fold2/dog/1.wav": "eval_2",
     "dog/test/1.wav": "eval",
+    "data/train/dog/1.wav": "balanced_train",
+    "X.test_audio/dog/1.wav": "eval",
 }
 
 
@@ -115,6 +117,10 @@ LAYOUTS = {
 def test_folders_of_splits_and_folds(make, prepare, file):
     others = {
         "dog": ["dog/train/1.wav", "cat/train/2.wav", "cat/test/2.wav"],
+        "data": [
+            f"data/{name}" for name in ("train/cat/2.wav", "test/dog/3.wav", "0.wav")
+        ],
+        "X.test_audio": [f"X.train_audio/{name}.wav" for name in ("dog/3", "cat/4")],
         "fold2": ["fold1/dog/3.wav", "fold1/cat/4.wav", "fold2/cat/5.wav"],
     }
     splits = ["train/dog/3.wav", "train/cat/4.wav", "Test/cat/5.wav"]
@@ -129,6 +135,8 @@ def test_folders_of_splits_and_folds(make, prepare, file):
         ["day0/a.wav", "day0/b.wav", "day1/c.wav"],
         ["2024-05-01/a.wav", "2024-05-01/b.wav", "2024-05-02/c.wav"],
         ["all/a.wav", "all/b.wav"],
+        ["X.dev_audio/a.wav", "X.dev_audio/b.wav", "X.eval_audio/c.wav"],
+        [f"data/Actor_{i}/{j}.wav" for i in range(2) for j in range(2)],
         ["one/a.wav", "two/b.wav", "three/c.wav"],
         ["a.wav", "b.wav", "c.wav", "dog/1.wav", "dog/2.wav", "cat/1.wav"],
     ],
@@ -136,6 +144,11 @@ def test_folders_of_splits_and_folds(make, prepare, file):
 def test_folders_that_are_no_classes(make, prepare, files):
     found = prepare(make(files))
     assert found.keys() == {"pretrain"} and len(found["pretrain"]) == len(files)
+
+
+def test_folders_within_one(make, prepare):
+    data = make([f"genres/{file}" for file in FILES])
+    assert set(labeled(prepare(data)).values()) == set(CLASSES)
 
 
 def test_folders_can_be_declared_classes(make, prepare, tmp_path):
@@ -209,7 +222,19 @@ def test_alike_names_are_two_classes_and_told(make, prepare, caplog, names, alik
 
 TWO = {"dog/0": "a", "cat/0": "b"}
 SEVERAL = {"dog/0": "a;b", "cat/0": "b"}
+VGGSOUND = ["a_-dE67890x_000030", "-b_dE67890x_000000"]
 TABLES = {
+    # UrbanSound8K's and VGGSound's times are of the sources of the files.
+    "slice_file_name,fsID,start,end,class\n0.wav,1,0,0.03,a\n1.wav,1,9,13,b\n": {
+        "0": "a",
+        "1": "b",
+    },
+    "a_-dE67890x,30,a,train\n-b_dE67890x,0,b,test\n": dict(
+        zip(VGGSOUND, "ab", strict=True)
+    ),
+    "# made by hand\n# file, start, label\ndog/0.wav, 7, a\ncat/0.wav, 0, b\n": TWO,
+    "file,label\ndog/0.wav,\"['a', 'b']\"\ncat/0.wav,['b']\ncat/1.wav,[]\n": SEVERAL,
+    'file,label\ndog/0.wav,"[""a"", ""b""]"\ncat/0.wav,"(\'b\',)"\n': SEVERAL,
     "file,label\ndog/0.wav,a\ncat/0.wav,b\n": TWO,
     "dog/0.wav,a\ncat/0.wav,b\n": TWO,
     "a,dog/0.wav\nb,cat/0.wav\n": TWO,
@@ -241,7 +266,8 @@ TABLES = {
 
 @pytest.mark.parametrize("table", TABLES)
 def test_forms_of_tables(make, prepare, table):
-    assert labeled(prepare(make(table=table))) == TABLES[table]
+    files = [*FILES, "0.wav", "1.wav", *(f"{name}.wav" for name in VGGSOUND)]
+    assert labeled(prepare(make(files, table=table))) == TABLES[table]
 
 
 @pytest.mark.parametrize(
@@ -252,9 +278,15 @@ def test_forms_of_tables(make, prepare, table):
         ("file,label,label\ndog/0.wav,a,b\n", "'label'"),
         ("file,note\ndog/0.wav,a\n", "'file,note'"),
         ("dog/0.wav,a,train\n", "'train'"),
-        ("file,label\ndog/0.wav,['a']\n", "'a'"),
-        ("file,start,label\ndog/0.wav,0.5,a\n", "line 2: .*'start'"),
-        ("file,label,offset\ndog/0.wav,a,3\n", "line 2: .*'end'"),
+        ("file,label\ndog/0.wav,[a]\n", "'.a.'"),
+        ("file,label\ndog/0.wav,['a']\ncat/0.wav,b\n", "'b'"),
+        ("file,label\ndog/0.wav,\"[{'start': 0}]\"\n", "start"),
+        ("file,label\ndog/0.wav,['a;b']\n", "'a;b'"),
+        ("file,one,flag\ndog/0.wav,q,1\n", "'file,one,flag'"),
+        ("dog/0.wav,0.01,0.02,a\n", "line 1: .*'2' and '3'"),
+        ("dog/0.wav HELLO\n", "separated by"),
+        ("file,start,label\ndog/0.wav,0.01,a\n", "line 2: .*'start'"),
+        ("file,label,offset\ndog/0.wav,a,3\n", "line 2: .*'offset'"),
         ("file,label,fold\ndog/0.wav,a,1\ncat/0.wav,b,\n", "line 3: "),
         ("file,label,fold\ndog/0.wav,a,../1\n", "line 2: .*'../1'"),
         ("file,label,fold\ndog/0.wav,a,x\n", "line 2: .*'x'"),
@@ -422,3 +454,14 @@ def test_segments_in_several_splits_are_told(make, prepare, caplog):
     table = "file,label,split\na_0-10,x,train\na_10-20,x,test\n"
     prepare(make(files, table))
     assert all(file in caplog.text for file in files)
+
+
+def test_fold_folders_apply_to_tables_and_missing_files_are_told(
+    make, prepare, reasons
+):
+    files = [f"audio/fold{k}/{name}.wav" for k in (1, 2) for name in ("dog", "cat")]
+    lines = [f"{file},{Path(file).stem}\n" for file in files]
+    found = prepare(make(files, "file,label\n" + "".join(lines) + "gone.wav,dog\n"))
+    assert found["eval_2"] == {"audio/fold2/dog": "dog", "audio/fold2/cat": "cat"}
+    assert found["balanced_train_2"].keys() == {"audio/fold1/dog", "audio/fold1/cat"}
+    assert reasons() == {"gone.wav": "missing"}

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "recipes" / "OwnData" / "own_data_prepare.py"
 sys.path.append(str(SCRIPT.parent))
 import own_data_prepare as prepare  # noqa: E402
-from own_data_labels import Labeled, split_by_hash  # noqa: E402
+from own_data_splits import Labeled, split_by_hash  # noqa: E402
 
 
 def write(path, seconds=0.5, rate=16000, channels=1, **options):
