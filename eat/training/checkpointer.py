@@ -243,6 +243,8 @@ class AtomicCheckpointer(Checkpointer):
         newest = self.find_checkpoint()
         left = f"{newest.path} is complete" if newest else "there is no earlier one"
         reason = str(error).strip().splitlines()[0]
+        if "inline_container" in reason:  # torch's source file, where it counts bytes
+            reason = "a file could be written in part only"
         return (
             f"{self.checkpoints_dir}: cannot write the checkpoint: {reason} ({left}; "
             "free some disk space or fix the disk, then re-run the same command to "
