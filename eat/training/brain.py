@@ -415,6 +415,7 @@ class EATBrain(sb.Brain):
         self.avg_train_loss = state.average_loss
         state.restore_meter(self.meter)
         if has_results(self.folder):  # it has logged more since
+            self.metrics_logger.warn_of_changes(state.logs)
             return
         step, ended = state.optimizer_step, state.batches == 0
         older = if_main_process() and warn_of_older_checkpoint(self.folder, step)

@@ -158,6 +158,18 @@ def test_altered_logs_are_repaired_when_the_run_resumes(make, tmp_path):
     assert found == [*steps[:3], ("epoch", 3), *steps[3:], ("epoch", 6)]
 
 
+@pytest.mark.parametrize("lose", [Path.unlink, lambda path: path.write_text("{}")])
+def test_lost_logs_of_a_finished_run_are_noticed(make, tmp_path, caplog, lose):
+    brain = make(tmp_path)
+    fit(brain)
+    brain.write_results(best=brain.best())
+    fit(make(tmp_path))
+    assert "metrics.jsonl" not in caplog.text
+    lose(tmp_path / "metrics.jsonl")
+    fit(make(tmp_path))
+    assert f"{tmp_path / 'metrics.jsonl'}: " in caplog.text
+
+
 def test_removed_or_altered_model_is_written_again(make, tmp_path):
     """By a finished run, from the best epoch, which is not the last."""
     brain = make(tmp_path, epochs=3)
