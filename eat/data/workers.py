@@ -13,9 +13,11 @@ from functools import cache
 from itertools import chain
 from multiprocessing import active_children
 from multiprocessing.process import BaseProcess
+from traceback import walk_tb
 from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from eat.data.dataset import ClipDataset
 from eat.errors import ExperimentError
@@ -72,6 +74,7 @@ class ClipLoader(DataLoader):
             with _without_torch_warning():
                 batches = super().__iter__()
         except OSError as error:
+            _disable_destructor(error)
             raise ExperimentError(
                 f"num_workers {self.num_workers}: the data workers cannot be started, "
                 f"{error.strerror} ({_start_remedy(error)})"
@@ -132,6 +135,18 @@ def _too_many_files(num_workers: int) -> ExperimentError:
     return ExperimentError(
         f"num_workers {num_workers}: too many open files ({FEWER_FILES})"
     )
+
+
+def _disable_destructor(error: OSError) -> None:
+    """Keep torch's half-built iterator from printing a traceback when it is deleted.
+
+    Workers that have been started end with this process.
+    """
+    for frame, _ in walk_tb(error.__traceback__):
+        if isinstance(
+            iterator := frame.f_locals.get("self"), _MultiProcessingDataLoaderIter
+        ):
+            iterator._shutdown = True
 
 
 def _start_remedy(error: OSError) -> str:

@@ -26,6 +26,7 @@ from eat.experiment.yaml_tree import (
     parse_any,
     placeholders,
     plain_values,
+    read_text,
     read_tree,
     tag_of,
     tags,
@@ -170,9 +171,15 @@ def _resolve(tree: CommentedMap, path: str) -> str:
 
 
 def read_settings(folder: str | Path) -> dict[str, Any]:
-    """Return the settings that a run recorded, as :attr:`Config.values`; maybe none."""
+    """Return the settings that a run recorded, as :attr:`Config.values`; maybe none.
+
+    Raises `ExperimentError` if the file is damaged.
+    """
     path = Path(folder) / SETTINGS
-    return plain_values(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    parse(text := read_text(path), str(path))
+    return plain_values(text)
 
 
 def read_scalar_settings(folder: str | Path) -> dict[str, Any]:

@@ -99,15 +99,13 @@ def _claim_folder(folder: Path, config: Config) -> None:
     """Create the folder and lock it, unless it holds a run with other settings."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
-        probe.unlink(missing_ok=True)
-        probe.touch(exist_ok=False)
-        probe.unlink()
     except OSError as error:
         raise ExperimentError(
             f"{folder}: cannot write there ({error.strerror}; choose another "
             "--output_folder)"
         ) from error
+    if not _may(folder, os.R_OK | os.W_OK | os.X_OK):
+        raise ExperimentError(_not_writable(folder))
     _require_usable(folder)
     # A start that failed before its first step must not bind the next one.
     if any((folder / name).exists() for name in ("metrics.jsonl", PROGRESS)) or any(
@@ -154,7 +152,11 @@ def _not_writable(path: Path) -> str:
 
 
 def _require_same_settings(folder: Path, config: Config) -> None:
-    earlier = read_settings(folder)
+    try:
+        earlier = read_settings(folder)
+    except ExperimentError as error:  # the checkpoints hold the settings as well
+        logger.warning("%s; it is written again", error)
+        return
     current = relevant_settings(config.values)
     if earlier and (changes := describe_changes(relevant_settings(earlier), current)):
         raise ExperimentError(

@@ -10,6 +10,8 @@ from eat.experiment.config import read_scalar_settings
 from eat.utils.files import write_json
 from eat.utils.versions import versions
 
+RESULTS = "results.json"
+
 
 def write_results(output_folder: str | Path, **results: Any) -> None:
     """Write the results with the settings and software versions that produced them.
@@ -24,7 +26,16 @@ def write_results(output_folder: str | Path, **results: Any) -> None:
         "data": _clip_counts(settings.get("manifest_folder")),
         "versions": versions(),
     }
-    write_json(Path(output_folder) / "results.json", record)
+    write_json(Path(output_folder) / RESULTS, record, sync=True)
+
+
+def has_results(output_folder: str | Path) -> bool:
+    """Return whether a run has written its results; a damaged file counts as none."""
+    try:
+        results = (Path(output_folder) / RESULTS).read_text(encoding="utf-8")
+        return isinstance(json.loads(results), dict)
+    except (FileNotFoundError, ValueError, RecursionError):
+        return False
 
 
 def _clip_counts(manifest_folder: str | None) -> dict[str, dict] | None:

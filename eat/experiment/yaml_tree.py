@@ -41,7 +41,7 @@ def _read_tree(path: Path, including: tuple[Path, ...]) -> CommentedMap:
         raise ExperimentError(f"{path}: no such YAML file (see hparams/)")
     if path.resolve() in including:
         raise ExperimentError(f"{path}: includes itself (remove the include)")
-    tree = parse(_read_text(path), str(path))
+    tree = parse(read_text(path), str(path))
     tag = tag_of(tree)
     if not tag.startswith(INCLUDE):
         return tree
@@ -61,7 +61,7 @@ def read_hyperpyyaml(path: str | Path) -> str:
     return dump(read_tree(path))
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path) -> str:
     """Return the text of a settings file, without a byte-order mark."""
     try:
         if path.stat().st_size > MAX_BYTES:

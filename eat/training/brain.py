@@ -24,7 +24,7 @@ from eat.data.dataset import Batch, ClipDataset, collate
 from eat.data.samplers import EpochSampler, RankBatches, WeightedSampler
 from eat.data.workers import ClipLoader, worker_errors
 from eat.errors import ExperimentError, Interrupted
-from eat.experiment.results import write_results
+from eat.experiment.results import has_results, write_results
 from eat.training.checkpoint_files import CHECKPOINT_META
 from eat.training.checkpointer import CheckpointInterval
 from eat.training.cost import training_cost
@@ -39,11 +39,7 @@ from eat.training.progress import (
 )
 from eat.training.skips import SkipMonitor
 from eat.training.train_state import TrainState
-from eat.utils.distributed import (
-    any_rank,
-    connection_errors,
-    world_size,
-)
+from eat.utils.distributed import any_rank, connection_errors, world_size
 from eat.utils.random import batch_generator, step_seed
 from eat.utils.signals import Interruption, ignore_signals
 
@@ -217,7 +213,7 @@ class EATBrain(sb.Brain):
                 self.hparams.epoch_counter, loader, valid, valid_loader_kwargs=kwargs
             )
             self.stop_if_requested()  # by a signal during the end of the last epoch
-            if self.checkpointer is not None and self.has_validation:
+            if self.resumed and self.has_validation:
                 run_on_main(self.restore_model)
 
     def other_clips(self) -> dict[str, Sized | None]:
@@ -225,7 +221,7 @@ class EATBrain(sb.Brain):
         return {}
 
     def restore_model(self) -> None:
-        """Write the model folder from a checkpoint if it has been removed."""
+        """Write the model folder from the checkpoint that it belongs to."""
 
     def on_fit_start(self) -> None:
         """Build the optimizer, then start or resume."""
@@ -233,7 +229,8 @@ class EATBrain(sb.Brain):
             require_untrained(self.folder)
             self.metrics_logger.clear()
         super().on_fit_start()
-        if self.train_state.fingerprint is not None:
+        self.resumed = self.train_state.fingerprint is not None
+        if self.resumed:
             self.restore_state()
             logger.info("Resumed after optimizer step %d", self.optimizer_step)
         self.train_sampler.start_from(self.step)
@@ -265,8 +262,7 @@ class EATBrain(sb.Brain):
     def fit_batch(self, batch: Batch) -> Tensor:
         """Train on one batch, then save a checkpoint if one is due."""
         loss = super().fit_batch(batch)
-        self.checkpoint_interval.batches += 1
-        if self.checkpoint_due():
+        if self.checkpoint_due and self.checkpointer is not None:
             # SpeechBrain adds this batch to the average once this method returns.
             self.save_within_epoch(self.update_average(loss, self.avg_train_loss))
         return loss
@@ -283,6 +279,10 @@ class EATBrain(sb.Brain):
         self.generator = batch_generator(*place, device=self.device)
         torch.manual_seed(step_seed(*place))  # drop path uses the global generator
         self.skips.add(batch)
+        self.checkpoint_interval.batches += 1
+        # Until an optimizer step says so: between the batches of one, a checkpoint
+        # would lose the gradients accumulated so far.
+        self.checkpoint_due = False
         self.lr = set_learning_rates(
             self.optimizer,
             self.optimizer_step,
@@ -311,7 +311,13 @@ class EATBrain(sb.Brain):
         self.scaler.unscale_(self.optimizer)
         self.scale_gradients([p.grad for p in parameters if p.grad is not None])
         self.grad_norm = float(clip_gradients(parameters, self.max_grad_norm))
-        if any_rank(not math.isfinite(self.step_loss), self.device):
+        nonfinite, unreadable, self.checkpoint_due = any_rank(
+            self.device,
+            not math.isfinite(self.step_loss),
+            bool(self.skips.unreadable),
+            self.interruption.requested or self.checkpoint_interval.is_over(),
+        )
+        if nonfinite:
             self.grad_norm = math.nan
         self.step_loss = 0.0
         if math.isfinite(self.grad_norm):
@@ -321,8 +327,9 @@ class EATBrain(sb.Brain):
         self.optimizer_step += 1
         step, patience = self.optimizer_step, self.nonfinite_patience
         self.skips.end_step(step, self.grad_norm, patience, self.checkpointer)
-        clips, share = step * self.clips_per_step, self.hparams.max_unreadable_share
-        self.skips.log_unreadable(step, clips, share, self.device)
+        if unreadable:
+            clips, share = step * self.clips_per_step, self.hparams.max_unreadable_share
+            self.skips.log_unreadable(step, clips, share)
 
     def scale_gradients(self, gradients: list[Tensor]) -> None:
         """Scale the gradients of a step by what is known at its end only."""
@@ -358,17 +365,6 @@ class EATBrain(sb.Brain):
 
     # -- checkpoints -------------------------------------------------------------------
 
-    def checkpoint_due(self) -> bool:
-        """Return whether an interval has passed, or a signal came, on any rank.
-
-        Never between the batches of one optimizer step: a checkpoint would lose the
-        gradients accumulated so far.
-        """
-        if self.checkpointer is None or self.step % self.grad_accumulation_factor:
-            return False
-        due = self.checkpoint_interval.is_over() or self.interruption.requested
-        return any_rank(due, self.device)
-
     def save_within_epoch(self, average_loss: float) -> None:
         """Save a checkpoint within an epoch, then stop if a signal has requested it."""
         self.capture_state(average_loss)
@@ -377,7 +373,7 @@ class EATBrain(sb.Brain):
         self.checkpointer.delete_within_epoch(self.hparams.keep_checkpoints)
         self.checkpoint_interval.start()
         self.saved_at = self.optimizer_step
-        if any_rank(self.interruption.requested, self.device):
+        if any_rank(self.device, self.interruption.requested)[0]:
             self._stop()
 
     def save_epoch(self, meta: dict, best: str | None = None) -> None:
@@ -418,7 +414,8 @@ class EATBrain(sb.Brain):
         self.step = state.batches // self.world_size
         self.avg_train_loss = state.average_loss
         state.restore_meter(self.meter)
-        if self.is_finished():  # it has logged more since
+        if has_results(self.folder):  # it has logged more since
+            self.metrics_logger.warn_of_changes(state.logs)
             return
         step, ended = state.optimizer_step, state.batches == 0
         older = if_main_process() and warn_of_older_checkpoint(self.folder, step)
@@ -456,13 +453,9 @@ class EATBrain(sb.Brain):
         if self.saved_at == self.optimizer_step:
             self.stop_if_requested()
 
-    def is_finished(self) -> bool:
-        """Return whether the run has written its results."""
-        return (self.folder / "results.json").is_file()
-
     def was_complete(self) -> bool:
         """Return whether an earlier process had finished the run."""
-        return self.last is None and self.is_finished()
+        return self.last is None and has_results(self.folder)
 
     def write_results(self, **results: Any) -> None:
         """Write ``results.json``, unless the run was complete before."""

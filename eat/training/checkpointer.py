@@ -81,8 +81,6 @@ class AtomicCheckpointer(Checkpointer):
         verbosity: int = logging.INFO,
     ) -> Checkpoint | None:
         """Save as SpeechBrain does; the folder appears when it is complete."""
-        if if_main_process():
-            self._remove_partials()
         meta = {"unixtime": self._timestamp(), **(meta or {})}
         name = name or self._new_name()
         try:
@@ -98,7 +96,9 @@ class AtomicCheckpointer(Checkpointer):
         return published
 
     def list_checkpoints(self) -> list[Checkpoint]:
-        """List all checkpoints.
+        """List all checkpoints, the newest first.
+
+        SpeechBrain lists them in any order, in which the first of several best wins.
 
         Raises
         ------
@@ -110,14 +110,18 @@ class AtomicCheckpointer(Checkpointer):
             for folder in checkpoint_folders(self.checkpoints_dir):
                 if not has_valid_meta(folder):
                     raise CorruptCheckpointError(describe_damage(folder / METAFNAME))
-            return super().list_checkpoints()
+            found = super().list_checkpoints()
+        return sorted(found, key=ckpt_recency, reverse=True)
 
     def recover_if_possible(self, *args: Any, **kwargs: Any) -> Checkpoint | None:
         """Recover as SpeechBrain does, on all ranks from the main process's choice.
 
         On a network file system the other ranks may see an outdated list.
         """
-        own = self.find_checkpoint(*args, **kwargs) if if_main_process() else None
+        own = None
+        if if_main_process():
+            own = self.find_checkpoint(*args, **kwargs)
+            self._remove_partials()
         chosen, *_ = all_gather_objects(own)
         if chosen is None:
             logger.info("No checkpoint to resume from")
@@ -239,6 +243,8 @@ class AtomicCheckpointer(Checkpointer):
         newest = self.find_checkpoint()
         left = f"{newest.path} is complete" if newest else "there is no earlier one"
         reason = str(error).strip().splitlines()[0]
+        if "inline_container" in reason:  # torch's source file, where it counts bytes
+            reason = "a file could be written in part only"
         return (
             f"{self.checkpoints_dir}: cannot write the checkpoint: {reason} ({left}; "
             "free some disk space or fix the disk, then re-run the same command to "

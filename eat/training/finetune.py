@@ -18,13 +18,7 @@ from eat.data.workers import ClipLoader, worker_errors
 from eat.errors import ExperimentError
 from eat.evaluation.per_class import Evaluation
 from eat.interop.loading import Checkpoint
-from eat.interop.pretrained import (
-    CONFIG,
-    WEIGHTS,
-    load_strictly,
-    read_model,
-    save_model,
-)
+from eat.interop.pretrained import load_strictly, read_model, save_model
 from eat.model.classifier import EATClassifier
 from eat.training.brain import EATBrain
 from eat.training.optim import parameter_groups
@@ -196,11 +190,9 @@ class FinetuneBrain(EATBrain):
         return self.folder / "model"
 
     def restore_model(self) -> None:
-        """Write the best epoch's model from its checkpoint if it has been removed."""
+        """Write the best epoch's model from its checkpoint."""
         best = self.checkpointer.find_checkpoint(max_key=self.metric)
-        if best is None or all(
-            (self.model_folder / name).is_file() for name in (CONFIG, WEIGHTS)
-        ):
+        if best is None:
             return
         self.checkpointer.verify(best)
         weights = torch.load(

@@ -88,6 +88,13 @@ class MetricsLogger:
         self.cut(dict.fromkeys(APPEND_ONLY, 0))
 
     @main_process_only
+    def warn_of_changes(self, marks: Mapping[str, Sequence]) -> None:
+        """Warn of log files of a finished run that have lost records."""
+        for name in APPEND_ONLY:
+            if _is_altered(_content(path := self.folder / name), marks[name]):
+                logger.warning("%s: missing or altered since the run ended", path)
+
+    @main_process_only
     def resume(
         self, marks: Mapping[str, Sequence], step: int, epoch_ended: bool, backup: bool
     ) -> None:
@@ -106,9 +113,9 @@ class MetricsLogger:
             Keep a copy of every file that is cut.
         """
         for name in APPEND_ONLY:
-            path, (size, checksum) = self.folder / name, marks[name]
+            path, size = self.folder / name, marks[name][0]
             content = _content(path)
-            if hashlib.sha256(content[:size]).hexdigest() != checksum:
+            if _is_altered(content, marks[name]):
                 self._repair(path, content, step, epoch_ended)
             elif len(content) > size:
                 if backup:
@@ -161,6 +168,12 @@ def _content(path: Path) -> bytes:
     with open_append(path) as file:
         file.seek(0)
         return file.read()
+
+
+def _is_altered(content: bytes, mark: Sequence) -> bool:
+    """Return whether a file no longer begins as it was when `mark` was made."""
+    size, checksum = mark
+    return hashlib.sha256(content[:size]).hexdigest() != checksum
 
 
 def _lines(content: bytes) -> list[bytes]:

@@ -20,7 +20,7 @@ from eat.data.dataset import Batch, ClipDataset, collate
 from eat.data.workers import ClipLoader
 from eat.evaluation.collapse import between_clip_variance, effective_rank, feature_std
 from eat.evaluation.probing import knn_probe
-from eat.interop.pretrained import CONFIG, WEIGHTS, save_model
+from eat.interop.pretrained import save_model
 from eat.model.patching import grid_of
 from eat.pretraining.model import EATForPreTraining, PretrainingOutput
 from eat.pretraining.teacher import ema_decay
@@ -241,10 +241,8 @@ class PretrainBrain(EATBrain):
     # -- the model ---------------------------------------------------------------------
 
     def restore_model(self) -> None:
-        """Write the model of the last epoch if it has been removed."""
-        folder = self.folder / "model"
-        if not all((folder / name).is_file() for name in (CONFIG, WEIGHTS)):
-            self.write_model()
+        """Write the model of the last epoch."""
+        self.write_model()
 
     def write_model(self, name: str = "model") -> None:
         """Write student, decoder and teacher as a model folder."""

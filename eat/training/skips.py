@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 import math
 
-import torch
 from speechbrain.utils.checkpoints import Checkpointer
 
 from eat.data.dataset import Batch
 from eat.errors import ExperimentError
 from eat.training.metrics_logger import MetricsLogger
 from eat.training.train_state import TrainState
-from eat.utils.distributed import all_gather_objects, any_rank
+from eat.utils.distributed import all_gather_objects
 
 logger = logging.getLogger(__name__)
 
@@ -82,18 +81,16 @@ class SkipMonitor:
             "needs another --output_folder)"
         )
 
-    def log_unreadable(
-        self, step: int, clips_seen: int, max_share: float, device: str | torch.device
-    ) -> None:
+    def log_unreadable(self, step: int, clips_seen: int, max_share: float) -> None:
         """Log the step's clips that were substituted, and limit their share.
+
+        Every rank must call this if any has `unreadable` clips.
 
         Raises
         ------
         ExperimentError
             If they are more than the share `max_share` of all clips seen.
         """
-        if not any_rank(bool(self.unreadable), device):
-            return
         for part in all_gather_objects(self.unreadable):
             for clip, reason in part:
                 self.metrics_logger.write_skipped_clips(step, reason, [clip])

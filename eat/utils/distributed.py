@@ -36,16 +36,16 @@ def world_size() -> int:
     return 1
 
 
-def any_rank(flag: bool, device: str | torch.device) -> bool:
-    """Return whether `flag` is true on any rank; every rank must call this.
+def any_rank(device: str | torch.device, *flags: bool) -> list[bool]:
+    """Return for each flag whether it is true on any rank; every rank must call this.
 
     `device` is the rank's own: NCCL reduces tensors on GPUs only.
     """
     if world_size() == 1:
-        return flag
-    flags = torch.tensor(float(flag), device=device)
-    torch.distributed.all_reduce(flags, torch.distributed.ReduceOp.MAX)
-    return bool(flags)
+        return list(flags)
+    found = torch.tensor(flags, dtype=torch.float32, device=device)
+    torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX)
+    return [bool(flag) for flag in found.tolist()]
 
 
 def all_gather_objects(local: Any) -> list[Any]:

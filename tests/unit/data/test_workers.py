@@ -1,5 +1,6 @@
 """Waiting for data workers, and what is said when they fail."""
 
+import gc
 import os
 import signal
 import subprocess
@@ -137,6 +138,24 @@ try:
 except EATError as error:
     print(error)
 """
+
+
+def test_failed_start_leaves_no_traceback(clips, monkeypatch):
+    """Torch's iterator, half built by then, would print one when it is deleted."""
+    printed = []
+    monkeypatch.setattr(sys, "unraisablehook", printed.append)
+    started = []
+
+    def start(self):
+        if started:
+            raise OSError(11, "Resource temporarily unavailable")
+        started.append(self)
+
+    monkeypatch.setattr("multiprocessing.process.BaseProcess.start", start)
+    with pytest.raises(ExperimentError):
+        iter(loader(clips))
+    gc.collect()
+    assert not printed
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,16 @@ def test_start_that_failed_does_not_bind_the_next(start, tmp_path):
     assert hparams["lr"] == 1e-3
 
 
+@pytest.mark.parametrize("content", [b"lr: \x80", b"lr: [1", b"\0"])
+def test_damaged_record_of_the_settings_is_replaced(start, tmp_path, capsys, content):
+    start()
+    path = tmp_path / "run" / "hyperparams.yaml"
+    before = path.read_bytes()
+    path.write_bytes(content)
+    start()
+    assert path.read_bytes() == before and f"{path}: " in capsys.readouterr().out
+
+
 def test_settings_are_instantiated_and_recorded(start, tmp_path):
     hparams, run_opts = start("--lr", "5e-4")
     assert hparams["lr"] == 5e-4 and hparams["warmup_steps"] == 2
@@ -290,7 +300,7 @@ def test_pipes_in_place_of_files_are_not_waited_for(start, tmp_path, name):
     assert str(tmp_path / "run" / name) in refusal(start)
 
 
-@pytest.mark.parametrize("name", [".writable", "folder.py", "recipe.py"])
+@pytest.mark.parametrize("name", ["folder.py", "recipe.py"])
 def test_links_in_place_of_what_is_rewritten_are_replaced(
     start, tmp_path, monkeypatch, name
 ):

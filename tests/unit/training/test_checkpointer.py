@@ -100,19 +100,17 @@ def test_killed_process_leaves_the_previous_checkpoint(checkpointer, model, bomb
     assert checkpointer.recover_if_possible().path == complete.path
 
 
-def test_next_save_removes_partial_folders(checkpointer, model, bomb):
+def test_next_start_removes_partial_folders(checkpointer, model, bomb):
+    """Even if it finds the run complete and saves no more."""
+    checkpointer.save_checkpoint()
     bomb.explode = raise_interrupt
+    set_weight(model, 3.0)
     with pytest.raises(KeyboardInterrupt):
         checkpointer.save_checkpoint()
-    bomb.explode = None
     [leftover] = partials(checkpointer)
     leftover.rename(leftover.with_name(".partial-CKPT+yesterday"))
-    set_weight(model, 3.0)
-    checkpointer.save_checkpoint()
-    assert not partials(checkpointer)
-    set_weight(model, 0.0)
     checkpointer.recover_if_possible()
-    assert model.weight.item() == 3.0
+    assert not partials(checkpointer) and model.weight.item() != 3.0
 
 
 def test_best_and_newest_are_kept(checkpointer):
@@ -123,6 +121,15 @@ def test_best_and_newest_are_kept(checkpointer):
     assert kept == [0.2, 0.9]
     assert checkpointer.find_checkpoint(max_key="mAP").meta["mAP"] == 0.9
     assert checkpointer.find_checkpoint().meta["mAP"] == 0.2
+
+
+def test_newest_of_equally_good_checkpoints_is_the_best(checkpointer, monkeypatch):
+    saved = [checkpointer.save_checkpoint({"mAP": 0.5}) for _ in range(3)]
+    folders = [saved[number].path for number in (1, 2, 0)]  # a disk has any order
+    monkeypatch.setattr(checkpointer, "_list_checkpoint_dirs", lambda: folders)
+    assert checkpointer.find_checkpoint(max_key="mAP").path == saved[-1].path
+    checkpointer.delete_epochs(1, every=0, best="mAP")
+    assert [path.exists() for path in sorted(folders)] == [False, False, True]
 
 
 def test_checkpoints_within_an_epoch_are_deleted_apart(checkpointer):

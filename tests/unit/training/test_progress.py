@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+from pathlib import Path
 
 import pytest
 from test_resume import TRAIN, Toy, clips, fit, outcome
@@ -157,7 +158,19 @@ def test_altered_logs_are_repaired_when_the_run_resumes(make, tmp_path):
     assert found == [*steps[:3], ("epoch", 3), *steps[3:], ("epoch", 6)]
 
 
-def test_removed_model_is_written_again(make, tmp_path):
+@pytest.mark.parametrize("lose", [Path.unlink, lambda path: path.write_text("{}")])
+def test_lost_logs_of_a_finished_run_are_noticed(make, tmp_path, caplog, lose):
+    brain = make(tmp_path)
+    fit(brain)
+    brain.write_results(best=brain.best())
+    fit(make(tmp_path))
+    assert "metrics.jsonl" not in caplog.text
+    lose(tmp_path / "metrics.jsonl")
+    fit(make(tmp_path))
+    assert f"{tmp_path / 'metrics.jsonl'}: " in caplog.text
+
+
+def test_removed_or_altered_model_is_written_again(make, tmp_path):
     """By a finished run, from the best epoch, which is not the last."""
     brain = make(tmp_path, epochs=3)
     brain.scores = [None, 0.1, 0.9, 0.2]
@@ -165,8 +178,9 @@ def test_removed_model_is_written_again(make, tmp_path):
     brain.write_results(best=brain.best())
     before = snapshot(tmp_path / "model")
     assert json.loads((tmp_path / "model" / "config.json").read_text())["step"] == 6
-    for lost in ("model.safetensors", "config.json"):
-        (tmp_path / "model" / lost).unlink()
+    for name in ("model.safetensors", "config.json"):
+        path = tmp_path / "model" / name
+        path.write_bytes(before[path][:-1] + b"!")
         fit(make(tmp_path, epochs=3))
         assert snapshot(tmp_path / "model") == before
     shutil.rmtree(tmp_path / "model")
@@ -174,13 +188,14 @@ def test_removed_model_is_written_again(make, tmp_path):
     assert snapshot(tmp_path / "model") == before
 
 
-def test_removed_results_are_written_again(make, tmp_path):
+@pytest.mark.parametrize("lose", [Path.unlink, lambda path: path.write_text("{")])
+def test_removed_or_damaged_results_are_written_again(make, tmp_path, lose):
     brain = make(tmp_path)
     fit(brain)
     brain.write_results(best=brain.best(), test=brain.test(clips(6)))
     path = tmp_path / "results.json"
     before = json.loads(path.read_text())
-    path.unlink()
+    lose(path)
     again = make(tmp_path)
     fit(again)
     again.write_results(best=again.best(), test=again.test(clips(6)))
