@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -228,9 +229,18 @@ def _check_together(config: Mapping[str, Any], source: str | Path) -> None:
 
 
 def _wrong(name: str, value: Any, accepted: str, source: str | Path) -> None:
-    text = ascii(value)
-    text = text if len(text) <= 60 else text[:57] + "..."
-    raise CheckpointError(f"{source}: {name} is {text} (expected {accepted})")
+    raise CheckpointError(f"{source}: {name} is {excerpt(value)} (expected {accepted})")
+
+
+def excerpt(value: Any) -> str:
+    """Return a value from a file for a message: short, however large the value is."""
+    shortened = reprlib.Repr()
+    shortened.maxlevel, shortened.maxstring = 2, 60
+    try:
+        text = shortened.repr(value)
+    except ValueError:  # Python does not print integers of thousands of digits
+        return "a huge number"
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _unknown(name: str, known: tuple[str, ...], source: str | Path) -> None:

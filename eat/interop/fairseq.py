@@ -18,6 +18,7 @@ from eat.interop.fairseq_settings import (
     ENCODER,
     IGNORED,
     OBJECTIVE,
+    POOLINGS,
     check_settings,
     plain_enum,
 )
@@ -45,14 +46,6 @@ NAMES = {
     MODALITY + "decoder.blocks.": "decoder.convolutions.",
     MODALITY + "decoder.proj.": "decoder.proj.",
     "blocks.": "encoder.blocks.",
-}
-
-# Official prediction mode, an enum -> our pooling.
-POOLINGS: dict[str | int, str] = {
-    "MEAN_POOLING": "mean",
-    "CLS_TOKEN": "cls",
-    "LIN_SOFTMAX": "linear_softmax",
-    **{1: "mean", 2: "cls", 3: "linear_softmax"},
 }
 
 # Weights of pre-training which only settings add that are refused.
@@ -98,6 +91,8 @@ def read_fairseq(
         if not known:
             kind = describe(weights, model)
         raise CheckpointError(f"{path}: has no {error} ({kind})") from error
+    except CheckpointError:
+        raise
     except (TypeError, AttributeError, IndexError) as error:
         raise CheckpointError(
             f"{path}: its settings (cfg) are malformed ({error})"
@@ -166,7 +161,7 @@ def _convert_pretraining(
     dim, width = settings["embed_dim"], decoder["decoder_dim"]
     clones = settings["clone_batch"]
     if type(clones) is not int or clones < 1:
-        raise TypeError(f"model.clone_batch is {clones!a}")
+        raise TypeError(f"model.clone_batch is {clones}")
     parts = {"student": official, "teacher": teacher}
     state = {
         f"{part}.{name}": tensor

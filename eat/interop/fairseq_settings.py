@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from eat.errors import CheckpointError
+from eat.interop.config_schema import excerpt
 
-USED = "used"
+USED = "used"  # a number
 NO_EFFECT = "no effect"
 
 Rule = str | tuple[Any, ...]  # USED, NO_EFFECT, or the values that are accepted
@@ -118,11 +119,19 @@ IGNORED: dict[str, Rule] = {
     ),
 }
 
+# Official prediction mode, an enum -> our pooling.
+POOLINGS: dict[str | int, str] = {
+    "MEAN_POOLING": "mean",
+    "CLS_TOKEN": "cls",
+    "LIN_SOFTMAX": "linear_softmax",
+    **{1: "mean", 2: "cls", 3: "linear_softmax"},
+}
+
 # Of a fine-tuned model; the encoder's settings are below pretrained_model_args.
 CLASSIFIER: dict[str, Rule] = {
     "_name": ("mae_image_classification",),
     "num_classes": USED,
-    "prediction_mode": USED,
+    "prediction_mode": tuple(POOLINGS),
     "use_fc_norm": (True,),
     "norm_eps": (1e-6, None),
     **dict.fromkeys(
@@ -168,6 +177,11 @@ def check_settings(
                 f"{path}: its setting model.{shown} ({_text(value)}) is not "
                 "known (a modified EAT? its authors' code is needed)"
             )
+        if rule == USED and not _is_number(value):
+            raise CheckpointError(
+                f"{path}: its setting model.{name} is {_text(value)}, not a usable "
+                "number (save the configuration with its references resolved)"
+            )
         if name in rules and isinstance(rule, tuple) and not _accepted(value, rule):
             values = " or ".join(str(item) for item in rule)
             raise CheckpointError(
@@ -179,7 +193,8 @@ def check_settings(
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield names, with dots, and values of nested settings."""
     for name, value in settings.items():
-        if isinstance(value, Mapping) and prefix.count(".") < 8:
+        # A name for each mapping, even if it is empty: many may be one and the same.
+        if isinstance(value, Mapping) and value and prefix.count(".") < 8:
             yield from flatten(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
@@ -203,5 +218,9 @@ def _accepted(value: Any, accepted: tuple[Any, ...]) -> bool:
     return any(value == item for item in accepted)
 
 
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float, bool) and abs(value) < 1e9  # nor NaN
+
+
 def _text(value: Any) -> str:
-    return ascii(plain_enum(value))[:60]
+    return excerpt(plain_enum(value))

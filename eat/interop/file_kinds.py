@@ -57,6 +57,8 @@ def open_regular(path: Path) -> BinaryIO:
 
 def is_folder(path: str | Path) -> bool:
     """Return whether this is a folder; raises `CheckpointError` if that is unknown."""
+    if not os.fspath(path):
+        raise CheckpointError("the path of the checkpoint is empty (give one)")
     try:
         return stat.S_ISDIR(os.stat(path).st_mode)
     except FileNotFoundError:
@@ -73,6 +75,8 @@ def cannot_be_read(path: str | Path, error: OSError) -> CheckpointError:
     remedy = "the disk or its connection may be faulty; try again, or copy the file"
     if isinstance(error, FileNotFoundError):
         reason, remedy = "no such file or folder", _remedy_if_missing(str(path))
+        if os.path.islink(path):
+            reason, remedy = "a link to a file that is missing", DOWNLOAD
     elif isinstance(error, PermissionError):
         remedy = "ask its owner for read access, or run `chmod +r`"
     elif isinstance(error, (IsADirectoryError, NotADirectoryError)):
@@ -136,10 +140,8 @@ def what_folder(folder: Path) -> str:
             "the folder of a run that has not written RUN/model yet (let it finish; "
             "re-run the same command to resume)"
         )
-    if folder.name.startswith("CKPT+") or "CKPT.yaml" in names:
-        return (
-            "a checkpoint to resume a run from, not a model (give RUN/model of the run)"
-        )
+    if any(name.startswith("CKPT") for name in {folder.name, *names}):
+        return "what a run is resumed from, not a model (give RUN/model of the run)"
     if "snapshots" in names:
         return (
             f"a cache of the Hugging Face hub (give {folder / 'snapshots'}/<revision>)"

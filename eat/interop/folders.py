@@ -99,8 +99,9 @@ def open_weights(folder: str | Path) -> dict[str, StoredTensor]:
     Raises `CheckpointError` if a file is missing, unreadable, or not safetensors.
     """
     folder = Path(folder)
-    if (folder / WEIGHTS).exists() or not (folder / INDEX).exists():
-        if not (folder / WEIGHTS).exists():
+    whole = os.path.lexists(folder / WEIGHTS)
+    if whole or not os.path.lexists(folder / INDEX):
+        if not whole:
             raise CheckpointError(_no_weights(folder))
         return without_wrappers(_open_file(folder / WEIGHTS), folder / WEIGHTS)
     listed = read_json_object(folder / INDEX).get("weight_map")

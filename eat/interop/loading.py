@@ -30,16 +30,17 @@ from eat.pretraining.teacher import EMATeacher
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint in memory, from which each part of the model can be built.
+    """A checked checkpoint, from which each part of the model can be built.
 
-    The config holds sizes and options of the parts, the state the weights under this
-    toolkit's names. Errors begin with the path; a part that the checkpoint does not
-    have, or that does not fit it, raises `CheckpointError`.
+    The config holds sizes and options of the parts, `stored` the weights under this
+    toolkit's names, which are read when a part is built. Errors begin with the path; a
+    part that the checkpoint does not have, or that does not fit it, raises
+    `CheckpointError`.
     """
 
     path: str | Path
     config: dict[str, Any]
-    state: dict[str, Tensor]
+    stored: dict[str, StoredTensor]
     unsupported: str | None = None  # why pre-training cannot be continued from it
 
     @classmethod
@@ -59,7 +60,13 @@ class Checkpoint:
         else:
             config, stored, unsupported = read_fairseq(path)
         _check_shapes(config, stored, path)
-        return cls(path, config, read_floats(stored, path), unsupported)
+        return cls(path, config, stored, unsupported)
+
+    def state(self, prefix: str = "") -> dict[str, Tensor]:
+        """Read the weights, in fp32, whose names begin with a prefix, without it."""
+        stored = {k: v for k, v in self.stored.items() if k.startswith(prefix)}
+        state = read_floats(stored, self.path)
+        return {name.removeprefix(prefix): value for name, value in state.items()}
 
     @property
     def kind(self) -> str:
@@ -90,19 +97,14 @@ class Checkpoint:
             raise CheckpointError(f"{self.path}: this {self.kind} has no teacher")
         encoder = EATEncoder(**self.config["encoder"])
         prefix = f"{weights}.encoder." if self.kind == "pretraining" else "encoder."
-        state = {
-            name.removeprefix(prefix): tensor
-            for name, tensor in self.state.items()
-            if name.startswith(prefix)
-        }
-        load_strictly(encoder, state, self.path)
+        load_strictly(encoder, self.state(prefix), self.path)
         return encoder.eval()
 
     def classifier(self) -> EATClassifier:
         """Build the fine-tuned classifier, in evaluation mode."""
         self._require_kind("classifier")
         classifier = build_classifier(self.config)
-        load_strictly(classifier, self.state, self.path)
+        load_strictly(classifier, self.state(), self.path)
         return classifier.eval()
 
     def pretraining(self) -> EATForPreTraining:
@@ -111,7 +113,7 @@ class Checkpoint:
         if self.unsupported:
             raise CheckpointError(self.unsupported)
         model = build_pretraining(self.config)
-        load_strictly(model, self.state, self.path)
+        load_strictly(model, self.state(), self.path)
         return model
 
     def _require_kind(self, kind: str) -> None:
@@ -206,4 +208,4 @@ def initialize_encoder(encoder: EATEncoder, path: str | Path) -> None:
 def read_checkpoint(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Read the config and the state of a checkpoint, see :meth:`Checkpoint.read`."""
     checkpoint = Checkpoint.read(path)
-    return checkpoint.config, checkpoint.state
+    return checkpoint.config, checkpoint.state()

@@ -34,7 +34,7 @@ def describe(names: Iterable[str], settings: Mapping[str, Any] | None = None) ->
         return "weights of this toolkit without their config; give the model folder"
     model = next(
         (model for part, model in SIGNATURES.items() if any(part in n for n in names)),
-        f"the fairseq model '{ascii(kind)[1:-1][:40]}'"
+        f"a model of type '{ascii(kind)[1:-1][:40]}'"
         if isinstance(kind, str)
         else "another model",
     )

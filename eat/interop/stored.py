@@ -11,6 +11,7 @@ from torch import Tensor
 
 from eat.errors import CheckpointError
 
+MAX_WEIGHT = 1e18  # a larger one is a flipped bit: its square overflows
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 # Parts of a name that wrappers of modules add: DDP, torch.compile, FSDP, checkpointing.
@@ -59,7 +60,8 @@ def read_floats(
 ) -> dict[str, Tensor]:
     """Read weights in fp32.
 
-    Raises `CheckpointError` if one is not floating-point, or not finite everywhere.
+    Raises `CheckpointError` if one is not floating-point, or not finite and below
+    `MAX_WEIGHT` everywhere.
     """
     state: dict[str, Tensor] = {}
     spoiled: list[str] = []
@@ -73,16 +75,16 @@ def read_floats(
         state[name] = tensor.load().float()
         # One pass, and NaN is the minimum and maximum of all.
         if state[name].numel() and not all(
-            bound.isfinite() for bound in state[name].aminmax()
+            bound.abs() < MAX_WEIGHT for bound in state[name].aminmax()
         ):
             spoiled.append(name)
     if spoiled:
         first = state[spoiled[0]]
-        count = int((~first.isfinite()).sum())
+        count = int((~(first.abs() < MAX_WEIGHT)).sum())
         more = f", and {len(spoiled) - 1} more weights" if len(spoiled) > 1 else ""
         raise CheckpointError(
             f"{path}: the weight '{spoiled[0]}' has {count} of {first.numel()} values "
-            f"that are NaN or infinite{more} (the training diverged; use an earlier "
-            "checkpoint)"
+            f"that are NaN, infinite or absurd{more} (the training diverged, or the "
+            "file is corrupt; use an earlier checkpoint)"
         )
     return state

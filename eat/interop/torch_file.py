@@ -32,7 +32,7 @@ from eat.interop.torch_pickle import (
 )
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # first of the pickles in a file before torch 1.6
-MAX_PICKLE = 2**22  # bytes; that of EAT-large with its optimizer is below 2**20
+MAX_PICKLE = 2**21  # bytes; that of EAT-large with its optimizer is below 2**20
 MAX_EXPANSION = 20  # compressed weights become some 10% smaller, zeros 1000 times
 
 
@@ -81,7 +81,12 @@ class TorchFile:
 
     def mapping(self, value: Any) -> dict[str, Any]:
         """Return a mapping, with nested ones, as dicts; empty if it is none."""
-        value = plain(value)
+        try:
+            value = plain(value)
+        except RecursionError as error:
+            raise CheckpointError(
+                f"{self.path}: malformed, its mappings are nested too deeply (hostile?)"
+            ) from error
         return value if isinstance(value, dict) else {}
 
     def tensors(self, value: Any) -> dict[str, StoredTensor]:
@@ -199,9 +204,13 @@ def _check_entries(entries: list[zipfile.ZipInfo], path: Path) -> None:
 def _legacy(file: BinaryIO, torch_file: TorchFile) -> Any:
     """Read the format before torch 1.6: five pickles, then the storages."""
     start = file.read(2)
-    file.seek(0)
     if start[:1] != pickle.PROTO:
-        raise ValueError("neither a zip file nor a pickle")
+        begin = ascii(start + file.read(6))[2:-1]
+        raise CheckpointError(
+            f"{torch_file.path}: malformed, begins with {begin} as no checkpoint of "
+            "PyTorch does (give another file, or download it again)"
+        )
+    file.seek(0)
     storages: dict[str, Storage] = {}
 
     class LegacyUnpickler(Unpickler):

@@ -13,7 +13,6 @@ import re
 import struct
 import sys
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO, NamedTuple
 
@@ -110,7 +109,7 @@ class Placeholder:
     state: Any
     items: dict
 
-    def __new__(cls, *args: Any) -> Placeholder:
+    def __new__(cls, *args: Any, **_: Any) -> Placeholder:
         """Keep the arguments; nothing is called."""
         made = super().__new__(cls)
         object.__setattr__(made, "args", args)
@@ -131,6 +130,39 @@ class Placeholder:
     add = append  # of a set
 
 
+class Entries(dict):
+    """What an OrderedDict contains; arguments and attributes are not part of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+def _key(value: Any) -> Any:
+    """Return a key of a mapping or set, or a placeholder for one that is slow to hash.
+
+    The hash of a short pickle of nested tuples can take years, and that of large
+    integers can be the same for all.
+    """
+    quick = type(value) in (str, bytes, bool, float, type(None)) or (
+        type(value) is int and abs(value) < 2**63
+    )
+    return value if quick else Placeholder(value)
+
+
+def _with_keys(code: bytes, keys: slice) -> Callable[[Any], None]:
+    """Return the method for an opcode that hashes these items of the stack."""
+    original = pickle._Unpickler.dispatch[code[0]]
+
+    def load(unpickler: Any) -> None:
+        unpickler.stack[keys] = map(_key, unpickler.stack[keys])
+        original(unpickler)
+
+    return load
+
+
 class Unpickler(pickle._Unpickler):
     """Interpret one pickle.
 
@@ -146,6 +178,15 @@ class Unpickler(pickle._Unpickler):
         code: method
         for code, method in pickle._Unpickler.dispatch.items()
         if bytes([code]) not in UNUSED_OPCODES
+    } | {
+        code[0]: _with_keys(code, keys)
+        for code, keys in (
+            (pickle.SETITEM, slice(-2, -1)),
+            (pickle.SETITEMS, slice(0, None, 2)),
+            (pickle.DICT, slice(0, None, 2)),
+            (pickle.ADDITEMS, slice(None)),
+            (pickle.FROZENSET, slice(None)),
+        )
     }
 
     def __init__(self, file: BinaryIO) -> None:
@@ -159,7 +200,7 @@ class Unpickler(pickle._Unpickler):
         module = RENAMED.get(module, module)
         full_name = f"{module}.{name}"
         known: dict[str, Callable] = {
-            "collections.OrderedDict": OrderedDict,
+            "collections.OrderedDict": Entries,
             "torch._utils._rebuild_tensor": self._tensor,
             "torch._utils._rebuild_tensor_v2": self._tensor,
             "torch._utils._rebuild_parameter": self._parameter,
@@ -186,9 +227,11 @@ class Unpickler(pickle._Unpickler):
     def persistent_load(self, pid: Any) -> Storage:
         """Return the storage that a tensor refers to."""
         kind, dtype, key, _, numel, *_ = pid
-        if kind != "storage" or not isinstance(dtype, torch.dtype):
-            raise ValueError(f"persistent id {kind!r}")
-        return Storage(dtype, str(key), _count(numel))
+        if kind != "storage" or type(key) is not str:
+            raise ValueError("malformed persistent id")
+        if not isinstance(dtype, torch.dtype):
+            raise ValueError("malformed storage")
+        return Storage(dtype, key, _count(numel))
 
     @staticmethod
     def _tensor(
@@ -222,9 +265,9 @@ class Unpickler(pickle._Unpickler):
 
     @staticmethod
     def _numpy_scalar(dtype: Placeholder, content: bytes = b"") -> Any:
-        kind = str(dtype.args[0])
+        kind = dtype.args[0]
         formats = {"f8": "d", "f4": "f", "f2": "e", "i8": "q", "i4": "i", "b1": "?"}
-        if kind not in formats:
+        if type(kind) is not str or kind not in formats:
             return Placeholder(dtype, content)
         return struct.unpack("<" + formats[kind], content)[0]
 
@@ -250,5 +293,5 @@ def plain(value: Any, done: dict[int, Any] | None = None) -> Any:
 
 def _count(number: Any) -> int:
     if type(number) is not int or number < 0:
-        raise ValueError(f"{number!r} where a number of elements is expected")
+        raise ValueError("no number where a number of elements is expected")
     return number

@@ -236,7 +236,7 @@ def load_bounded(load, path):
     assert peak < 2**26
 
 
-@settings(max_examples=300)
+@settings(max_examples=80)
 @given(data=st.data())
 def test_any_config(models, data):
     folder, configs = models
@@ -253,7 +253,7 @@ def test_any_config(models, data):
         target.write_text(json.dumps(configs[kind]))
 
 
-@settings(max_examples=200)
+@settings(max_examples=80)
 @given(data=st.data())
 def test_any_header(models, data):
     """The header of the weights: other names, types, shapes, offsets, or bytes."""
@@ -280,7 +280,7 @@ def test_any_header(models, data):
         path.write_bytes(whole)
 
 
-@settings(max_examples=150)
+@settings(max_examples=80)
 @given(data=st.data())
 def test_any_official_file(official_file, data):
     """A checkpoint with some bytes altered, removed or repeated."""

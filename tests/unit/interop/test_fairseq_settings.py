@@ -222,3 +222,38 @@ def test_fine_tuned_checkpoint_of_a_real_run(parity_folder):
     spec = clips[numbers["logits_of_clips"]].float() / 64
     assert (classifier(spec) - expected).abs().max() < 2e-6
     assert classifier.config["num_classes"] == numbers["num_classes"]
+
+
+def doubled(times):
+    """A list that is short in a file, and has 2^times items when written out."""
+    value = [1]
+    for _ in range(times):
+        value = [value, value]
+    return value
+
+
+def shared(depth):
+    """100^depth settings, none of which has a value."""
+    value = {}
+    for _ in range(depth):
+        value = {str(number): value for number in range(100)}
+    return value
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["depth", "average_top_k_layers", "norm_eps", "clone_batch", "another", "cls_loss"],
+)
+@pytest.mark.parametrize(
+    "value",
+    [doubled(60), shared(8), 10**5000, "${optimization.max_update}"],
+    ids=["doubled", "shared", "huge", "reference"],
+)
+def test_values_that_no_message_can_contain(refusal, change, name, value):
+    assert name in refusal(eat.load_pretraining, change({name: value}))
+
+
+@pytest.mark.parametrize("mode", ["cls", "MAX", None, 4])
+def test_an_unknown_prediction_mode(refusal, change, mode):
+    path = change({"prediction_mode": mode}, finetuned=True)
+    assert "prediction_mode" in refusal(eat.load_classifier, path)

@@ -149,3 +149,18 @@ def test_eat_without_its_settings(refusal, official, tmp_path):
         torch.save(content, tmp_path / "x.pt")
         message = refusal(eat.load_encoder, tmp_path / "x.pt")
         assert "'cfg'" in message or "'model'" in message
+
+
+def test_a_link_to_weights_that_are_missing(
+    refusal, write_hugging_face, official, tmp_path
+):
+    """A cache of the Hugging Face hub contains links."""
+    hub = write_hugging_face(tmp_path / "hub", official)
+    (hub / "model.safetensors").rename(tmp_path / "blob")
+    (hub / "model.safetensors").symlink_to("missing")
+    assert "link" in refusal(eat.load_encoder, hub)
+
+
+def test_an_empty_path():
+    with pytest.raises(CheckpointError, match="empty"):
+        eat.load_encoder("")

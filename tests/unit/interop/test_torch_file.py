@@ -228,7 +228,10 @@ def test_attacks_are_refused_by_name(refusal, save, spy, name, zipped):
     assert not spy.exists()
 
 
-PROTOCOL, GLOBAL = b"\x80\x02", b"c"
+PROTOCOL = b"\x80\x02"
+# The tuple of twice the tuple before, 60 times: its hash and its text take years.
+DOUBLED = b")q\0" + b"h\0h\0\x86q\0" * 60
+STORAGE = b"(X\x07\0\0\0storagectorch\nFloatStorage\n"
 
 
 @pytest.mark.parametrize(
@@ -249,6 +252,14 @@ PROTOCOL, GLOBAL = b"\x80\x02", b"c"
         PROTOCOL + b"\x82\x01.",  # extension
         PROTOCOL + b"]" * 50_000 + b"a" * 49_999 + b".",
         b"cposix\nsystem\n(S'true'\ntR.",  # protocol 0
+        PROTOCOL + b"}" + DOUBLED + b"Ns.",
+        PROTOCOL + b"}(" + DOUBLED + b"Nu.",
+        PROTOCOL + b"(" + DOUBLED + b"N" + pickle.DICT + b".",
+        PROTOCOL + b"ccollections\nOrderedDict\n(" + DOUBLED + b"N\x86tR.",
+        b"\x80\x04\x8f(" + DOUBLED + b"\x90.",  # set
+        b"\x80\x04(" + DOUBLED + b"\x91.",  # frozenset
+        PROTOCOL + STORAGE + DOUBLED + b"NK\x01tQ.",
+        PROTOCOL + b"cnumpy\ndtype\n" + DOUBLED + b"\x85R.",
         b"",
     ],
 )
@@ -259,6 +270,13 @@ def test_hand_made_pickles(refusal, tmp_path, monkeypatch, program):
     with zipfile.ZipFile(tmp_path / "x.pt", "w") as archive:
         archive.writestr("x/data.pkl", program)
     refusal(eat.load_encoder, tmp_path / "x.pt")
+
+
+def test_mappings_nested_too_deeply(refusal, tmp_path):
+    program = b"}X\5\0\0\0model}K\1NssX\3\0\0\0cfg}" + b"K\1}" * 5000 + b"s" * 5001
+    with zipfile.ZipFile(tmp_path / "x.pt", "w") as archive:
+        archive.writestr("x/data.pkl", PROTOCOL + program + b".")
+    assert "malformed" in refusal(eat.load_encoder, tmp_path / "x.pt")
 
 
 def test_checked_tensors_cannot_be_altered(refusal, tmp_path):

@@ -10,7 +10,9 @@ from safetensors.torch import load_file, save_file
 
 import eat
 from eat.interop import pretrained
+from eat.interop.loading import Checkpoint
 from eat.interop.pretrained import save_model
+from eat.interop.stored import read_floats
 from eat.model.classifier import EATClassifier
 from eat.model.encoder import EATEncoder
 
@@ -181,7 +183,9 @@ def test_official_weights_that_are_no_floats(
     assert "'head.weight'" in message and str(dtype).removeprefix("torch.") in message
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1e300])
+@pytest.mark.parametrize(
+    "value", [float("nan"), float("inf"), -float("inf"), 1e300, 1e30]
+)
 def test_weights_that_are_not_finite(refusal, folder, value):
     state = load_file(folder / WEIGHTS)
     state["encoder.norm.bias"] = state["encoder.norm.bias"].double()
@@ -291,3 +295,15 @@ def test_config_of_one_model_and_weights_of_another(refusal, folder):
     (folder / WEIGHTS).write_bytes(weights)
     message = refusal(eat.load_classifier, folder)
     assert "depth" in message and "3" in message and "2" in message
+
+
+def test_only_the_weights_that_are_used_are_read(official, monkeypatch):
+    """Half of a pre-trained checkpoint is its teacher."""
+    checkpoint = Checkpoint.read(official)
+    read = []
+    monkeypatch.setattr(
+        "eat.interop.loading.read_floats",
+        lambda stored, path: read.extend(stored) or read_floats(stored, path),
+    )
+    checkpoint.encoder()
+    assert read and all(name.startswith("student.encoder.") for name in read)
