@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from eat.audio.frontend import LogMel
 from eat.errors import CheckpointError
@@ -139,6 +140,22 @@ def build_pretraining(config: Mapping[str, Any]) -> EATForPreTraining:
     return EATForPreTraining(student, teacher, config["utterance_weight"])
 
 
+class _WithoutRandomNumbers(TorchFunctionMode):
+    """Avoids what PyTorch does in Python on the meta device: importing takes a second."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        """Return tensors of the right shape."""
+        if func is torch.randn:
+            func = torch.empty
+        if func is torch.arange:
+            return func(*args, **{**(kwargs or {}), "device": "cpu"})
+        if func in (Tensor.normal_, nn.init.normal_):
+            return args[0] if args else (kwargs or {})["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
 def _check_shapes(
     config: Mapping[str, Any], stored: Mapping[str, StoredTensor], path: str | Path
 ) -> None:
@@ -153,7 +170,7 @@ def _check_shapes(
                 f"{path}: {part}.depth is {config[part]['depth']}, but the weights "
                 f"have {len(found)} layers (config and weights of different models?)"
             )
-    with torch.device("meta"):
+    with torch.device("meta"), _WithoutRandomNumbers():
         module: nn.Module
         if config["kind"] == "pretraining":
             module = build_pretraining(config)
