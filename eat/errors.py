@@ -119,6 +119,8 @@ def _safe_argument(value: object) -> object:
 def exit_on_error() -> Iterator[None]:
     """Turn expected errors into one line on the console and an exit status.
 
+    A context manager, and the decorator of the scripts' ``main``.
+
     Expected are the errors of this toolkit, of the operating system (files, memory,
     terminal) and an interruption; others keep their traceback. The status is 1 for an
     error and ``128 + signal`` for an interrupted run, as a shell reports it.
@@ -128,8 +130,12 @@ def exit_on_error() -> Iterator[None]:
         if isinstance(stream, io.TextIOWrapper):  # a terminal may lack characters
             stream.reconfigure(errors="backslashreplace")
     try:
-        yield
-        sys.stdout.flush()
+        try:
+            yield
+        except SystemExit:  # also of argparse's --help
+            print(end="", flush=True)
+            raise
+        print(end="", flush=True)  # also without a standard output
     except Interrupted as stop:
         if os.environ.get("RANK", "0") == "0":
             print(stop, file=sys.stderr)
@@ -140,8 +146,7 @@ def exit_on_error() -> Iterator[None]:
     except BrokenPipeError as error:
         if error.filename is not None:
             _exit_with_line(error)
-        # Nobody reads the output any more: `| head`. Python flushes it once more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()  # nobody reads it any more: `| head`
         sys.exit(128 + signal.SIGPIPE)
     except (EATError, OSError, MemoryError) as error:
         _exit_with_line(error)
@@ -151,7 +156,16 @@ def exit_on_error() -> Iterator[None]:
         _exit_with_line(error)
 
 
+def _drop_output() -> None:
+    """Drop what was printed and cannot be written; Python would try it once more."""
+    try:
+        print(end="", flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _exit_with_line(error: Exception) -> NoReturn:
+    _drop_output()
     logger.debug("The run ended with an error", exc_info=True)  # to log.txt
     sys.exit(f"error: {one_line(error)}")
 

@@ -8,16 +8,16 @@ The official files are in the ``results`` folder of github.com/cwx-worst-one/EAT
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from eat.data.prepare import abbreviate
-from eat.errors import ManifestError
+from eat.errors import exit_on_error, printable
 from eat.evaluation.per_class import read_class_ap
 from eat.report.markdown import markdown_table
+from eat.utils.arguments import integer
 
 
 def read_options(arguments: list[str] | None) -> argparse.Namespace:
@@ -27,7 +27,9 @@ def read_options(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("a", type=Path, metavar="A.txt")
     parser.add_argument("b", type=Path, metavar="B.txt")
-    parser.add_argument("--top", type=int, default=20, help="classes in each table")
+    parser.add_argument(
+        "--top", type=integer(1), default=20, help="classes in each table"
+    )
     return parser.parse_args(arguments)
 
 
@@ -65,18 +67,17 @@ def extremes(both: pd.DataFrame, top: int) -> str:
     return "\n\n".join(parts)
 
 
+@exit_on_error()
 def main(arguments: list[str] | None = None) -> None:
     """Read both files, print the comparison."""
     options = read_options(arguments)
-    try:
-        files = {"A": read_class_ap(options.a), "B": read_class_ap(options.b)}
-    except ManifestError as error:
-        sys.exit(f"error: {error}")
+    files = {"A": read_class_ap(options.a), "B": read_class_ap(options.b)}
     table = pd.DataFrame(files, dtype=float)
     for name, path in (("A", options.a), ("B", options.b)):
         values = pd.Series(files[name], dtype=float)
         summary = f"{len(values)} classes, mAP {values.mean():.4f}"
-        print(f"{name}: {path}: {summary}, {values.isna().sum()} without a value")
+        where = printable(f"{name}: {path}")
+        print(f"{where}: {summary}, {values.isna().sum()} without a value")
     for name, other in ("AB", "BA"):
         if missing := [key for key in files[name] if key not in files[other]]:
             print(f"Only in {name}, {len(missing)} classes: {abbreviate(missing)}")

@@ -22,6 +22,7 @@ from eat.audio.frontend import SAMPLE_RATE, WINDOW
 from eat.audio.statistics import LogMelStatistics
 from eat.data.dataset import audio_dataset
 from eat.errors import AudioError, exit_on_error
+from eat.utils.arguments import integer, number
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -29,15 +30,13 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("manifest", help="CSV file written by a prepare script")
     add("--data_folder", required=True, help="folder of the recordings")
-    add("--clips", type=int, default=2000, help="number of randomly chosen clips")
-    add("--seed", type=int, default=0, help="random seed")
-    add("--max_seconds", type=float, default=10.26, help="use this much of each clip")
-    options = parser.parse_args(argv)
-    if options.clips < 1:
-        parser.error(f"--clips {options.clips}: must be at least 1")
-    if not WINDOW / SAMPLE_RATE <= options.max_seconds < math.inf:
-        parser.error(f"--max_seconds {options.max_seconds}: shorter than a frame")
-    return options
+    add(
+        "--clips", type=integer(1), default=2000, help="number of randomly chosen clips"
+    )
+    add("--seed", type=integer(0), default=0, help="random seed")
+    seconds, used = number(WINDOW / SAMPLE_RATE, 100_000), "use this much of each clip"
+    add("--max_seconds", type=seconds, default=10.26, help=used)
+    return parser.parse_args(argv)
 
 
 def waveforms(
@@ -57,19 +56,19 @@ def waveforms(
             yield error
 
 
+@exit_on_error()
 def main(argv: Sequence[str] | None = None) -> None:
     """Print mean, std and the options that set them; name the unreadable files."""
     arguments, statistics, used, errors = _parse(argv), LogMelStatistics(), 0, []
     kinds: Counter[str] = Counter()
-    with exit_on_error():
-        for read in waveforms(arguments):
-            if isinstance(read, AudioError):
-                errors.append(read)
-            else:
-                used += 1
-                clip, warnings = read
-                kinds.update(map(kind_of, warnings))
-                statistics.update(clip[None], torch.tensor([len(clip)]))
+    for read in waveforms(arguments):
+        if isinstance(read, AudioError):
+            errors.append(read)
+        else:
+            used += 1
+            clip, warnings = read
+            kinds.update(map(kind_of, warnings))
+            statistics.update(clip[None], torch.tensor([len(clip)]))
     for error in errors:
         print(f"skipped: {error}", file=sys.stderr)
     for kind, count in kinds.items():

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from eat.errors import ExperimentError, exit_on_error
+from eat.errors import ExperimentError, exit_on_error, printable
 from eat.inference.extraction import extract_features
 from eat.inference.features import POOLINGS, PRECISIONS, from_pretrained
 from eat.utils.arguments import integer, number
@@ -62,46 +62,50 @@ def _device(name: str | None) -> torch.device:
     if name == "cuda":
         name = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
     try:
-        return torch.zeros(1, device=name).device
-    except (RuntimeError, AssertionError) as error:  # the latter without CUDA
+        probe = torch.zeros(1, device=name)
+        probe.item()  # not of "meta"
+        return probe.device
+    except (RuntimeError, AssertionError, ImportError) as error:
         reason = str(error).splitlines()[0]
-        raise ExperimentError(f"--device {name}: {reason}") from None
+        raise ExperimentError(
+            f"--device {name}: {reason} (use cpu, cuda or cuda:N)"
+        ) from None
 
 
+@exit_on_error()
 def main(argv: Sequence[str] | None = None) -> None:
     """Extract the features; report how many clips could not be read."""
     options = _parse(argv)
-    with exit_on_error():
-        device = _device(options.device)
-        if int(os.environ.get("WORLD_SIZE", 1)) > 1:
-            require_safe_restarts()
-            torch.distributed.init_process_group("gloo", timeout=TIMEOUT)
-        model = from_pretrained(
-            options.checkpoint,
-            device=device,
-            precision=options.precision,
-            mean=options.norm_mean,
-            std=options.norm_std,
-            num_frames=options.num_frames,
-        )
-        unreadable = extract_features(
-            options.manifest,
-            options.folder,
-            options.data_root,
-            options.checkpoint,
-            model,
-            options.pooling,
-            options.batch_size,
-            options.num_workers,
-        )
-        shutdown()
+    device = _device(options.device)
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        require_safe_restarts()
+        torch.distributed.init_process_group("gloo", timeout=TIMEOUT)
+    model = from_pretrained(
+        options.checkpoint,
+        device=device,
+        precision=options.precision,
+        mean=options.norm_mean,
+        std=options.norm_std,
+        num_frames=options.num_frames,
+    )
+    unreadable = extract_features(
+        options.manifest,
+        options.folder,
+        options.data_root,
+        options.checkpoint,
+        model,
+        options.pooling,
+        options.batch_size,
+        options.num_workers,
+    )
+    shutdown()
     if int(os.environ.get("RANK", 0)) > 0:
         return
     note = ", nothing to do" if unreadable is None else ""
-    print(f"{options.folder}: complete{note}")
+    print(printable(f"{options.folder}: complete{note}"))
     if unreadable:
         reasons = f"their rows are NaN (reasons: {options.folder / 'clips.csv'})"
-        print(f"{unreadable} unreadable clips, {reasons}")
+        print(printable(f"{unreadable} unreadable clips, {reasons}"))
 
 
 if __name__ == "__main__":

@@ -17,9 +17,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from eat.errors import exit_on_error
 from eat.report.curves import read_metrics
 from mini_corpora.corpora import make_mini_corpora
-from paper_tables.jobs import Job, JobError
+from paper_tables.jobs import Job
+from paper_tables.records import RecordError
 from paper_tables.runner import Runner, run_all
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -69,10 +71,10 @@ def read_golden(recipe: str) -> pd.DataFrame:
 def deviations(curve: pd.DataFrame, golden: pd.DataFrame) -> pd.Series:
     """Return the largest relative difference of each metric.
 
-    Raises ValueError if steps or metrics differ.
+    Raises `RecordError` if steps or metrics differ.
     """
     if list(curve.index) != list(golden.index) or set(curve) != set(golden):
-        raise ValueError(
+        raise RecordError(
             f"the curve has steps {list(curve.index)} of {list(curve)}, the golden "
             f"curve {list(golden.index)} of {list(golden)}"
         )
@@ -90,6 +92,7 @@ def differences(curve: pd.DataFrame, golden: pd.DataFrame) -> list[str]:
     ]
 
 
+@exit_on_error()
 def main() -> None:
     """Run all recipes; compare or write their curves."""
     parser = argparse.ArgumentParser(
@@ -101,10 +104,7 @@ def main() -> None:
     make_mini_corpora(ROOT / "tools" / "bank", corpora)
     with tempfile.TemporaryDirectory() as output:
         jobs = {name: golden_job(name, corpora, Path(output)) for name in RECIPES}
-        try:
-            run_all(jobs.values(), Runner(), max_jobs=2)
-        except JobError as error:
-            sys.exit(f"golden_curves: {error}")
+        run_all(jobs.values(), Runner(), max_jobs=2)
         for recipe, job in jobs.items():
             curve = read_curve(job.folder)
             if write:
@@ -116,7 +116,8 @@ def main() -> None:
             print(deviations(curve, golden).to_string(float_format="{:.2%}".format))
             failed += [f"{recipe}, {line}" for line in differences(curve, golden)]
     if failed:
-        sys.exit("golden_curves: the curves differ\n" + "\n".join(failed))
+        print("\n".join(failed), file=sys.stderr)
+        raise RecordError("the curves differ (use --write if that is intended)")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from mini_corpora.corpora import make_mini_corpora
 BANK = Path(__file__).resolve().parent / "bank"
 
 
+@exit_on_error()
 def main() -> None:
     """Parse the command line and make the corpora."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -28,11 +29,10 @@ def main() -> None:
     arguments = parser.parse_args()
     if (arguments.out is None) != arguments.attribution:
         parser.error("pass either OUT or --attribution")
-    with exit_on_error():
-        if arguments.attribution:
-            write_text(BANK / "ATTRIBUTION.md", attribution_table(load_bank(BANK)))
-        else:
-            make_mini_corpora(BANK, arguments.out, arguments.seed)
+    if arguments.attribution:
+        write_text(BANK / "ATTRIBUTION.md", attribution_table(load_bank(BANK)))
+    else:
+        make_mini_corpora(BANK, arguments.out, arguments.seed)
 
 
 if __name__ == "__main__":

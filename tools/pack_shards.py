@@ -14,7 +14,6 @@ command on each with --part 1/16, --part 2/16 and so on.
 from __future__ import annotations
 
 import argparse
-import math
 import multiprocessing
 import os
 import socket
@@ -32,33 +31,19 @@ from tqdm import tqdm
 from eat.data import shard_writer
 from eat.data.prepare import make_save_folder
 from eat.data.shard_writer import ClipUnion, ShardTask, is_packed, pack_shard
-from eat.errors import ManifestError
+from eat.errors import EATError, ManifestError, exit_on_error, printable
+from eat.utils.arguments import integer, number
 
 
 def _part(text: str) -> tuple[int, int]:
     """Parse ``i/N``."""
     try:
-        part, parts = map(int, text.split("/"))
-    except ValueError:
+        part, parts = map(integer(1), text.split("/"))
+    except (ValueError, argparse.ArgumentTypeError):
         part = parts = 0
     if not 1 <= part <= parts:
         raise argparse.ArgumentTypeError(f"'{text}' is not one of 1/N to N/N")
     return part, parts
-
-
-def _at_least_one(text: str) -> int:
-    """Parse a positive integer."""
-    if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
-    return number
-
-
-def _seconds(text: str) -> float:
-    """Parse a duration that holds at least one sample."""
-    seconds = float(text)
-    if not 1 / shard_writer.RATE <= seconds < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number of seconds")
-    return seconds
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -69,10 +54,11 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("manifests", nargs="*", type=Path, metavar="MANIFEST")
     add("--data_folder", help="corpus folder")
     add("--output", type=Path, required=True, help="folder for the shards")
-    add("--clips_per_shard", type=_at_least_one, default=1000)
-    add("--max_seconds", type=_seconds, help="truncate longer clips")
+    add("--clips_per_shard", type=integer(1), default=1000)
+    seconds = number(1 / shard_writer.RATE, 100_000)
+    add("--max_seconds", type=seconds, help="truncate longer clips")
     cores = os.cpu_count() or 1
-    add("--workers", type=_at_least_one, default=cores, help="number of processes")
+    add("--workers", type=integer(1, 1024), default=cores, help="number of processes")
     part = "process part i of N"
     add("--part", type=_part, default=(1, 1), help=part, metavar="i/N")
     add("--verify", action="store_true", help="verify the checksums")
@@ -164,12 +150,14 @@ def pack(options: argparse.Namespace) -> None:
         return
     skipped = shard_writer.write_manifests(clips, tasks(), sources, options.output)
     names = ", ".join(f"{name}.csv" for name in clips.names)
-    print(f"{len(clips) - skipped} clips in {options.output}: {names}")
+    print(printable(f"{len(clips) - skipped} clips in {options.output}: {names}"))
     if skipped:
-        print(f"{skipped} clips skipped, see {options.output / 'skipped.csv'}")
+        skips = options.output / "skipped.csv"
+        print(printable(f"{skipped} clips skipped, see {skips}"))
     for kind, found in shard_writer.read_warnings(tasks()).items():
         count, (clip, warning) = len(found), found[0]
-        print(f"warning: {count} clips {kind}, e.g. {clip}: {warning}", file=sys.stderr)
+        text = printable(f"{count} clips {kind}, e.g. {clip}: {warning}")
+        print(f"warning: {text}", file=sys.stderr)
 
 
 def _check_folders(sources: Sequence[Path], data_folder: str, output: Path) -> None:
@@ -189,24 +177,22 @@ def _check_folders(sources: Sequence[Path], data_folder: str, output: Path) -> N
 def verify(folder: Path) -> None:
     """Print the corrupt shards; exit with an error if there are any."""
     faults = list(shard_writer.corrupt_shards(folder))
-    print("\n".join(faults) or "all shards are intact")
+    print("\n".join(map(printable, faults)) or "all shards are intact")
     if faults:
-        sys.exit(f"error: {folder}: {len(faults)} corrupt shards")
+        raise ManifestError(f"{folder}: {len(faults)} corrupt shards (see above)")
 
 
+@exit_on_error()
 def main(argv: Sequence[str] | None = None) -> None:
     """Pack or verify; errors are one line."""
     options = _parse(argv)
-    remedy = "re-run the same command to resume"
     try:
         verify(options.output) if options.verify else pack(options)
-    except ManifestError as error:
-        sys.exit(f"error: {error}")
     except BrokenProcessPool:
-        sys.exit(f"error: a worker died, maybe out of memory ({remedy})")
-    except OSError as error:
-        where = error.filename or options.output
-        sys.exit(f"error: {where}: {error.strerror} (fix this, then {remedy})")
+        raise EATError(
+            "a worker died, maybe out of memory (use fewer --workers, then re-run the "
+            "same command to resume)"
+        ) from None
 
 
 if __name__ == "__main__":

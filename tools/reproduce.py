@@ -12,9 +12,10 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
-import sys
 from pathlib import Path
 
+from eat.errors import exit_on_error, printable
+from eat.utils.arguments import integer
 from mini_corpora.corpora import make_mini_corpora
 from paper_tables.experiments import SCALES, JobFactory
 from paper_tables.jobs import Job, JobError, in_order
@@ -45,12 +46,10 @@ def parse_args() -> argparse.Namespace:
     add("--esc50", type=Path, help="ESC-50-master folder (table 1)")
     add("--speech_commands", type=Path, help="v0.02 folder (table 1)")
     add("--output", type=Path, help="default: results/<corpus>_tables")
-    add("--seeds", type=int, default=1, help="number of seeds")
+    add("--seeds", type=integer(1, 1000), default=1, help="number of seeds")
     add("--ngpu", type=int, default=1, choices=(1, 2, 4))
     add("--list", action="store_true", help="show the runs without running them")
     args = parser.parse_args()
-    if args.seeds < 1:
-        parser.error("--seeds must be at least 1")
     if not args.table + args.figure:
         parser.error("give --table or --figure with a number")
     return args
@@ -75,7 +74,10 @@ def show(jobs: list[Job]) -> None:
     for job in jobs:
         state = "to do" if job in missing else "finished"
         print(f"# {job.name}: {state}{_hours([job])}")
-        print(f"cd {shlex.quote(str(job.recipe))} && python {shlex.join(job.command)}")
+        command = (
+            f"cd {shlex.quote(str(job.recipe))} && python {shlex.join(job.command)}"
+        )
+        print(printable(command))
     print(f"# {len(jobs)} runs, {len(missing)} to do{_hours(missing)}")
 
 
@@ -85,16 +87,17 @@ def _hours(jobs: list[Job]) -> str:
 
 
 def check_data(jobs: list[Job], args: argparse.Namespace) -> None:
-    """Exit if the folder of a corpus is not given or missing."""
+    """Raise `JobError` if the folder of a corpus is not given or missing."""
     for job in jobs:
         option = CORPORA[job.recipe.name][0]
         folder = Path(str(job.settings["data_folder"]))
         if args.corpus == "full" and getattr(args, option) is None:
-            sys.exit(f"reproduce: --{option} is required ({job.recipe.name} is used)")
+            raise JobError(f"--{option} is required ({job.recipe.name} is used)")
         if not folder.is_dir():
-            sys.exit(f"reproduce: {folder}: no such folder ({job.recipe.name} is used)")
+            raise JobError(f"{folder}: no such folder ({job.recipe.name} is used)")
 
 
+@exit_on_error()
 def main() -> None:
     """Run or list the experiments."""
     args = parse_args()
@@ -111,12 +114,7 @@ def main() -> None:
         max_jobs = 2  # one thread each
         os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     check_data(jobs, args)
-    try:
-        run_all(jobs, Runner(), max_jobs)
-    except JobError as error:
-        sys.exit(f"reproduce: {error}")
-    except KeyboardInterrupt:
-        sys.exit("reproduce: interrupted; re-run the same command to resume")
+    run_all(jobs, Runner(), max_jobs)
     print("All runs have finished. Next: python tools/tabulate_results.py")
 
 

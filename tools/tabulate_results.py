@@ -10,12 +10,12 @@ present are updated.
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
+from eat.errors import exit_on_error, printable
 from paper_tables.experiments import SCALES
 from paper_tables.pages import write_pages
-from paper_tables.records import RecordError, gather, read_records, write_records
+from paper_tables.records import gather, read_records, write_records
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -37,6 +37,7 @@ def parse_args(arguments: list[str] | None) -> argparse.Namespace:
     return args
 
 
+@exit_on_error()
 def main(arguments: list[str] | None = None) -> None:
     """Gather records and write the pages."""
     args = parse_args(arguments)
@@ -46,17 +47,15 @@ def main(arguments: list[str] | None = None) -> None:
         if args.runs and scale == args.corpus:
             runs = args.runs
         path = args.published / f"{scale}_tables.json"
-        try:
-            found = gather(runs)
-            records[scale] = read_records(path) | found
-        except RecordError as error:
-            sys.exit(f"tabulate_results: {error}")
+        found = gather(runs)
+        records[scale] = read_records(path) | found
+        args.published.mkdir(parents=True, exist_ok=True)
         if found:
-            args.published.mkdir(parents=True, exist_ok=True)
             write_records(path, records[scale])
-        print(f"{scale}: {len(found)} runs in {runs}, {len(records[scale])} in total")
+        count = f"{len(found)} runs in {runs}, {len(records[scale])} in total"
+        print(printable(f"{scale}: {count}"))
     write_pages(records, args.published, args.output)
-    print(f"Written: {args.output} and {args.published}/*.md")
+    print(printable(f"Written: {args.output} and {args.published}/*.md"))
 
 
 if __name__ == "__main__":

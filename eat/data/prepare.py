@@ -471,6 +471,7 @@ def _warn_about_skipped(skipped: Sequence[Skipped], path: Path) -> None:
         logger.warning(line, len(names), kind, abbreviate(names), path)
 
 
+@exit_on_error()
 def run_command_line(
     prepare: Callable[[str, str], None], description: str, data_help: str
 ) -> None:
@@ -482,5 +483,4 @@ def run_command_line(
     parser.add_argument("save_folder", help="output folder for the manifests")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    with exit_on_error():
-        prepare(arguments.data_folder, arguments.save_folder)
+    prepare(arguments.data_folder, arguments.save_folder)

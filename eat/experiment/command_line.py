@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from eat.experiment.schema import broken_rule, refusal
 from eat.experiment.settings import RUN_OPTIONS, UNSUPPORTED, Setting
 
 NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)(e[-+]?\d+)?", re.ASCII | re.IGNORECASE)
+DASHES = ("-", "\u2012", "\u2013", "\u2014", "\u2212")  # chats replace -- by these
 WHERE = "options"
 
 
@@ -42,11 +42,11 @@ def parse_command_line(argv: Sequence[str]) -> CommandLine:
     words, paths, given = list(argv), [], {}
     while words:
         word = words.pop(0)
-        if not word.startswith("--"):
+        if not word.startswith(DASHES):
             paths.append(word)
             continue
         key, equals, value = word[2:].partition("=")
-        if not key:
+        if not key or not word.startswith("--"):
             raise ExperimentError(f"{word}: not an option (write --key value)")
         if key in UNSUPPORTED:
             raise ExperimentError(f"--{key}: not supported ({UNSUPPORTED[key]})")
@@ -126,8 +126,6 @@ def _check_together(options: dict[str, Any]) -> None:
     minutes, steps = "ckpt_interval_minutes", "ckpt_interval_steps"
     if options.get(minutes) and options.get(steps):
         raise ExperimentError(f"--{minutes} and --{steps}: both given (remove one)")
-    if (path := options.get("log_config")) and not os.path.isfile(path):
-        raise ExperimentError(f"--log_config {path}: no such file")
 
 
 def require_device(run_opts: RunOptions, precisions: Sequence[str]) -> None:
@@ -144,8 +142,8 @@ def require_device(run_opts: RunOptions, precisions: Sequence[str]) -> None:
         if device.type == "cuda" and (device.index or 0) >= count:
             raise ExperimentError(f"--device {name}: there are {count} GPUs, from 0")
         torch.ones(1, device=device).item()  # not of "meta"
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
+    except (RuntimeError, AssertionError, ImportError) as error:
+        reason = re.split(r"\. |\n", str(error))[0]
         raise ExperimentError(
             f"--device {name}: {reason} (use cpu, cuda or cuda:N)"
         ) from None

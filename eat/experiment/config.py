@@ -110,7 +110,7 @@ def load_config(
         options = " ".join(f"--{name} ..." for name in missing)
         raise ExperimentError(f"{path}: {', '.join(missing)} not given (add {options})")
     text = _resolve(tree, path)
-    values = plain_values(text)
+    values = plain_values(text, path)
     check_values(values, defaults, path)
     return Config(path, text, values)
 
@@ -179,7 +179,7 @@ def read_settings(folder: str | Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     parse(text := read_text(path), str(path))
-    return plain_values(text)
+    return plain_values(text, str(path))
 
 
 def read_scalar_settings(folder: str | Path) -> dict[str, Any]:

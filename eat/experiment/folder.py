@@ -16,7 +16,7 @@ from speechbrain.utils.distributed import run_on_main
 from speechbrain.utils.run_opts import RunOptions
 from speechbrain.utils.seed import seed_everything
 
-from eat.errors import ExperimentError
+from eat.errors import ExperimentError, printable
 from eat.experiment.command_line import parse_command_line, require_device
 from eat.experiment.config import SETTINGS, Config, load_config, read_settings
 from eat.experiment.console import quiet_speechbrain
@@ -179,7 +179,8 @@ def _record(folder: Path, config: Config) -> None:
 
     SpeechBrain would write the settings in place, where a kill leaves half of them.
     """
-    head = f"# Generated {date.today()} from:\n# {Path(config.path).resolve()}\n"
+    source = printable(str(Path(config.path).resolve()))
+    head = f"# Generated {date.today()} from:\n# {source}\n"
     write_text(folder / SETTINGS, f"{head}# yamllint disable\n{config.text}")
     if (script := Path(sys.argv[0])).is_file():
         with atomic_path(folder / script.name) as copy:

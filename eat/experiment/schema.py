@@ -76,6 +76,7 @@ def broken_rule(setting: Setting, value: Any) -> str | None:
         "text": lambda: (
             isinstance(value, str)
             and value != ""
+            and "\0" not in value
             and (not setting.choices or value in setting.choices)
         ),
     }[setting.kind]()
@@ -91,7 +92,7 @@ def is_number(value: object) -> bool:
 
 def nearest(name: str, names: Iterable[str]) -> str:
     """Return a hint at the name that was meant; empty if none is near."""
-    close = difflib.get_close_matches(name, list(names), n=1)
+    close = difflib.get_close_matches(name.lower(), list(names), n=1)
     return f"did you mean {close[0]}?" if close else ""
 
 
@@ -163,7 +164,22 @@ def _contradiction(values: Mapping[str, Any]) -> str | None:
     longest = values.get("encoder", {}).get("max_frames", frames)
     if frames > longest:
         return f"num_frames is {frames}, more than the encoder's max_frames, {longest}"
-    return _masking_contradiction(values, frames // PATCH) or _width(values)
+    return (
+        _masking_contradiction(values, frames // PATCH)
+        or _width(values)
+        or _copies(values)
+    )
+
+
+def _copies(values: Mapping[str, Any]) -> str | None:
+    """Compare settings of objects with those that they stand for, by their meaning."""
+    for name, setting in KNOWN_SETTINGS.items():
+        key, _, part = name.partition(".")
+        parts, original = values.get(key), setting.meaning
+        if original in values and isinstance(parts, dict) and part in parts:
+            if parts[part] != values[original]:
+                return f"{key}: {part} differs from {original} (set {original} instead)"
+    return None
 
 
 def _masking_contradiction(values: Mapping[str, Any], times: int) -> str | None:

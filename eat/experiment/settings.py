@@ -221,8 +221,8 @@ KNOWN_SETTINGS = {
     "model.teacher": _part("teacher"),
     "model.utterance_weight": _number("utterance_weight"),
     "modules": _part("modules of the Brain"),
-    "modules.frontend": _part("front end"),
-    "modules.model": _part("pre-training model"),
+    "modules.frontend": _part("frontend"),
+    "modules.model": _part("model"),
     "modules.classifier": _part("classifier"),
     # Monitoring and checkpoints
     "log_interval": _integer("optimizer steps between log lines", 1),
@@ -263,7 +263,6 @@ RUN_OPTIONS = {
     "ckpt_interval_steps": _integer("batches between checkpoints; 0: none between", 0),
     "noprogressbar": _flag("show no progress bars"),
     "tqdm_colored_bar": _flag("show colored progress bars"),
-    "log_config": _text("logging configuration, a YAML file"),
     "debug": _flag("run few batches and epochs, as a test"),
     "debug_batches": _integer("batches per epoch with --debug", 1),
     "debug_epochs": _integer("epochs with --debug; 0: all", 0),
@@ -287,6 +286,7 @@ RUN_OPTIONS = {
 
 # Options of SpeechBrain that do nothing here or cannot work, and what to use instead.
 UNSUPPORTED = {
+    "log_config": "all is logged to log.txt",
     "jit": "use --compile",
     "jit_module_keys": "use --compile",
     "data_parallel_backend": "use torchrun",

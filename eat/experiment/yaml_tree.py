@@ -13,6 +13,7 @@ from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.constructor import DuplicateKeyError, SafeConstructor
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
+from ruamel.yaml.tag import Tag
 
 from eat.errors import ExperimentError
 from eat.experiment.schema import nearest
@@ -78,6 +79,9 @@ def parse(text: str, where: str) -> CommentedMap:
     with its aliases expanded.
     """
     tree = parse_any(text, where)
+    if tag_of(tree).startswith(INCLUDE) and not isinstance(tree, dict | list):
+        tag, tree = tag_of(tree), CommentedMap()  # an include that replaces nothing
+        tree.yaml_set_ctag(Tag(suffix=tag))
     if tree is not None and not isinstance(tree, CommentedMap):
         raise ExperimentError(f"{where}: not a YAML mapping (write key: value lines)")
     return CommentedMap() if tree is None else tree
@@ -101,7 +105,8 @@ def parse_any(text: str, where: str) -> Any:
     except YAMLError as error:
         reason = str(getattr(error, "problem", error)).splitlines()[0]
         twice = isinstance(error, DuplicateKeyError)
-        hint = "remove one" if twice else "check its syntax"
+        # Of a key given twice below a tag, ruamel says that the tag is unknown.
+        hint = "remove one" if twice else "check its syntax, and for keys given twice"
         raise ExperimentError(f"{where}: not valid YAML: {reason} ({hint})") from error
     return tree
 
@@ -193,8 +198,15 @@ class _PlainConstructor(SafeConstructor):
 _PlainConstructor.add_multi_constructor("!", _PlainConstructor.construct_tagged)
 
 
-def plain_values(text: str) -> dict[str, Any]:
-    """Return the values of HyperPyYAML text without references; builds no objects."""
+def plain_values(text: str, where: str = "settings") -> dict[str, Any]:
+    """Return the values of HyperPyYAML text without references; builds no objects.
+
+    Raises `ExperimentError` if it is no such text, or has tags of Python's own.
+    """
     yaml = YAML(typ="safe", pure=True)
     yaml.Constructor = _PlainConstructor
-    return yaml.load(text) or {}
+    try:
+        return yaml.load(text) or {}
+    except YAMLError as error:
+        reason = str(getattr(error, "problem", error)).splitlines()[0]
+        raise ExperimentError(f"{where}: not valid YAML: {reason}") from error

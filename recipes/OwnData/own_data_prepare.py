@@ -60,6 +60,7 @@ from eat.data.prepare import (
     write_results,
 )
 from eat.errors import ManifestError, exit_on_error
+from eat.utils.arguments import number
 
 logger = logging.getLogger(__name__)
 
@@ -218,6 +219,7 @@ def prepare_own_data(
     log_use(parts, save_folder)
 
 
+@exit_on_error()
 def main() -> None:
     """Prepare the folder given on the command line."""
     parser = argparse.ArgumentParser(
@@ -228,12 +230,11 @@ def main() -> None:
     table = "table, folders (their names are the labels), none or auto"
     parser.add_argument("--labels", default="auto", help=table)
     parser.add_argument("--test_labels", default="none", help="table to evaluate on")
-    seconds = "what is used of a recording"
-    parser.add_argument("--max_seconds", type=float, default=10.26, help=seconds)
+    seconds, positive = "what is used of a recording", number(0.025, 100_000)
+    parser.add_argument("--max_seconds", type=positive, default=10.26, help=seconds)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    with exit_on_error():
-        prepare_own_data(**vars(options))
+    prepare_own_data(**vars(options))
 
 
 if __name__ == "__main__":

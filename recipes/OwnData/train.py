@@ -145,8 +145,6 @@ def dataset(
 def choose_evaluation(hparams: dict) -> Evaluation:
     """Return how clips are classified: with one label each, or any number."""
     mode = hparams["label_mode"]
-    if mode not in ("auto", "single", "multi"):
-        raise ExperimentError(f"label_mode {mode}: must be auto, single or multi")
     paths = [manifest(hparams, name) for name in (TRAINED, "valid", "eval")]
     example = find_several_labels(path for path in paths if path.is_file())
     if mode == "single" and example:

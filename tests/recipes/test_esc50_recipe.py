@@ -173,7 +173,7 @@ def write_fold_results(output):
 
 def test_mean_and_standard_deviation_of_the_folds(tmp_path):
     write_fold_results(tmp_path)
-    rows = folds.fold_rows(tmp_path)
+    _, rows = folds.summarize_folds(tmp_path, range(1, 6))
     assert [row["best"] for row in rows[:5]] == [0.9, 0.8, 1.0, 0.7, 0.6]
     mean, deviation = rows[5:]
     # By hand: squares .01 + 0 + .04 + .01 + .04 = .1 over n - 1 = 4; .05 over 4.
@@ -193,6 +193,10 @@ def test_summary_of_the_folds_and_missing_ones(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit, match="fold3/results.json") as error:
         folds.main()
     assert "\n" not in error.value.code
+    for content in ("{", "[]", '{"best": 3}', '{"best": {}}'):
+        (tmp_path / "fold3" / "results.json").write_text(content)
+        with pytest.raises(SystemExit, match="^error: .*fold3/results.json"):
+            folds.main()
 
 
 FOLDERS = ("--data_folder", "in", "--output_folder", "out")

@@ -358,7 +358,7 @@ def test_summary_of_folds(tmp_path, capsys, monkeypatch):
         (tmp_path / f"fold{k}").mkdir()
         results = {kind: {"accuracy": score} for kind in ("best", "last")}
         (tmp_path / f"fold{k}" / "results.json").write_text(json.dumps(results))
-    metric, rows = own_folds.summarize(tmp_path)
+    metric, rows = own_folds.summarize_folds(tmp_path, ["1", "2", "10"])
     assert metric == "accuracy" and [row["fold"] for row in rows[:3]] == [
         "1",
         "2",

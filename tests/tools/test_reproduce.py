@@ -130,7 +130,8 @@ def test_finished_runs_are_skipped(call, capsys, fakes):
 def test_a_failed_run_exits_with_its_reason(call, fakes):
     with pytest.raises(SystemExit) as error:
         call(*TABLE2, "--corpus", "mini", "--audioset", fakes / "bad")
-    first, second = error.value.code.splitlines()
+    assert "\n" not in error.value.code
+    first, second = error.value.code.split("; ")
     log = fakes / "out" / "pretrain-seed1" / "output.txt"
     assert "pretrain-seed1" in first and "the reason" in first and str(log) in first
     assert "AS-20K-seed1" in second

@@ -83,3 +83,14 @@ def test_a_corrupt_file_is_named_and_nothing_written(tmp_path, run, runs):
     with pytest.raises(SystemExit, match=str(path)):
         run("--corpus", "mini", "--runs", runs)
     assert not (tmp_path / "RESULTS.md").exists()
+
+
+@pytest.mark.parametrize(
+    "content", [b"[]", b'{"a": 3}', b'{"a": {"last": 3}}', b"\xff", b"[" * 10_000]
+)
+def test_published_records_that_are_none_are_named(tmp_path, run, content):
+    path = tmp_path / "published" / "full_tables.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(content)
+    with pytest.raises(SystemExit, match=f"^error: {path}[^\n]*$"):
+        run()

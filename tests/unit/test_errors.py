@@ -28,6 +28,10 @@ SYSTEM_ERRORS = [
 ]
 
 
+ROOT = Path(__file__).parents[2]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": ""}
+
+
 @pytest.fixture(autouse=True)
 def restored_records():
     factory = logging.getLogRecordFactory()
@@ -176,3 +180,30 @@ def test_interrupted_run_exits_with_the_signal(capsys, monkeypatch):
 def test_unexpected_errors_keep_their_traceback(error):
     with pytest.raises(type(error)), exit_on_error():
         raise error
+
+
+@pytest.mark.parametrize(
+    ("redirect", "status"),
+    [(">/dev/full", 1), (">&-", 0), ("| true", 128 + signal.SIGPIPE)],
+)
+@pytest.mark.parametrize("option", ["", "--help"])
+def test_output_that_cannot_be_written(option, redirect, status, tmp_path):
+    if redirect == ">/dev/full" and not Path("/dev/full").exists():
+        pytest.skip("no /dev/full")
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import argparse, time\n"
+        "from eat.errors import exit_on_error\n"
+        "@exit_on_error()\n"
+        "def main():\n"
+        "    argparse.ArgumentParser().parse_args()\n"
+        "    print('a line')\n"
+        "time.sleep(0.2)\n"
+        "main()\n"
+    )
+    command = f"set -o pipefail; '{sys.executable}' '{script}' {option} {redirect}"
+    ended = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, env=ENVIRONMENT
+    )
+    assert ended.returncode == status
+    assert "Traceback" not in ended.stderr and "ignored" not in ended.stderr

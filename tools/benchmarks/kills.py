@@ -29,6 +29,8 @@ import torch
 from safetensors.torch import load_file
 from tqdm import tqdm
 
+from eat.errors import EATError, exit_on_error
+from eat.utils.arguments import integer
 from eat.utils.files import write_json
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -166,7 +168,7 @@ def train_under_kills(
         if process.wait() == 0:
             return moments
         if not moment:
-            raise RuntimeError(f"{setting.name}: failed, {end_of_output(run)}")
+            raise EATError(f"{setting.name}: failed, {end_of_output(run)}")
 
 
 def kill_all(process: subprocess.Popen) -> None:
@@ -240,13 +242,18 @@ def try_setting(
     return {"setting": setting.name, "kills": moments, "differences": found}
 
 
+@exit_on_error()
 def main() -> None:
     """Try all settings; print and write the outcome."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--kills", type=int, default=32, help="kills over all settings")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the moments")
+    parser.add_argument(
+        "--kills", type=integer(1), default=32, help="kills over all settings"
+    )
+    parser.add_argument(
+        "--seed", type=integer(0), default=0, help="seed of the moments"
+    )
     parser.add_argument("--write", type=Path, help="JSON file for the outcome")
     options = parser.parse_args()
     rng, outcomes = random.Random(options.seed), []
@@ -263,7 +270,7 @@ def main() -> None:
     if options.write:
         write_json(options.write, outcomes)
     if any(outcome["differences"] for outcome in outcomes):
-        sys.exit("error: some resumed runs differ from the uninterrupted ones")
+        raise EATError("some resumed runs differ from the uninterrupted ones")
 
 
 if __name__ == "__main__":

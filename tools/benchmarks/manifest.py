@@ -24,7 +24,9 @@ from pathlib import Path
 import psutil
 
 from eat.data.manifest import ManifestRow, write_manifest
+from eat.errors import exit_on_error
 from eat.report.markdown import markdown_table
+from eat.utils.arguments import integer
 
 READS = 200_000
 LOADERS = {
@@ -97,12 +99,13 @@ def measure(loader: str, path: Path, rows: int) -> dict[str, float]:
     return found | {"worker_mb": worker_growth(read, rows)}
 
 
+@exit_on_error()
 def main() -> None:
     """Measure each loader in a new process and print a table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rows", type=int, default=2_000_000)
+    parser.add_argument("--rows", type=integer(1), default=2_000_000)
     parser.add_argument("--json", action="store_true", help="print JSON, not a table")
     parser.add_argument("--ours_only", action="store_true")
     parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)

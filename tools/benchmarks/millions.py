@@ -32,7 +32,9 @@ from tqdm import tqdm
 
 from eat.data.compact_manifest import CompactManifest
 from eat.data.manifest import ManifestRow, write_manifest
+from eat.errors import EATError, exit_on_error
 from eat.report.markdown import markdown_table
+from eat.utils.arguments import integer
 from eat.utils.files import write_json
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -126,7 +128,7 @@ def train_until(
     try:
         while (steps := logged_steps(run))[-1] < step:
             if process.poll() is not None:
-                raise RuntimeError(f"the run ended, {kills.end_of_output(run)}")
+                raise EATError(f"the run ended, {kills.end_of_output(run)}")
             if first is None and steps[0]:
                 first = time.monotonic() - started
             for name, member in processes(psutil.Process(process.pid)):
@@ -166,7 +168,7 @@ def simulate(training: str, shards: Path, run: Path, clips: int, steps: int) -> 
     start_seconds, _ = train_until(until, words, run, started)
     resume_seconds, step = train_until(steps, words, run, resumed)
     if step != ckpt_step + LOG_INTERVAL:
-        raise RuntimeError(f"{training}: resumed at step {step}, not after {ckpt_step}")
+        raise EATError(f"{training}: resumed at step {step}, not after {ckpt_step}")
     memory = [
         {
             "process": name.rsplit(" (", 1)[0],
@@ -192,13 +194,14 @@ def above_limits(metrics: dict) -> Iterator[str]:
             yield f"{name}: {row['process']} grew by {row['growth_mb']} MB"
 
 
+@exit_on_error()
 def main() -> None:
     """Simulate both trainings; print tables and write the metrics."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--clips", type=int, default=2_000_000)
-    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--clips", type=integer(1), default=2_000_000)
+    parser.add_argument("--steps", type=integer(1), default=1000)
     parser.add_argument("--write", type=Path, help="JSON file for the metrics")
     options = parser.parse_args()
     if options.steps % (2 * CKPT_INTERVAL):
@@ -216,7 +219,7 @@ def main() -> None:
     if options.write:
         write_json(options.write, {"clips": options.clips, "trainings": found})
     if exceeded := [line for metrics in found for line in above_limits(metrics)]:
-        sys.exit("error: " + "; ".join(exceeded))
+        raise EATError("; ".join(exceeded))
 
 
 if __name__ == "__main__":

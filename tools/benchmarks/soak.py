@@ -33,7 +33,9 @@ from typing import Any
 import psutil
 from tqdm import tqdm
 
+from eat.errors import EATError, exit_on_error
 from eat.report.markdown import markdown_table
+from eat.utils.arguments import number
 from eat.utils.files import write_json
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -121,7 +123,7 @@ def watch(
     try:
         while time.monotonic() < end:
             if process.poll() is not None:
-                raise RuntimeError(f"the run ended, {kills.end_of_output(run)}")
+                raise EATError(f"the run ended, {kills.end_of_output(run)}")
             if logged_steps(run)[-1]:
                 end = min(end, time.monotonic() + seconds)
                 samples.append(sample(main, run, temporary))
@@ -137,14 +139,14 @@ def watch(
 def growth(samples: Sequence[Sample]) -> Iterator[dict[str, Any]]:
     """Yield for each quantity its medians over the thirds of the time, and the bound.
 
-    Raises ValueError if one was hardly ever seen: a check that sees nothing passes.
+    Raises EATError if one was hardly ever seen: a check that sees nothing passes.
     """
     third = len(samples) // 3
     for name, bound in BOUNDS.items():
         parts = [samples[third : 2 * third], samples[2 * third :]]
         values = [[s[name] for s in part if name in s] for part in parts]
         if min(map(len, values)) < MIN_SAMPLES / 3:
-            raise ValueError(f"{name}: too few samples (give more --minutes)")
+            raise EATError(f"{name}: too few samples (give more --minutes)")
         middle, last = map(median, values)
         yield {
             "quantity": name,
@@ -184,14 +186,15 @@ def above_bounds(outcome: dict[str, Any]) -> list[str]:
     ]
 
 
+@exit_on_error()
 def main(argv: Sequence[str] | None = None) -> None:
     """Soak both trainings; print tables, write the outcome, exit 1 on growth."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--minutes", type=float, default=5, help="over both trainings")
+    parser.add_argument(
+        "--minutes", type=number(0.01, 100_000), default=5, help="over both trainings"
+    )
     parser.add_argument("--json", type=Path, help="JSON file for the outcome")
     options = parser.parse_args(argv)
-    if not 0 < options.minutes < float("inf"):
-        parser.error(f"--minutes {options.minutes}: must be positive")
     seconds, outcomes = options.minutes * 60 / len(TRAININGS), []
     with tempfile.TemporaryDirectory() as folder:
         data = kills.mini_audioset(Path(folder), AudioSetSizes(48, 48, 24))
@@ -203,7 +206,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.json:
         write_json(options.json, outcomes)
     if exceeded := [line for outcome in outcomes for line in above_bounds(outcome)]:
-        sys.exit("error: " + "; ".join(exceeded))
+        raise EATError("; ".join(exceeded))
 
 
 if __name__ == "__main__":

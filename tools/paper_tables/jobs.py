@@ -9,12 +9,14 @@ from pathlib import Path
 
 import torch
 
+from eat.errors import EATError
+
 JOB_FILE = "job.json"  # written into the run's folder when the job has finished
 # Without these instructions bf16 is emulated and some ten times slower than fp32.
 HAS_BF16 = torch.cpu._is_avx512_bf16_supported()
 
 
-class JobError(RuntimeError):
+class JobError(EATError, RuntimeError):
     """A training run failed."""
 
 

@@ -12,7 +12,7 @@ from eat.report.markdown import markdown_table
 from eat.utils.files import write_text
 from paper_tables.experiments import SCALES, JobFactory
 from paper_tables.jobs import Job
-from paper_tables.records import CORPUS_FOLDERS, OUTPUT
+from paper_tables.records import CORPUS_FOLDERS, OUTPUT, RecordError
 from paper_tables.reference import reported, reproductions
 from paper_tables.tables import TABLES, PaperTable, Results
 from quickstart.scores import draw_scores, pool, table_rows
@@ -47,7 +47,9 @@ def write_pages(
         fields = table.fields(results, published)
         fields["notes"] = "\n".join(f"- {note}" for note in notes(table, results))
         write_text(published / f"{table.name}.md", fill(f"{table.name}.md", fields))
-    pooled = pool(sorted(published.glob("quickstart_seed*.json")))
+    if not (files := sorted(published.glob("quickstart_seed*.json"))):
+        raise RecordError(f"{published}: no quickstart_seed*.json (copy them there)")
+    pooled = pool(files)
     draw_scores(pooled, published / "quickstart.png")
     scores = markdown_table(table_rows(pooled), ["", "mAP", "std", "n"])
     fields = {"quickstart": scores, "paper": paper_table(results)}

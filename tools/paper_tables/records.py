@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from eat.errors import EATError
 from eat.utils.files import write_text
 from paper_tables.experiments import RECIPES, Cell
 from paper_tables.jobs import JOB_FILE
@@ -20,7 +21,7 @@ OUTPUT, SPEECH = "$OUT", "$SPEECH_COMMANDS"
 CORPUS_FOLDERS = {"AudioSet": "$AUDIOSET", "ESC50": "$ESC50", "SpeechCommands": SPEECH}
 
 
-class RecordError(ValueError):
+class RecordError(EATError, ValueError):
     """A file of results is corrupt, or not that of a training run."""
 
 
@@ -36,16 +37,30 @@ def gather(runs: Path) -> dict[str, dict]:
 
 def _record(folder: Path) -> dict:
     results = _read(folder / "results.json")
-    if missing := [key for key in NEEDED if key not in results]:
-        raise RecordError(
-            f"{folder / 'results.json'}: '{missing[0]}' is missing, so these are not "
-            "the results of a training run (run it again or move the folder)"
-        )
+    _require(results, folder / "results.json")
     record = {key: results[key] for key in KEPT if key in results}
     if (folder / JOB_FILE).exists():
         record |= _read(folder / JOB_FILE)
-        record["command"] = _portable(record["command"], folder.name)
+        try:
+            record["command"] = _portable(record["command"], folder.name)
+        except (LookupError, ValueError, TypeError, AttributeError):
+            raise RecordError(
+                f"{folder / JOB_FILE}: no command of train.py (remove the file)"
+            ) from None
     return record
+
+
+def _require(record: object, where: object) -> None:
+    """Raise `RecordError` unless this is the record of a training run."""
+    if not isinstance(record, dict) or not isinstance(record.get("last"), dict):
+        missing = "last"
+    else:
+        missing = next((key for key in NEEDED if key not in record), "")
+    if missing:
+        raise RecordError(
+            f"{where}: '{missing}' is missing, so these are not the results of a "
+            "training run (run it again or move the folder)"
+        )
 
 
 def _portable(command: list[str], name: str) -> list[str]:
@@ -65,14 +80,20 @@ def _portable(command: list[str], name: str) -> list[str]:
 
 def _read(path: Path) -> dict:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:  # also of bytes that are not UTF-8
         raise RecordError(f"{path}: {error} (run it again)") from None
+    if not isinstance(content, dict):
+        raise RecordError(f"{path}: not a JSON object (run it again)")
+    return content
 
 
 def read_records(path: Path) -> dict[str, dict]:
     """Read the committed records; empty without a file."""
-    return _read(path) if path.exists() else {}
+    records = _read(path) if path.exists() else {}
+    for name, record in records.items():
+        _require(record, f"{path}: {name}")
+    return records
 
 
 def write_records(path: Path, records: dict[str, dict]) -> None:
@@ -95,11 +116,16 @@ class CellStatistics:
         for run in cell.runs:
             if all(job.name in records for job in run):
                 found = [records[job.name] for job in run]
-                # With a separate test set, the best epoch is evaluated on it.
-                tested = [record.get("test", record["best"]) for record in found]
-                best.append(100 * statistics.mean(r[cell.metric] for r in tested))
-                final = [record["last"][cell.metric] for record in found]
-                last.append(100 * statistics.mean(final))
+                try:
+                    # With a separate test set, the best epoch is evaluated on it.
+                    tested = [record.get("test", record["best"]) for record in found]
+                    best.append(100 * statistics.mean(r[cell.metric] for r in tested))
+                    final = [record["last"][cell.metric] for record in found]
+                    last.append(100 * statistics.mean(final))
+                except (KeyError, TypeError):
+                    raise RecordError(
+                        f"{run[0].name}: a record without {cell.metric} (run it again)"
+                    ) from None
         return cls(best, last)
 
     @property

@@ -81,8 +81,8 @@ class Runner:
 def run_all(jobs: Iterable[Job], runner: Runner, max_jobs: int) -> None:
     """Run jobs and what they need, `max_jobs` at a time; finished ones are skipped.
 
-    A failed job stops only those that need it. At the end `JobError` is raised, with a
-    line for each job that failed.
+    A failed job stops only those that need it. At the end `JobError` is raised, which
+    names each job that failed.
     """
     waiting = in_order(jobs)
     done: set[Job] = set()
@@ -111,7 +111,7 @@ def run_all(jobs: Iterable[Job], runner: Runner, max_jobs: int) -> None:
             runner.stop()
             raise
     if failures:
-        raise JobError("\n".join(failures.values()))
+        raise JobError("; ".join(failures.values()))
 
 
 def steps_done(folder: Path) -> int:

@@ -12,9 +12,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
 
+from eat.errors import exit_on_error, printable  # noqa: E402
 from eat.experiment.console import quiet_speechbrain  # noqa: E402
+from eat.utils.arguments import integer  # noqa: E402
 from mini_corpora.corpora import make_mini_corpora  # noqa: E402
-from paper_tables.jobs import Job, JobError, cpu_options  # noqa: E402
+from paper_tables.jobs import Job, cpu_options  # noqa: E402
 from paper_tables.runner import Runner  # noqa: E402
 from quickstart.report import write_report  # noqa: E402
 
@@ -141,6 +143,7 @@ def train_all(factory: JobFactory, runner: Runner) -> dict[str, list[Job]]:
             raise
 
 
+@exit_on_error()
 def main() -> None:
     """Parse the command line and run all steps."""
     quiet_speechbrain()
@@ -148,7 +151,7 @@ def main() -> None:
     add = parser.add_argument
     add("--output", type=Path, help="default: results/quickstart")
     add("--data", type=Path, default=ROOT / "results" / "mini_corpora")
-    add("--seed", type=int, default=0, help="pre-training seed")
+    add("--seed", type=integer(0), default=0, help="pre-training seed")
     add("--short", action="store_true", help="a few steps, to see that all parts work")
     args = parser.parse_args()
     name = "quickstart-short" if args.short else "quickstart"
@@ -158,19 +161,15 @@ def main() -> None:
     lengths = SHORT if args.short else TrainingLengths()
     factory = JobFactory(lengths, args.data.resolve(), output, args.seed)
     started = time.perf_counter()
-    try:
-        print(f"1. Mini corpora: {factory.data}")
-        make_mini_corpora(ROOT / "tools" / "bank", factory.data)
-        print(f"2. Training, {MAX_JOBS} runs at a time: {output / 'runs'}")
-        jobs = train_all(factory, Runner())
-        print("3. Probes of frozen features and report")
-        print(write_report(jobs, factory.data / "AudioSet", output, args.seed))
-    except (JobError, OSError, ValueError) as error:
-        sys.exit(f"quickstart: {error}")
-    except KeyboardInterrupt:
-        sys.exit("quickstart: interrupted; re-run the same command to resume")
+    print(printable(f"1. Mini corpora: {factory.data}"))
+    make_mini_corpora(ROOT / "tools" / "bank", factory.data)
+    print(printable(f"2. Training, {MAX_JOBS} runs at a time: {output / 'runs'}"))
+    jobs = train_all(factory, Runner())
+    print("3. Probes of frozen features and report")
+    print(write_report(jobs, factory.data / "AudioSet", output, args.seed))
     minutes = (time.perf_counter() - started) / 60
-    print(f"\n{minutes:.1f} minutes. Report and pictures: {output / 'report.md'}")
+    report = printable(str(output / "report.md"))
+    print(f"\n{minutes:.1f} minutes. Report and pictures: {report}")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from benchmarks import soak
+from eat.errors import EATError
 
 # A run with one worker process; it leaks what its arguments name, each at every step.
 TOY = """
@@ -63,9 +64,9 @@ def test_what_does_not_grow_passes(tmp_path, monkeypatch):
 
 
 def test_too_short_a_look_is_an_error():
-    with pytest.raises(ValueError, match="--minutes"):
+    with pytest.raises(EATError, match="--minutes"):
         list(soak.growth([dict.fromkeys(soak.BOUNDS, 1.0)] * 4))
-    with pytest.raises(ValueError, match="threads"):
+    with pytest.raises(EATError, match="threads"):
         names = [name for name in soak.BOUNDS if name != "main, threads"]
         list(soak.growth([dict.fromkeys(names, 1.0)] * 60))
 

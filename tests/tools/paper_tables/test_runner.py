@@ -118,7 +118,7 @@ def test_a_failure_stops_only_the_jobs_that_need_it(capsys):
     with pytest.raises(JobError) as error:
         run_all([job("last", after), job("fine", job("good"))], runner, 1)
     assert runner.finished == ["good", "fine"]
-    names = [line.split()[0].strip(":") for line in str(error.value).splitlines()]
+    names = [line.split()[0].strip(":") for line in str(error.value).split("; ")]
     assert sorted(names) == ["after", "bad", "last"]
     assert "bad failed" in capsys.readouterr().out  # at once, not only at the end
 

@@ -142,7 +142,9 @@ def test_command_lines_that_cannot_be_read(words):
         ("--distributed_backend tcp", "nccl, gloo or mpi"),
         ("--compile_mode fast", "--compile_mode"),
         ("--compile_module_keys --debug", "--compile_module_keys"),
-        ("--log_config none.yaml", "none.yaml"),
+        ("--log_config none.yaml", "log_config"),
+        ("-lr 1", "-lr"),
+        ("\u2013\u2013lr 1", "lr"),
         *((f"--{name}", name) for name in UNSUPPORTED if name != "jit_module_keys"),
     ],
 )

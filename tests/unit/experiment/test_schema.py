@@ -251,3 +251,43 @@ def test_any_value_is_accepted_or_refused(key, text):
         assert schema.broken_rule(KNOWN_SETTINGS[key], values[key]) is None
         if KNOWN_SETTINGS[key].kind == "text":
             assert values[key] == text
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "named"),
+    [
+        ("frontend", "{num_frames: 2048}", "num_frames"),
+        ("frontend", "{mean: 3}", "norm_mean"),
+        ("classifier", "{num_classes: 5}", "num_classes"),
+        ("modules", "{classifier: {}}", "classifier"),
+        ("epoch_counter", "{limit: 3}", "number_of_epochs"),
+    ],
+)
+def test_parts_of_objects_equal_the_settings_they_stand_for(key, text, named):
+    message = refusal(FINETUNE, **{key: text})
+    assert key in message and named in message
+
+
+def test_text_has_no_zero_byte(tmp_path):
+    path = tmp_path / "own.yaml"
+    path.write_text(f'!include:{FINETUNE}\ndata_folder: "a\\0b"\n')
+    with pytest.raises(ExperimentError, match="data_folder"):
+        load_config(path, {"output_folder": "RUN", "pretrained": "none"})
+
+
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [("lr: !!python/object/apply:os.getcwd []", "getcwd"), ("lr: 1\nlr: 2", "twice")],
+)
+def test_tags_and_keys_of_own_files_that_are_refused(tmp_path, body, named):
+    path = tmp_path / "own.yaml"
+    path.write_text(f"!include:{FINETUNE}\n{body}\n")
+    with pytest.raises(ExperimentError, match=f"{path}: .*{named}"):
+        load_config(path, GIVEN | {"pretrained": "none"})
+
+
+def test_an_include_may_replace_nothing(tmp_path):
+    path = tmp_path / "own.yaml"
+    path.write_text(f"!include:{FINETUNE}\n")
+    more = GIVEN | {"pretrained": "none"}
+    assert load_config(path, more).values == load_config(FINETUNE, more).values
