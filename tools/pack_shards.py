@@ -14,7 +14,6 @@ command on each with --part 1/16, --part 2/16 and so on.
 from __future__ import annotations
 
 import argparse
-import math
 import multiprocessing
 import os
 import socket
@@ -33,6 +32,7 @@ from eat.data import shard_writer
 from eat.data.prepare import make_save_folder
 from eat.data.shard_writer import ClipUnion, ShardTask, is_packed, pack_shard
 from eat.errors import ManifestError
+from eat.utils.arguments import integer, number
 
 
 def _part(text: str) -> tuple[int, int]:
@@ -46,21 +46,6 @@ def _part(text: str) -> tuple[int, int]:
     return part, parts
 
 
-def _at_least_one(text: str) -> int:
-    """Parse a positive integer."""
-    if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
-    return number
-
-
-def _seconds(text: str) -> float:
-    """Parse a duration that holds at least one sample."""
-    seconds = float(text)
-    if not 1 / shard_writer.RATE <= seconds < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number of seconds")
-    return seconds
-
-
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -69,10 +54,11 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("manifests", nargs="*", type=Path, metavar="MANIFEST")
     add("--data_folder", help="corpus folder")
     add("--output", type=Path, required=True, help="folder for the shards")
-    add("--clips_per_shard", type=_at_least_one, default=1000)
-    add("--max_seconds", type=_seconds, help="truncate longer clips")
+    add("--clips_per_shard", type=integer(1), default=1000)
+    longest = number(1 / shard_writer.RATE, 1e9)
+    add("--max_seconds", type=longest, help="truncate longer clips")
     cores = os.cpu_count() or 1
-    add("--workers", type=_at_least_one, default=cores, help="number of processes")
+    add("--workers", type=integer(1), default=cores, help="number of processes")
     part = "process part i of N"
     add("--part", type=_part, default=(1, 1), help=part, metavar="i/N")
     add("--verify", action="store_true", help="verify the checksums")
