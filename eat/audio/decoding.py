@@ -10,8 +10,9 @@ from eat.audio.checks import SignalCheck
 from eat.audio.source import Source
 from eat.errors import AudioError
 
-# A program that writes WAV to a pipe does not know the size and declares 2 or 4 GiB.
-_UNKNOWN_SIZE = 0x7FFF0000
+# A program that writes to a pipe does not know the size: it declares 2 or 4 GiB, and
+# SoX in AIFF 16 MiB less.
+_UNKNOWN_SIZE = 0x7F000000
 # Some programs declare the size of the whole file as that of the samples.
 _LONGEST_HEADER = 4096
 _MIN_RATE, _MAX_RATE = 1000, 768_000  # Hz

@@ -16,7 +16,7 @@ from eat.audio import libsndfile, ogg, pyav
 from eat.audio.checks import join_blocks, kind_of
 from eat.audio.decoding import Clip, NotDecodableError
 from eat.audio.resampling import resample
-from eat.audio.source import Source, open_source
+from eat.audio.source import Source, open_source, tag_size
 from eat.errors import AudioError
 
 logger = logging.getLogger(__name__)
@@ -27,7 +27,8 @@ Decode = Callable[[Source, float | None], Clip]
 AUDIO_SUFFIXES = (
     *(".wav", ".wave", ".bwf", ".rf64", ".w64", ".flac", ".ogg", ".oga", ".opus"),
     *(".aif", ".aiff", ".aifc", ".au", ".snd", ".caf", ".mp1", ".mp2", ".mp3"),
-    *(".m4a", ".mp4", ".aac", ".mka", ".webm", ".wma"),
+    *(".m4a", ".m4b", ".mp4", ".mov", ".3gp", ".aac", ".mka", ".mkv", ".webm", ".wma"),
+    *(".ac3", ".amr", ".ape", ".avi", ".spx", ".tta", ".wv"),
 )
 _FILES_PER_TASK = 64
 # Warnings that reading logs. Silence is left to the preparation: corpora have a lot.
@@ -191,7 +192,9 @@ def decode_audio(
     """
     if not data:
         raise AudioError(f"{name}: 0 bytes (copy or download it again)")
-    return _read(Source.of_bytes(data, name), sample_rate, max_seconds)[0]
+    # In memory, libsndfile reads WAV and AIFF from the wrong place after a tag.
+    source = Source.of_bytes(data[tag_size(data) :] or data, name)
+    return _read(source, sample_rate, max_seconds)[0]
 
 
 def _read(
@@ -258,8 +261,8 @@ def _clip(
             clip = pyav.decode(source, seconds)
         except NotDecodableError:
             raise AudioError(
-                f"{source.name}: not readable as audio, {reason} (convert it to wav or "
-                "flac)"
+                f"{source.name}: not audio, or corrupt or truncated: {reason} (copy it "
+                "again, or convert it to wav or flac)"
             ) from None
     if clip.frames == 0:
         raise AudioError(f"{source.name}: 0 samples (remove or replace it)")

@@ -97,7 +97,11 @@ def _open(source: Source) -> Iterator[tuple[soundfile.SoundFile, tuple[str, ...]
     try:
         file = soundfile.SoundFile(source.handle, closefd=False)
     except soundfile.LibsndfileError as error:
-        raise NotDecodableError(error.error_string.strip().rstrip(".")) from None
+        reason = error.error_string.strip().rstrip(".").removeprefix("Error : ")
+        # Of unknown formats it says either; the last one it tries is Sound Designer.
+        if error.code == 1 or "resource fork" in reason:
+            reason = "unknown format"
+        raise NotDecodableError(reason) from None
     with file:
         warnings: tuple[str, ...] = ()
         for match in _SIZES.finditer(file.extra_info):

@@ -16,8 +16,20 @@ from eat.audio.source import Source, SourceFile
 from eat.errors import AudioError
 
 # Not playlists and scripts: they may name other files, or addresses on the network.
-_FORMATS = "wav,w64,aiff,au,caf,flac,ogg,mp3,mov,m4a,matroska,webm,aac,asf"
-_CUT_SECONDS = 0.25
+_FORMATS = (
+    "wav,w64,aiff,au,caf,flac,ogg,mp3,mov,m4a,matroska,webm,aac,asf,"
+    "ac3,eac3,amr,ape,avi,mpegts,tta,wv"
+)
+_INDEXED = {
+    "mov",
+    "matroska",
+    "webm",
+    "ape",
+    "avi",
+    "tta",
+    "wv",
+}  # that know their duration
+_CUT_SECONDS = 0.05
 
 
 def available() -> bool:
@@ -67,9 +79,6 @@ def _decode(
         parts.append(check.mix(block))
         if limit is not None and check.samples >= limit:
             break
-    else:
-        if rate:
-            _require_duration(container, stream, check.samples / rate, source)
     wav = join_blocks(parts)[:limit]
     return Clip(wav, rate, channels, check.samples, check, warnings)
 
@@ -85,14 +94,15 @@ def _blocks(
 
     resampler = None
     format_ = rate = layout = None
+    end = 0.0
     for packet in container.demux(stream):
         try:
             decoded = packet.decode()
         except av.error.EOFError:
             decoded = []
         except av.error.FFmpegError:
-            # Between joined MP3 files there may be tags.
-            if container.format.name == "mp3":
+            # Between joined MP3 files there may be tags; a single byte is padding.
+            if container.format.name == "mp3" or (end and packet.size == 1):
                 continue
             raise AudioError(
                 f"{source.name}: corrupt or truncated, decoding fails in the middle "
@@ -109,7 +119,9 @@ def _blocks(
                 # Not planar: PyAV reads beyond the end of eight planes.
                 resampler = av.AudioResampler("flt", layout, rate)
             yield from _packed(resampler.resample(frame), rate)
+            end = (frame.time or end) + frame.samples / frame.sample_rate
     if resampler:
+        _require_duration(container, stream, end, source)
         yield from _packed(resampler.resample(None), rate)
 
 
@@ -120,22 +132,24 @@ def _packed(frames: list[Any], rate: int | None) -> Iterator[tuple[Tensor, int]]
             yield samples.view(frame.samples, -1), int(rate or 0)
 
 
-def _require_duration(
-    container: Any, stream: Any, found: float, source: Source
-) -> None:
-    """Raise `AudioError` if a movie-like file is shorter than its index says."""
-    if not {"mov", "matroska", "webm"} & set(container.format.name.split(",")):
+def _require_duration(container: Any, stream: Any, end: float, source: Source) -> None:
+    """Raise `AudioError` if the last sample's time is before the end of the index.
+
+    The number of samples may be smaller: a recorded call has gaps.
+    """
+    if not _INDEXED & set(container.format.name.split(",")):
         return
     if stream.duration is not None:
-        declared = float(stream.duration * stream.time_base)
+        end_time = stream.duration + (stream.start_time or 0)
+        declared = float(end_time * stream.time_base)
     elif container.duration is not None and len(container.streams) == 1:
         declared = container.duration / 1e6
     else:
         return
-    if found < 0.99 * declared - _CUT_SECONDS:
+    if end < declared - _CUT_SECONDS:
         raise AudioError(
             f"{source.name}: truncated, its header declares {declared:.2f} s, the file "
-            f"contains {found:.2f} s (copy or download it again)"
+            f"contains {end:.2f} s (copy or download it again)"
         )
 
 

@@ -79,13 +79,17 @@ class Source:
 
     def head(self, size: int) -> bytes:
         """Return the first bytes after an ID3v2 tag, which may precede any format."""
-        start = self.read(0, max(size, 10))
-        if not start.startswith(b"ID3"):
-            return start[:size]
-        length = 0
-        for byte in start[6:10]:
-            length = length << 7 | byte & 127
-        return self.read(10 + length, size)
+        return self.read(tag_size(self.read(0, 10)), size)
+
+
+def tag_size(start: bytes) -> int:
+    """Return the size of the ID3v2 tag in front of a file with these first bytes."""
+    if not start.startswith(b"ID3"):
+        return 0
+    length = 0
+    for byte in start[6:10]:
+        length = length << 7 | byte & 127
+    return 10 + length
 
 
 class SourceFile(RawIOBase):

@@ -90,6 +90,11 @@ FORMATS = [
     ("a.mp2", ""),
     ("a.m4a", ""),
     ("a.webm", "-c:a libopus"),
+    ("delayed.mka", "-c:a flac -output_ts_offset 5"),
+    ("a.wv", ""),
+    ("a.tta", ""),
+    ("a.ac3", ""),
+    ("a.avi", "-c:a pcm_s16le"),
     ("mp3.wav", "-f mp3"),
     ("wav.mp3", "-f wav"),
     ("m4a.flac", "-f mp4"),
@@ -162,6 +167,25 @@ def test_tags_after_an_mp3_are_not_sound(sweep, tmp_path, monkeypatch):
     assert_reads_as(path, samples, 44100, 1e-4)
 
 
+@pytest.mark.parametrize("suffix", ["aiff", "wav"])
+def test_files_that_sox_writes_to_a_pipe(sweep, tmp_path, suffix):
+    pytest.importorskip("av")
+    path = tmp_path / f"a.{suffix}"
+    path.write_bytes(run("sox", sweep, "-t", suffix, "-"))
+    samples, rate = soundfile.read(sweep, dtype="float32")
+    assert_reads_as(path, samples, rate, 1e-4)
+
+
+@pytest.mark.parametrize("suffix", ["wav", "aiff", "flac", "mp3"])
+def test_a_tag_in_front(sweep, tmp_path, suffix):
+    path = tmp_path / f"a.{suffix}"
+    ffmpeg("-i", sweep, path)
+    samples = read_audio(path)
+    path.write_bytes(b"ID3\4\0\0\0\0\x07\x68" + bytes(1000) + path.read_bytes())
+    for read in (read_audio(path), decode_audio(path.read_bytes(), "clip")):
+        torch.testing.assert_close(read, samples, atol=1e-4, rtol=0)
+
+
 def test_sound_and_video(sweep, tmp_path):
     pytest.importorskip("av")
     video = ("-f", "lavfi", "-i", "testsrc=d=1:s=64x64")
@@ -184,7 +208,7 @@ def test_without_pyav_the_extra_is_named(sweep, tmp_path, monkeypatch, end):
             function(path)
 
 
-CUT = "wav w64 aiff au caf flac ogg opus oga webm aac m4a".split()
+CUT = "wav w64 aiff au caf flac ogg opus oga webm aac m4a wv tta avi".split()
 
 
 @pytest.mark.parametrize("suffix", [*CUT, "rf64"])
