@@ -141,7 +141,7 @@ def build_pretraining(config: Mapping[str, Any]) -> EATForPreTraining:
 
 
 class _WithoutRandomNumbers(TorchFunctionMode):
-    """Avoids what PyTorch does in Python on the meta device: importing takes a second."""
+    """Avoids what PyTorch does in Python for the meta device, after slow imports."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
