@@ -89,26 +89,24 @@ class ClipLoader(DataLoader):
     ) -> Iterator[Any]:
         """Yield the batches; the iterator survives its timeouts."""
         last = time.monotonic()
-        while True:
-            try:
-                batch = next(batches)
-            except StopIteration:
-                return
-            except (RuntimeError, OSError) as error:
-                if _is_too_many_files(error):
-                    raise _too_many_files(self.num_workers) from error
-                if "DataLoader timed out" not in str(error):
-                    raise
+        try:
+            while True:
                 try:
+                    yield next(batches)
+                    last = time.monotonic()
+                except StopIteration:
+                    return
+                except (RuntimeError, OSError) as error:
+                    if _is_too_many_files(error):
+                        raise _too_many_files(self.num_workers) from error
+                    if "DataLoader timed out" not in str(error):
+                        raise
                     self._check_wait(time.monotonic() - last)
-                except BaseException:
-                    # Torch gives each of them five seconds to finish its batch.
-                    for worker in started:
-                        worker.terminate()
-                    raise
-            else:
-                yield batch
-                last = time.monotonic()
+        except BaseException:
+            # Torch gives each worker five seconds to finish its batch.
+            for worker in started:
+                worker.terminate()
+            raise
 
     def _check_wait(self, seconds: float) -> None:
         if seconds > WORKER_TIMEOUT:

@@ -103,6 +103,7 @@ def shards(tmp_path):
     return out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("platform", "hidden"),
     [("darwin", MACOS), ("win32", WINDOWS)],

@@ -116,6 +116,7 @@ def finetuned(corpus, pretrained, tmp_path_factory):
     return run
 
 
+@slow
 def test_pretraining(pretrained, corpus):
     assert {path.name for path in pretrained.iterdir()} >= ALWAYS
     steps = [record for record in records(pretrained) if record["kind"] == "step"]
@@ -196,6 +197,7 @@ def seen(load_recipe, run_recipe, audioset):
     return run
 
 
+@slow
 def test_weighted_draws_change_what_an_epoch_sees(seen, audioset, tmp_path):
     draws = ["--weighted_draws", 16]
     plain, weighted = seen(tmp_path / "a"), seen(tmp_path / "b", *draws)
@@ -222,6 +224,7 @@ def test_too_many_draws_are_refused(seen, tmp_path):
     assert "\n" not in str(error.value)
 
 
+@slow
 def test_test_only(seen, run_recipe, audioset, parity_folder, tmp_path):
     run, tests = tmp_path / "run", tmp_path / "tests"
     seen(run, "--max_seconds", 2)

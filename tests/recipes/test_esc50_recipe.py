@@ -129,6 +129,7 @@ def test_test_only_repeats_the_best_epoch(run_recipe, finetuned, esc50, tmp_path
     assert other["test"]["loss"] != tested["test"]["loss"]
 
 
+@pytest.mark.slow
 def test_finetuning_starts_from_the_pretrained_model(run_recipe, esc50, tmp_path):
     """The learning rate is 0, so that fine-tuning keeps the weights."""
     run = tmp_path / "pretrain"

@@ -80,6 +80,7 @@ def test_pretraining_without_labels(run_recipe, recordings, tmp_path):
     assert "\n" not in str(error.value) and str(recordings) in str(error.value)
 
 
+@pytest.mark.slow
 def test_labeled_recordings(run_recipe, recordings, tmp_path):
     label(recordings)
     run, tuned = tmp_path / "run", tmp_path / "tuned"
@@ -98,6 +99,7 @@ def test_labeled_recordings(run_recipe, recordings, tmp_path):
     assert tested["test"] == pytest.approx(best, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_epoch_chosen_on_training_clips_is_tested_on_the_others(
     run_recipe, recordings, tmp_path
 ):
@@ -117,6 +119,7 @@ def test_epoch_chosen_on_training_clips_is_tested_on_the_others(
     assert len(records(run)) == len(kinds)
 
 
+@pytest.mark.slow
 def test_validation_clips_are_not_trained_on(load_recipe, run_recipe, recordings):
     recipe, seen = load_recipe("OwnData"), []
 
@@ -136,6 +139,7 @@ def test_validation_clips_are_not_trained_on(load_recipe, run_recipe, recordings
     assert len(validated) == 2 and len(trained) == 10 and not trained & validated
 
 
+@pytest.mark.slow
 def test_official_checkpoint_is_tested(run_recipe, recordings, tmp_path, parity_folder):
     """Its outputs are matched to the corpus's seven classes by their order."""
     lines = [f"day{i % 3}/{i}.wav,class{i % 7},eval\n" for i in range(12)]
@@ -179,6 +183,7 @@ def odd(tmp_path):
     return folder
 
 
+@pytest.mark.slow
 def test_odd_recordings_from_start_to_end(run_recipe, odd, tmp_path, capsys):
     """The README's steps: prepare, constants, pre-training, fine-tuning."""
     manifests, run = tmp_path / "manifests", tmp_path / "run"
@@ -252,6 +257,7 @@ def test_single_labels_are_evaluated_by_accuracy(run_recipe, classes, tmp_path):
     assert (run / "confusion.csv").is_file() and not (run / "class_ap.txt").exists()
 
 
+@pytest.mark.slow
 def test_several_labels_are_evaluated_by_mean_average_precision(
     run_recipe, classes, tmp_path
 ):
@@ -298,6 +304,7 @@ def fold(classes):
     return ["--labels", path]
 
 
+@pytest.mark.slow
 def test_a_fold_is_evaluated_on(run_recipe, classes, tmp_path):
     options = [*THREE, "--pretrained", "none", *fold(classes)]
     with pytest.raises(ExperimentError, match="folds 0, 1, 2 .*--fold 0"):

@@ -146,6 +146,7 @@ def test_processes_pack_the_same_as_one(manifests, audioset, tmp_path, call):
     assert content(tmp_path / "two") == content(call("one"))
 
 
+@pytest.mark.slow
 def test_a_run_on_shards_equals_the_run_on_files(run_recipe, audioset, call, tmp_path):
     """The mini corpus has 16 kHz and 16 bits: packing it is lossless."""
     shards, runs = call("out"), []

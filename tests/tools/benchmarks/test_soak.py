@@ -53,12 +53,14 @@ def outcome(tmp_path, monkeypatch, *leaks):
     return soak.above_bounds({"training": "toy", "growth": list(soak.growth(samples))})
 
 
+@pytest.mark.slow
 def test_every_leak_is_found(tmp_path, monkeypatch):
     found = outcome(tmp_path, monkeypatch, *EXPECTED)
     for name in EXPECTED.values():
         assert any(name in line for line in found), (name, found)
 
 
+@pytest.mark.slow
 def test_what_does_not_grow_passes(tmp_path, monkeypatch):
     assert outcome(tmp_path, monkeypatch) == []
 

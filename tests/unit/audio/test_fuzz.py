@@ -116,6 +116,7 @@ def test_damaged_bytes(limited_memory, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.slow
 def test_damaged_files(limited_memory, tmp_path, kind):
     path = tmp_path / "clip"
 
@@ -136,6 +137,7 @@ def test_damaged_files(limited_memory, tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.slow
 def test_damaged_bytes_without_libsndfile(limited_memory, monkeypatch, kind):
     pytest.importorskip("av")
 

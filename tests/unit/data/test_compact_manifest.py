@@ -91,6 +91,7 @@ def measure(rows):
     return json.loads(answer.stdout)["ours"]
 
 
+@pytest.mark.slow
 def test_memory_of_a_hundred_thousand_rows(tmp_path):
     metrics = measure(100_000)
     assert metrics["memory_mb"] < 40 and metrics["worker_mb"] < 20

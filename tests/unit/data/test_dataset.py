@@ -1,6 +1,7 @@
 import pickle
 import re
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -236,17 +237,20 @@ def test_clips_being_read_are_known_from_outside(corpus):
     data = audio_dataset(corpus / "m.csv", corpus, None, 1)
     assert data.clips_being_read() == []
     workers = torch.utils.data.DataLoader(data, num_workers=2, collate_fn=collate)
-    data.read = hang
+    ended = torch.multiprocessing.Event()
+    data.read = partial(hang, ended)
     iterator = iter(workers)
     deadline = time.monotonic() + 20
     while len(data.clips_being_read()) < 2 and time.monotonic() < deadline:
         time.sleep(0.01)
     assert sorted(data.clips_being_read()) == ["a", "b"]
+    ended.set()  # before torch gives each of them five seconds
     iterator._shutdown_workers()
 
 
-def hang(path):
-    time.sleep(60)
+def hang(ended, path):
+    ended.wait(60)
+    return torch.zeros(8)
 
 
 def test_a_label_outside_the_list_names_the_file(corpus):

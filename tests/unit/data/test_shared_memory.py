@@ -70,7 +70,9 @@ def test_a_reserve_stays_free(monkeypatch, total, free, batch, expected):
     assert shared_memory.has_room(batch) == expected
 
 
-@pytest.mark.parametrize("context", ["fork", "spawn"])
+@pytest.mark.parametrize(
+    "context", ["fork", pytest.param("spawn", marks=pytest.mark.slow)]
+)
 def test_batches_come_through_shared_memory(context):
     if context not in torch.multiprocessing.get_all_start_methods():
         pytest.skip(f"this system has no {context}")
@@ -85,6 +87,7 @@ def test_without_room_batches_come_by_value(monkeypatch, caplog):
     assert "/dev/shm" in record.getMessage() and "--shm-size" in record.getMessage()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", ["size=3m", "size=64k", "size=3m,nr_inodes=20"])
 def test_a_small_file_system(options):
     """As in a container: some batches find room, others do not, and none is lost."""

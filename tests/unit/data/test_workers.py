@@ -50,7 +50,14 @@ def die(number, path):
     time.sleep(5)
 
 
-@pytest.mark.parametrize("context", ["fork", "spawn", "forkserver"])
+@pytest.mark.parametrize(
+    "context",
+    [
+        "fork",
+        pytest.param("spawn", marks=pytest.mark.slow),
+        pytest.param("forkserver", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("count", [1, 2])
 def test_the_batches_of_torch(clips, context, count):
     if context not in torch.multiprocessing.get_all_start_methods():
@@ -158,6 +165,7 @@ def test_failed_start_leaves_no_traceback(clips, monkeypatch):
     assert not printed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("limit", "count", "outcome"), [(64, 2, "3"), (24, 9, "ulimit")]
 )

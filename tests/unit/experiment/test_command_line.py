@@ -204,6 +204,7 @@ def test_what_a_machine_without_gpu_cannot_do():
             require_device(run_opts, ["bf16", "fp16"])
 
 
+@pytest.mark.slow
 def test_help(path):
     """The script's help names every setting; with a file, its values too."""
     recipe = Path(__file__).parents[3] / "recipes" / "ESC50"

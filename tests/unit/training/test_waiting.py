@@ -42,6 +42,7 @@ def make(finetune_brain, monkeypatch):
     return partial(finetune_brain, Toy, run_opts=options, **sizes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("train", "valid", "saved"),
     [
