@@ -119,14 +119,15 @@ def missing_shards(tasks: Iterable[ShardTask]) -> int:
 def pack_shard(task: ShardTask) -> None:
     """Write a shard and then its index, each atomically.
 
-    Raises `ManifestError` if none of its clips can be read.
+    Raises `ManifestError` if no clip of the first shard can be read, as with a wrong
+    data folder; another shard is then empty.
     """
     # Another job may write the same shard at the same time, with the same content.
     with atomic_path(task.tar, sync=True) as temporary:
         with open(temporary, "wb") as file:
             packed, skipped, warnings = _write_clips(file, task)
             size = file.tell()
-        if not packed:
+        if not packed and task.number == 0:
             raise ManifestError(
                 f"{task.tar}: none of its {len(skipped)} clips can be read, e.g. "
                 f"{skipped[0][1]}: {skipped[0][2]} (check the data folder)"

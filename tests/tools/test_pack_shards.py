@@ -11,6 +11,7 @@ import pytest
 import soundfile
 
 import pack_shards
+from eat.data.compact_manifest import CompactManifest
 from eat.data.manifest import ManifestRow, write_manifest
 from eat.data.shard_writer import pack_shard
 
@@ -194,11 +195,11 @@ def tones(tmp_path):
     return folder
 
 
-def pack(tmp_path, data, output, *manifests):
+def pack(tmp_path, data, output, *manifests, options=()):
     names = manifests or ("all.csv",)
     lists = [str(tmp_path / "lists" / name) for name in names]
     folders = ["--data_folder", str(data), "--output", str(output)]
-    pack_shards.main([*lists, *folders])
+    pack_shards.main([*lists, *folders, *options])
 
 
 @pytest.fixture(autouse=True)
@@ -257,3 +258,14 @@ def test_no_manifest_without_clips_is_written(tones, tmp_path):
         with pytest.raises(SystemExit, match=f"^error: .*({names[-1]}|shard-0).*: "):
             pack(tmp_path, tones, tmp_path / "out", *names)
         assert not list((tmp_path / "out").glob("*.csv"))
+
+
+def test_a_shard_of_unreadable_clips_stops_no_other(tones, tmp_path):
+    lists = tmp_path / "lists"
+    rows = [ManifestRow("c0", 0.5, "loud.wav"), ManifestRow("gone", 0.5, "gone.wav")]
+    write_manifest(lists / "two.csv", rows)
+    pack(
+        tmp_path, tones, tmp_path / "out", "two.csv", options=("--clips_per_shard", "1")
+    )
+    assert list(CompactManifest(tmp_path / "out" / "two.csv").ids) == ["c0"]
+    assert "gone" in (tmp_path / "out" / "skipped.csv").read_text()
