@@ -436,7 +436,7 @@ def test_class_folders_and_folds_from_the_command_line(classes, tmp_path):
     assert results["best"]["accuracy"] == pytest.approx(expected)
     model = ["--pretrained", tmp_path / "out" / "pretrain" / "model"]
     shown = run(tmp_path / "k", "--mini", "true", *model, *fold(classes))
-    metric, rows = own_folds.summarize(tmp_path / "k")
+    metric, rows = own_folds.summarize_folds(tmp_path / "k", ["0", "1", "2"])
     assert metric == "accuracy" and metric in shown
     assert [row["fold"] for row in rows[:3]] == ["0", "1", "2"]
     scores = [
