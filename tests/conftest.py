@@ -260,6 +260,28 @@ def run_sh(tmp_path):
 
 
 @pytest.fixture(scope="session")
+def run_code():
+    """Run Python code in a process of its own, after a command if given; must succeed.
+
+    Returns its standard output and error.
+    """
+
+    def run(code, *arguments, command=()):
+        answer = subprocess.run(
+            [*command, sys.executable, "-c", code, *map(str, arguments)],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert answer.returncode == 0, answer.stderr
+        return answer.stdout, answer.stderr
+
+    return run
+
+
+@pytest.fixture(scope="session")
 def launch():
     """Run a script with arguments as from a shell, in one or several processes."""
 

@@ -65,7 +65,7 @@ def split(data: bytes, name: object) -> list[Link]:
             links[-1].codecs.append(page.packet)
         beginning = bool(page.flags & _FIRST)
         before = streams.get(page.serial)
-        # A recorded broadcast begins with the headers and goes on somewhere.
+        # The page after the headers of a recorded broadcast may have any number.
         if before and before.granule > 0 and page.number != before.number + 1:
             raise AudioError(
                 f"{name}: corrupt, its Ogg pages {before.number + 1} to "

@@ -16,6 +16,7 @@ class _Bytes(BytesIO):
     """Bytes in which a decoder may seek to before the beginning, as in a file."""
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move to a byte and return its position; stay if it is out of range."""
         try:
             return super().seek(offset, whence)
         except (ValueError, OverflowError):

@@ -210,6 +210,7 @@ def _find_delimiter(
             break
 
     def fit(delimiter: str) -> tuple[int, bool] | int:
+        """Return the score of the line's fields, with this delimiter between them."""
         rows = csv.reader([line], delimiter=delimiter, skipinitialspace=True)
         try:
             fields = next(rows, [])
@@ -227,6 +228,7 @@ def _records(
     last = ""
 
     def watched() -> Iterator[str]:
+        """Yield the lines without comments, and keep the last one for errors."""
         nonlocal last
         for last in lines:
             yield "\n" if comment and _is_comment(last, comment) else last

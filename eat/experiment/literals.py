@@ -57,6 +57,7 @@ class Literals:
             """ruamel's loader, as HyperPyYAML uses it."""
 
             def construct_scalar(self, node: ScalarNode) -> Any:
+                """Return the value, with the hidden texts put back."""
                 value = super().construct_scalar(node)
                 return literals.text_of(value) if isinstance(value, str) else value
 

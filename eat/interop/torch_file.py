@@ -214,7 +214,10 @@ def _legacy(file: BinaryIO, torch_file: TorchFile) -> Any:
     storages: dict[str, Storage] = {}
 
     class LegacyUnpickler(Unpickler):
+        """Tensors that share a storage must get the same one."""
+
         def persistent_load(self, pid: Any) -> Storage:
+            """Return the storage, the first one of its key."""
             storage = super().persistent_load(pid)
             return storages.setdefault(storage.key, storage)
 

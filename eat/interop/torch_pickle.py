@@ -157,6 +157,7 @@ def _with_keys(code: bytes, keys: slice) -> Callable[[Any], None]:
     original = pickle._Unpickler.dispatch[code[0]]
 
     def load(unpickler: Any) -> None:
+        """Replace the keys that are slow to hash, then do what the opcode says."""
         unpickler.stack[keys] = map(_key, unpickler.stack[keys])
         original(unpickler)
 

@@ -10,6 +10,7 @@ def integer(low: int, high: int = 1_000_000_000) -> Callable[[str], int]:
     """Return an argparse type of the integers from `low` to `high`."""
 
     def parse(text: str) -> int:
+        """Return the integer; refuse what is none, or out of range."""
         try:
             value = int(text)
         except ValueError:
@@ -26,6 +27,7 @@ def number(low: float, high: float) -> Callable[[str], float]:
     """Return an argparse type of the numbers from `low` to `high`."""
 
     def parse(text: str) -> float:
+        """Return the number; refuse what is none, or out of range."""
         try:
             value = float(text)
         except ValueError:

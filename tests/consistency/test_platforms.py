@@ -4,11 +4,6 @@ The other systems are simulated: a process hides what they lack, after the libra
 have been imported, and then imports and uses the toolkit.
 """
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import soundfile
@@ -16,7 +11,6 @@ import soundfile
 from eat.data.manifest import ManifestRow, write_manifest
 from eat.data.shard_writer import ClipUnion, pack_shard, shard_tasks, write_manifests
 
-ROOT = Path(__file__).parents[2]
 CLIPS = 3
 
 # Names that a system's Python lacks; `module.*` is a whole module.
@@ -109,17 +103,9 @@ def shards(tmp_path):
     [("darwin", MACOS), ("win32", WINDOWS)],
     ids=["macos", "windows"],
 )
-def test_import_and_quick_path(shards, platform, hidden):
-    answer = subprocess.run(
-        [sys.executable, "-c", USE, platform, hidden.strip(), str(shards)],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert answer.returncode == 0, answer.stderr
-    assert answer.stdout.split("\n")[-4:] == [
+def test_import_and_quick_path(run_code, shards, platform, hidden):
+    printed, _ = run_code(USE, platform, hidden.strip(), shards)
+    assert printed.split("\n")[-4:] == [
         "lengths 1600 1601 1602",
         "features 16",
         "done",

@@ -3,8 +3,6 @@
 import os
 import shutil
 import subprocess
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -14,7 +12,6 @@ from torch.utils.data import DataLoader
 from eat.data import shared_memory
 from eat.data.dataset import Batch, collate
 
-ROOT = Path(__file__).parents[3]
 MB = 2**20
 
 
@@ -89,28 +86,15 @@ def test_without_room_batches_come_by_value(monkeypatch, caplog):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("options", ["size=3m", "size=64k", "size=3m,nr_inodes=20"])
-def test_a_small_file_system(options):
+def test_a_small_file_system(run_code, options):
     """As in a container: some batches find room, others do not, and none is lost."""
     mount = f"mount -t tmpfs -o {options} tmpfs /dev/shm"
-    if (
-        not shutil.which("unshare")
-        or subprocess.run(
-            ["unshare", "-m", "sh", "-c", mount], capture_output=True
-        ).returncode
-    ):
+    alone = ["unshare", "-m", "sh", "-c"]
+    if not shutil.which("unshare") or subprocess.call([*alone, mount]):
         pytest.skip("mounting is not allowed here")
     code = (
-        "import sys; sys.path.insert(0, 'tests/unit/data'); import test_shared_memory"
+        "import sys; sys.path.insert(0, 'tests/unit/data'); "
+        "import test_shared_memory as t; print(t.check_all())"
     )
-    code += " as t; print(t.check_all())"
-    answer = subprocess.run(
-        ["unshare", "-m", "sh", "-c", f'{mount} && exec "$@"', "sh"]
-        + [sys.executable, "-c", code],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert answer.returncode == 0, answer.stderr
-    assert "False" in answer.stdout and "--shm-size" in answer.stderr
+    printed, warned = run_code(code, command=[*alone, f'{mount} && exec "$@"', "sh"])
+    assert "False" in printed and "--shm-size" in warned

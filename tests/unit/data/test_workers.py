@@ -3,11 +3,9 @@
 import gc
 import os
 import signal
-import subprocess
 import sys
 import time
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,8 +19,6 @@ from eat.data.manifest import ManifestRow, write_manifest
 from eat.data.workers import ClipLoader, worker_errors
 from eat.errors import EATError, ExperimentError, Interrupted
 from eat.utils.signals import ignore_signals
-
-ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -169,18 +165,10 @@ def test_failed_start_leaves_no_traceback(clips, monkeypatch):
 @pytest.mark.parametrize(
     ("limit", "count", "outcome"), [(64, 2, "3"), (24, 9, "ulimit")]
 )
-def test_few_open_files(clips, tmp_path, limit, count, outcome):
+def test_few_open_files(run_code, clips, tmp_path, limit, count, outcome):
     """It works, or is one line."""
-    answer = subprocess.run(
-        [sys.executable, "-c", FEW_FILES, str(tmp_path), str(limit), str(count)],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert answer.returncode == 0, answer.stderr
-    assert outcome in answer.stdout and len(answer.stdout.splitlines()) == 1
+    printed, _ = run_code(FEW_FILES, tmp_path, limit, count)
+    assert outcome in printed and len(printed.splitlines()) == 1
 
 
 def test_more_workers_than_cores(clips, caplog, monkeypatch, recwarn):
