@@ -18,7 +18,7 @@ INDEX = "model.safetensors.index.json"
 DOWNLOAD = "download the file itself"
 # First bytes -> what such a file is, and what to do.
 MAGIC = {
-    b"version https://git-lfs": "a git-LFS pointer, not the file (run `git lfs pull`)",
+    b"version https://git-lfs": "a Git LFS pointer, not the file (run `git lfs pull`)",
     b"\x1f\x8b": "a gzip archive (unpack it)",
     b"BZh": "a bzip2 archive (unpack it)",
     b"\xfd7zXZ": "an xz archive (unpack it)",

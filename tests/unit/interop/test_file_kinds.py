@@ -11,7 +11,7 @@ import eat
 from eat.errors import CheckpointError
 
 FILES = {
-    "git-LFS": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n",
+    "Git LFS": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n",
     "web page": b"\n<!DOCTYPE html>\n<html><body>404</body></html>",
     "server": b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>',
     "Repository not found": b'{"error": "Repository not found"}',
