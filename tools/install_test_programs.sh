@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Install the programs that tests compare audio with: ffmpeg, sox, flac, lame and others.
+# Install the programs that tests use: ffmpeg, sox, flac and lame to compare audio with, a
+# browser, and npm for the browser demo.
 #
 #     bash tools/install_test_programs.sh
 #
@@ -7,8 +8,8 @@
 # says so and succeeds: the tests that need a missing program are skipped.
 set -uo pipefail
 
-packages=(ffmpeg sox libsox-fmt-all flac lame vorbis-tools opus-tools)
-programs=(ffmpeg sox flac lame oggenc opusenc)
+packages=(ffmpeg sox libsox-fmt-all flac lame vorbis-tools opus-tools chromium npm)
+programs=(ffmpeg sox flac lame oggenc opusenc chromium npm)
 
 log() { echo "install_test_programs: $*"; }
 missing() { for name in "${programs[@]}"; do command -v "$name" >/dev/null || echo "$name"; done; }

@@ -30,6 +30,10 @@ ALLOWED = {
     "data": COMMON | {"audio"},
     "inference": COMMON | {"interop", "data", "audio", "model"},
     "training": COMMON | LIBRARY | {"experiment"},
+    "adapters": COMMON | {"inference", "audio"},
+    "hf": COMMON | {"interop", "model", "audio"},
+    "commands": COMMON | LIBRARY | {"inference", "report"},
+    "cli": BASE | {"commands"},
     "eat": COMMON | {"interop", "inference"},
 }
 WITHOUT_SPEECHBRAIN = LIBRARY | COMMON | {"inference", "report"}
