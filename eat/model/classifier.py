@@ -72,7 +72,7 @@ class EATClassifier(nn.Module):
 
 
 def mean_pool(patches: Tensor, valid: Tensor | None = None) -> Tensor:
-    """Return the mean `[B, D]` of patches `[B, N, D]`, or of the valid ones `[B, N]`."""
+    """Return the mean `[B, D]` of patches `[B, N, D]`, or of the `valid` `[B, N]`."""
     if valid is None:
         return patches.mean(dim=1)
     total = patches.masked_fill(~valid[..., None], 0.0).sum(dim=1)
