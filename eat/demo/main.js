@@ -49,7 +49,7 @@ function fillResolutions() {
   for (const size of sizes) {
     $("window").add(new Option(formatTime((size * FRAME) / SAMPLE_RATE), size));
   }
-  $("resolution").hidden = !info.labels;
+  $("resolution").hidden = !info.labels || sizes.length === 1;
 }
 
 const ready = load();

@@ -122,7 +122,7 @@ def export_onnx(
     out
         The file to write, which must not exist.
     int8
-        Store the weights of the blocks' linear layers in 8 bits, a quarter of the size.
+        Store the weights of linear layers in 8 bits: about a quarter of the size.
     opset
         Version of ONNX's operators.
 
@@ -236,13 +236,13 @@ def _difference(model: OnnxModel, path: Path) -> float:
 
 
 def _quantize(path: Path) -> None:
-    """Replace the weights of the linear layers in the blocks by 8-bit integers."""
+    """Replace the weights of the linear layers by 8-bit integers."""
     import onnx
     from onnxruntime.quantization import quantize_dynamic
 
     graph = onnx.load(path).graph
-    # The mel bands of the front end need all digits; the matrices of attention are no
-    # weights and remain as they are, and so does the classifier's layer, a Gemm.
+    # The mel bands of the front end need all digits. The matrices of attention are no
+    # weights and remain as they are, and so does the convolution of the patches.
     excluded = [node.name for node in graph.node if MEL_BANKS in node.input]
     assert excluded
     quantize_dynamic(
