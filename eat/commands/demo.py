@@ -64,8 +64,8 @@ def run(options: argparse.Namespace) -> None:
     model = eat.from_pretrained(options.model)
     if model.classifier is None and not sounds:
         raise ExperimentError(
-            f"{options.model}: has no classes to show (give a fine-tuned checkpoint, or "
-            "--neighbors SOUNDS)"
+            f"{options.model}: has no classes to show (give --neighbors SOUNDS, or a "
+            "fine-tuned checkpoint)"
         )
     out.absolute().parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(
@@ -120,6 +120,7 @@ def write_site(
 ) -> None:
     """Write page, model, runtime and recordings."""
     from eat.interop.onnx import export_onnx
+    from eat.model.patching import PATCH
 
     shutil.copytree(SITE, site, copy_function=shutil.copyfile)
     export_onnx(options.model, site / "model.onnx", options.int8)
@@ -128,19 +129,17 @@ def write_site(
         for file in runtime:
             shutil.copyfile(file, site / "runtime" / file.name)
     neighbors = write_neighbors(site, model, options.neighbors, sounds)
-    labels = None
-    if model.classifier:
-        number = model.classifier.config["num_classes"]
-        labels = model.labels or [str(i) for i in range(number)]
     about = "An Efficient Audio Transformer, running in your browser."
-    if labels:
-        about = f"An Efficient Audio Transformer for {len(labels)} classes, running in "
-        about += "your browser."
+    labels: Sequence[str] | None = None
+    if model.classifier:
+        numbers = map(str, range(model.classifier.head.out_features))
+        labels = model.labels or [*numbers]
+        about = about.replace(",", f" for {len(labels)} classes,")
     description = {
         "title": "EAT in the browser",
         "about": about,
         "labels": labels,
-        "frames": model.frontend.num_frames // 16,  # of 160 ms
+        "frames": model.frontend.num_frames // PATCH,
         "runtime": "runtime/" if runtime else RUNTIME_URL,
         "neighbors": neighbors,
     }
@@ -157,7 +156,8 @@ def write_neighbors(
     if not sounds:
         return []
     (site / "sounds").mkdir()
-    features, listed = [], []
+    features: list[np.ndarray] = []
+    listed: list[dict[str, str]] = []
     encoded = model.encode_files(sounds, on_error="skip")
     for found in tqdm(encoded, "neighbors", len(sounds), unit="file", disable=None):
         # Numbers instead of names, which might be no valid addresses.

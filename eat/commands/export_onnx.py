@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from eat.utils.arguments import integer
+
 HELP = "write an ONNX file, from waveform to scores and features"
 
 
@@ -15,7 +17,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="8-bit weights: a quarter of the size, for a small loss of accuracy",
     )
     parser.add_argument(
-        "--opset", type=int, default=20, help="version of ONNX's operators (default: 20)"
+        "--opset",
+        type=integer(18, 23),
+        default=20,
+        help="version of ONNX's operators (default: 20)",
     )
 
 

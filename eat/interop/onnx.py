@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,13 +30,12 @@ from eat.model.patching import grid_of
 from eat.utils.files import atomic_path
 
 OPSET = 20
-OPSETS = range(18, 24)  # LayerNormalization needs 17, torch's exporter 18
 MAX_BYTES = 2**31 - 2**20  # of a protobuf file
 TOLERANCE = 1e-4  # largest difference from PyTorch
-MEL_BANKS = "frontend.mel_banks"
+MEL_BANKS = "frontend.log_mel.mel_banks"
 
 
-# What the graph computes from `wav` [B, S], in its order; `scores` of a classifier only.
+# What the graph computes from `wav` [B, S], in its order; only classifiers have scores.
 OUTPUTS = {
     "scores": "scores of the classes [B, C]",
     "features": "CLS token of the last block [B, D]",
@@ -44,32 +44,42 @@ OUTPUTS = {
 }
 
 
-class OnnxLogMel(LogMel):
-    """`LogMel` for clips of one length, without operations that ONNX does not have."""
+class OnnxLogMel(nn.Module):
+    """A front end for clips of one length, of operations that ONNX has.
 
-    @torch.no_grad()
-    def forward(self, wav: Tensor, lengths: Tensor | None = None) -> Tensor:
+    Parameters
+    ----------
+    log_mel
+        The front end, whose constants are used.
+    """
+
+    def __init__(self, log_mel: LogMel) -> None:
+        super().__init__()
+        self.log_mel = log_mel
+
+    def forward(self, wav: Tensor) -> Tensor:
         """Compute the normalized log-mel `[B, T, F]` of clips `[B, S]`."""
         # Always of T frames: a graph of fixed shapes is faster, and the frames that
         # are not in the clip are replaced.
-        used = (self.num_frames - 1) * HOP + WINDOW
+        num_frames = self.log_mel.num_frames
+        used = (num_frames - 1) * HOP + WINDOW
         padded = F.pad(wav - wav.mean(dim=1, keepdim=True), (0, used))[:, :used]
-        raw = self._log_mel(padded)
-        ends = torch.arange(self.num_frames, device=wav.device) * HOP + WINDOW
+        raw = self._raw(padded)
+        ends = torch.arange(num_frames, device=wav.device) * HOP + WINDOW
         raw = raw.masked_fill((ends > wav.shape[1])[:, None], 0.0)
-        return (raw - self.mean) / (2 * self.std)
+        return (raw - self.log_mel.mean) / (2 * self.log_mel.std)
 
-    def _log_mel(self, wav: Tensor) -> Tensor:
-        # A window is two and a half hops; `unfold` would store the place of each sample.
+    def _raw(self, wav: Tensor) -> Tensor:
+        # A window is 2.5 hops; `unfold` would store the place of each sample.
         hops = F.pad(wav, (0, 3 * HOP - WINDOW)).unflatten(1, (-1, HOP))
         third = hops[:, 2:, : WINDOW - 2 * HOP]
         frames = torch.cat([hops[:, :-2], hops[:, 1:-1], third], dim=2)
         frames = frames - frames.mean(dim=2, keepdim=True)
         previous = torch.cat([frames[..., :1], frames[..., :-1]], dim=2)
-        emphasized = (frames - PREEMPHASIS * previous) * self.window
+        emphasized = (frames - PREEMPHASIS * previous) * self.log_mel.window
         spectrum = torch.fft.rfft(emphasized, FFT)
         power = spectrum.real.square() + spectrum.imag.square()
-        return (power @ self.mel_banks).clamp(min=FLOOR).log()
+        return (power @ self.log_mel.mel_banks).clamp(min=FLOOR).log()
 
 
 class OnnxModel(nn.Module):
@@ -77,7 +87,8 @@ class OnnxModel(nn.Module):
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         super().__init__()
-        self.frontend = OnnxLogMel(**checkpoint.frontend().config)
+        log_mel = checkpoint.frontend()
+        self.frontend = OnnxLogMel(log_mel)
         self.classifier: EATClassifier | None = None
         if checkpoint.kind == "classifier":
             self.classifier = checkpoint.classifier()
@@ -85,7 +96,7 @@ class OnnxModel(nn.Module):
             self.classifier.encoder if self.classifier else checkpoint.encoder()
         )
         self.multi_label = checkpoint.multi_label
-        self.grid = grid_of(self.frontend.num_frames)
+        self.grid = grid_of(log_mel.num_frames)
         # The table may be for minutes of audio, and would be a part of the file.
         used = self.encoder.positions[: self.grid[0] * self.grid[1]]
         self.encoder.positions = used.clone()
@@ -101,7 +112,6 @@ class OnnxModel(nn.Module):
         logits = self.classifier.classify(encoded)
         scores = logits.sigmoid() if self.multi_label else logits.softmax(dim=-1)
         return scores, *outputs
-
 
 
 def export_onnx(
@@ -141,11 +151,13 @@ def export_onnx(
     if os.path.lexists(out):
         raise ExperimentError(f"{out}: exists (remove it, or give another name)")
     _require_packages()
-    checkpoint = Checkpoint.read(source)
+    checkpoint = Checkpoint.read(Path(source))
     model = OnnxModel(checkpoint).eval()
     size = sum(4 * tensor.numel() for tensor in model.state_dict().values())
     if size > MAX_BYTES:
-        raise CheckpointError(f"{source}: {size} bytes, more than an ONNX file can hold")
+        raise CheckpointError(
+            f"{source}: {size} bytes, more than an ONNX file can hold"
+        )
     with atomic_path(out) as path, _quiet():
         _write(model, path, _metadata(checkpoint, model), opset)
         difference = _difference(model, path)
@@ -181,11 +193,11 @@ def _require_packages() -> None:
 
 def _metadata(checkpoint: Checkpoint, model: OnnxModel) -> dict[str, str]:
     """Return what a program needs to know about the model, as ONNX's strings."""
-    frontend = model.frontend
-    facts = {
+    log_mel = model.frontend.log_mel
+    facts: dict[str, Any] = {
         "sample_rate": SAMPLE_RATE,
-        "max_samples": (frontend.num_frames - 1) * HOP + WINDOW,
-        "frontend": frontend.config,
+        "max_samples": (log_mel.num_frames - 1) * HOP + WINDOW,
+        "frontend": log_mel.config,
         "encoder": model.encoder.config,
         "eat_version": __version__,
     }

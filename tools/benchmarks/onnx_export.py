@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import platform
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -41,6 +40,7 @@ from eat.report.markdown import markdown_table
 from eat.utils.files import write_json
 from eat.utils.versions import versions
 
+COMMAND = "python tools/benchmarks/onnx_export.py RUN/model eval.csv labels.csv"
 CALLS = 15  # of which the median time is taken
 FRAMES, CLASSES = 1024, 527
 Score = Callable[[Tensor], Tensor]  # waveforms [B, S] -> scores [B, C]
@@ -72,7 +72,12 @@ def onnx_scores(path: Path) -> Score:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(path, options)
-    return lambda wav: torch.from_numpy(session.run(["scores"], {"wav": wav.numpy()})[0])
+
+    def score(wav: Tensor) -> Tensor:
+        """Run the network; the front end is a part of the file."""
+        return torch.from_numpy(session.run(["scores"], {"wav": wav.numpy()})[0])
+
+    return score
 
 
 def milliseconds(score: Score, wav: Tensor) -> float:
@@ -131,7 +136,7 @@ def main() -> None:
         rows += measure("base, random", make_base(folder), folder, None)
     print(markdown_table(rows, list(rows[0])))
     if options.write:
-        found = {"command": " ".join(sys.argv), "clips": len(data), "rows": rows}
+        found = {"command": COMMAND, "clips": len(data), "rows": rows}
         found |= {"machine": platform.processor() or platform.machine()}
         found |= {"onnxruntime": onnxruntime.__version__, **versions()}
         write_json(options.write, found)

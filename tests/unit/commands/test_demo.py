@@ -1,4 +1,4 @@
-"""The web page shows what Python computes, in a real browser, and says what is wrong."""
+"""The web page, in a real browser, shows what Python computes."""
 
 import functools
 import json
@@ -249,7 +249,9 @@ def test_page_of_a_pretrained_model(
     page.set_input_files("#file", path)
     wait(page)
     assert shown_tags(page) == {}
-    assert shown_neighbors(page) == similar(eat.from_pretrained(checkpoint), path, sounds)
+    assert shown_neighbors(page) == similar(
+        eat.from_pretrained(checkpoint), path, sounds
+    )
     drawn = page.locator("#spectrogram").evaluate(
         "canvas => new Set(canvas.getContext('2d').getImageData("
         "0, 0, canvas.width, canvas.height).data).size"
