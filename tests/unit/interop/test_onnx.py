@@ -40,9 +40,9 @@ def run(path, wav):
 
 
 def describe(path):
-    """Return the metadata."""
+    """Return the metadata; the quantization adds some with a dot."""
     stored = onnxruntime.InferenceSession(path).get_modelmeta().custom_metadata_map
-    return {name: json.loads(value) for name, value in stored.items()}
+    return {k: json.loads(value) for k, value in stored.items() if "." not in k}
 
 
 @pytest.fixture(scope="module")
