@@ -146,10 +146,12 @@ def export_onnx(
     CheckpointError
         If the checkpoint is missing, corrupt, or too large for one file.
     ExperimentError
-        If `out` exists, a package is missing, or the result differs from PyTorch's.
+        If `out` exists, its folder or a package is missing, or the result differs from PyTorch's.
     """
     if os.path.lexists(out):
         raise ExperimentError(f"{out}: exists (remove it, or give another name)")
+    if not Path(out).absolute().parent.is_dir():
+        raise ExperimentError(f"{out}: its folder does not exist (create it)")
     _require_packages()
     checkpoint = Checkpoint.read(Path(source))
     model = OnnxModel(checkpoint).eval()
