@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -12,18 +11,16 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from eat.audio.frontend import SAMPLE_RATE
-from eat.errors import AudioError
 from eat.inference.encoding import Encoding
+from eat.inference.file_encoding import encode_file, encode_groups
 from eat.inference.network import AudioNetwork
 from eat.inference.options import choose
-from eat.inference.reading import AudioFile, read_groups, read_short
+from eat.inference.reading import read_groups, read_short
 from eat.inference.readout import Readout
 from eat.inference.results import Features, Tag
 from eat.inference.tagging import check_top, mean_scores, top_tags, window_scores
 from eat.inference.waveforms import Lengths, Waveforms, split_waveforms
 from eat.inference.windows import Recording, Windowing
-
-logger = logging.getLogger(__name__)
 
 ON_ERROR = ("raise", "skip")
 SORTED_BATCHES = 8  # of files, among which clips of similar length are batched
@@ -103,7 +100,8 @@ class AudioEncoder(AudioNetwork):
         encoding = self._encoding(
             granularity, pooling, layers, window, overlap, hop_ms, pad_to
         )
-        return self._encode_file(read_short(path, self.max_samples), encoding)
+        file = read_short(path, self.max_samples)
+        return encode_file(file, encoding, self.windows_at_once)
 
     def encode_batch(
         self,
@@ -200,7 +198,8 @@ class AudioEncoder(AudioNetwork):
         if encoding.windowing.pad_to == "clip":
             size *= SORTED_BATCHES
         groups = read_groups(paths, self.max_samples, num_workers, size)
-        return self._encode_groups(groups, encoding, batch_size, on_error)
+        at_once = max(batch_size, self.windows_at_once)
+        return encode_groups(groups, encoding, batch_size, at_once, on_error == "skip")
 
     def tag_file(
         self,
@@ -289,46 +288,3 @@ class AudioEncoder(AudioNetwork):
         readout = Readout.check(self.encoder, granularity, pooling, layers)
         windowing = self._windowing(window, overlap, hop_ms, pad_to)
         return Encoding(readout, windowing, self.window_encoder(readout, windowing))
-
-    def _encode_file(self, file: AudioFile, encoding: Encoding) -> Features:
-        recording = file.recording()
-        (values,) = encoding.run([recording], self.windows_at_once, "cpu")
-        return encoding.features(values, recording.samples, file.path)
-
-    def _encode_short(
-        self, group: Sequence[AudioFile], encoding: Encoding, batch_size: int
-    ) -> dict[int, Features]:
-        """Return the features of the short files of a group, by their place in it."""
-        lengths = {
-            n: len(file.wav) for n, file in enumerate(group) if file.wav is not None
-        }
-        places = [*lengths]
-        if encoding.windowing.pad_to == "clip":
-            places.sort(key=lengths.__getitem__)
-        at_once = max(batch_size, self.windows_at_once)
-        features = {}
-        for start in range(0, len(places), batch_size):
-            batch = places[start : start + batch_size]
-            recordings = [group[place].recording() for place in batch]
-            values = encoding.run(recordings, at_once, "cpu")
-            for place, value in zip(batch, values, strict=True):
-                path = group[place].path
-                features[place] = encoding.features(value, lengths[place], path)
-        return features
-
-    def _encode_groups(
-        self,
-        groups: Iterable[Sequence[AudioFile]],
-        encoding: Encoding,
-        batch_size: int,
-        on_error: str,
-    ) -> Iterator[Features]:
-        for group in groups:
-            short = self._encode_short(group, encoding, batch_size)
-            for place, file in enumerate(group):
-                try:
-                    yield short.get(place) or self._encode_file(file, encoding)
-                except AudioError as error:
-                    if on_error == "raise":
-                        raise
-                    logger.warning("%s (skipped)", error)
