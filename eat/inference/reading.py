@@ -14,15 +14,11 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from eat.audio.blocks import read_blocks
 from eat.audio.frontend import SAMPLE_RATE
 from eat.audio.io import read_audio
 from eat.errors import AudioError
 from eat.inference.windows import Recording
-
-
-def read_blocks(path: Path) -> Iterator[Tensor]:
-    """Read a long file."""
-    yield read_audio(path, SAMPLE_RATE)
 
 
 class AudioFile(NamedTuple):
