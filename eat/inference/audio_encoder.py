@@ -189,6 +189,10 @@ class AudioEncoder(AudioNetwork):
             If an option is wrong.
         """
         choose("on_error", on_error, ON_ERROR)
+        if isinstance(paths, str | os.PathLike):
+            raise ValueError(
+                f"paths '{paths}': expected a list (one file: encode_file)"
+            )
         if batch_size < 1 or num_workers < 0:
             raise ValueError(
                 f"batch_size {batch_size}, num_workers {num_workers}: at least 1 and 0"

@@ -165,6 +165,8 @@ def test_features_can_be_trained_on_and_are_not_shared(model):
         ({"layers": 3}, "layers"),
         ({"layers": [0, -4]}, "layers"),
         ({"layers": []}, "layers"),
+        ({"layers": None}, "layers"),
+        ({"layers": 1.5}, "layers"),
         ({"layers": "last"}, "layers"),
         ({"hop_ms": 40}, "hop_ms"),
     ],

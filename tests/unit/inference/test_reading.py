@@ -60,6 +60,8 @@ def test_files_are_read_as_they_are_needed(model, files, num_workers):
 
 
 def test_no_files(model):
+    with pytest.raises(ValueError, match="^paths "):
+        model.encode_files("dog.wav")
     assert [*model.encode_files([])] == []
     for options in ({"batch_size": 0}, {"num_workers": -1}, {"on_error": "ignore"}):
         with pytest.raises(ValueError, match=next(iter(options))):

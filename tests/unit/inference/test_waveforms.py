@@ -48,6 +48,7 @@ NAN = torch.tensor([[0.1, float("nan")], [0.1, 0.2]])
         ([torch.zeros(9), np.zeros(9, int)], {}, r"wavs\[1\]"),
         (torch.zeros(2, 9, dtype=torch.complex64), {}, "wavs"),
         (torch.zeros(2, 1, 9), {}, "wavs"),
+        (torch.zeros(900, 2), {}, "wavs"),
         ([torch.zeros(1, 9)], {}, r"wavs\[0\]"),
         ([0.1, 0.2], {}, r"wavs\[0\]"),
         ("dog.wav", {}, "wavs"),
