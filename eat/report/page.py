@@ -72,7 +72,8 @@ def _render(content: dict[str, Any]) -> str:
 def _overview(run: Run, number: int) -> dict[str, Any]:
     """Return the line of a run in the first table."""
     versions = run.results.get("versions") or {}
-    scores = run.results.get("test") or run.results.get("best") or {}
+    parts = (run.results.get(part) for part in ("test", "best", "last"))
+    scores = next(filter(None, parts), {})
     return {
         "name": run.name,
         "folder": str(run.folder),
@@ -81,7 +82,7 @@ def _overview(run: Run, number: int) -> dict[str, Any]:
         "seed": run.settings.get("seed", ""),
         "status": run.status,
         "results": {key: _shown(value) for key, value in scores.items()},
-        "revision": versions.get("git_revision") or versions.get("eat") or "",
+        "revision": (versions.get("git") or versions.get("eat") or "")[:12],
     }
 
 
