@@ -73,7 +73,7 @@ def _overview(run: Run, number: int) -> dict[str, Any]:
     """Return the line of a run in the first table."""
     versions = run.results.get("versions") or {}
     parts = (run.results.get(part) for part in ("test", "best", "last"))
-    scores = next(filter(None, parts), {})
+    scores: dict[str, Any] = next(filter(None, parts), {})
     return {
         "name": run.name,
         "folder": str(run.folder),
