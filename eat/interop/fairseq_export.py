@@ -58,7 +58,10 @@ def export_fairseq(source: str | Path, out: str | Path) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     # Given a path, torch would write the temporary name into the file.
     with atomic_path(out) as temporary, open(temporary, "wb") as file:
-        torch.save(content, file)
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:  # at the end of a file that was not written
+            raise error.__context__ or error from None
 
 
 def _check(checkpoint: Checkpoint) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 import pickletools
+import resource
 import zipfile
 
 import numpy as np
@@ -230,6 +231,17 @@ def test_nothing_is_overwritten(official, tmp_path):
     with pytest.raises(CheckpointError, match="exists"):
         export_fairseq(official, tmp_path / "x.pt")
     assert (tmp_path / "x.pt").read_text() == "mine"
+
+
+def test_a_full_disk_leaves_nothing_and_is_said(official, tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            export_fairseq(official, tmp_path / "x.pt")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not [*tmp_path.iterdir()]
 
 
 def test_a_config_in_a_file_is_checked(refusal, official, tmp_path):
