@@ -7,7 +7,6 @@ file is executed, see :mod:`eat.interop.torch_pickle`.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from eat.errors import CheckpointError
 from eat.interop.config_schema import MAX_PATCHES
+from eat.interop.fairseq_names import HEAD, MODALITY, POSITIONS, our_name
 from eat.interop.fairseq_settings import (
     CLASSIFIER,
     ENCODER,
@@ -31,8 +31,6 @@ from eat.interop.stored import StoredTensor, read_floats, without_wrappers
 from eat.interop.torch_file import TorchFile
 from eat.model.patching import PATCH, sincos_positions
 
-MODALITY = "modality_encoders.IMAGE."
-POSITIONS = MODALITY + "fixed_positional_encoder.positions"
 FREQUENCY_PATCHES = 8
 
 # Mean and standard deviation of the log-mel, as in the official data loader.
@@ -41,18 +39,6 @@ NORMALIZATION = {
     "ESC-50": (-6.627, 5.359),
     "Speech Commands V2": (-6.846, 5.565),
 }
-
-# Prefix of an official name -> prefix of ours.
-NAMES = {
-    MODALITY + "extra_tokens": "encoder.cls_token",
-    MODALITY + "local_encoder.proj.": "encoder.patch_embedding.proj.",
-    MODALITY + "context_encoder.norm.": "encoder.norm.",
-    MODALITY + "decoder.blocks.": "decoder.convolutions.",
-    MODALITY + "decoder.proj.": "decoder.proj.",
-    "blocks.": "encoder.blocks.",
-}
-
-HEAD = {"fc_norm": "norm", "head": "head"}  # of a classifier
 
 # In `extra_state` of our own files: our config, of which `cfg` cannot hold all.
 OWN_CONFIG = "eat_config"
@@ -122,28 +108,6 @@ def _not_fairseq(top: Mapping, path: str | Path) -> str:
         f"{path}: no {missing or 'usable model and cfg'} entry: not a checkpoint of "
         f"fairseq ({describe(names)})"
     )
-
-
-def our_name(official: str) -> str | None:
-    """Return our name of an official student parameter; None if it has none."""
-    for theirs, ours in NAMES.items():
-        if official.startswith(theirs):
-            name = ours + official.removeprefix(theirs)
-            if name.startswith("decoder.convolutions."):
-                # The official layer is a Sequential whose first module convolves.
-                name = name.replace(".0.weight", ".weight").replace(".0.bias", ".bias")
-            return name
-    return None
-
-
-def official_name(ours: str) -> str:
-    """Return the official name of a parameter of the student or of a classifier."""
-    for theirs, prefix in NAMES.items():
-        if ours.startswith(prefix):
-            name = theirs + ours.removeprefix(prefix)
-            return re.sub(r"(decoder\.blocks\.\d+)\.", r"\1.0.", name)
-    head, _, part = ours.partition(".")
-    return {ours: f"{theirs}.{part}" for theirs, ours in HEAD.items()}.get(head, ours)
 
 
 def student_state(
