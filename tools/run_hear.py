@@ -19,8 +19,13 @@ from typing import Any
 
 import torch
 
-from eat.adapters.hear import HearModel, load_model
-from eat.errors import exit_on_error
+from eat.adapters.hear import (
+    HearModel,
+    get_scene_embeddings,
+    get_timestamp_embeddings,
+    load_model,
+)
+from eat.errors import ExperimentError, exit_on_error
 from eat.utils.arguments import integer
 from hear.predictor import MAX_EPOCHS, fit, predict, sample_grid
 from hear.scores import TaskScore
@@ -50,6 +55,15 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--max_epochs", type=integer(1), default=MAX_EPOCHS, help="of a predictor")
     add("--seed", type=integer(0), default=42, help="random seed of the predictors")
     return parser.parse_args(argv)
+
+
+def _check_options(model: HearModel) -> None:
+    second = torch.zeros(1, model.sample_rate)
+    try:
+        get_scene_embeddings(second, model)
+        get_timestamp_embeddings(second, model)
+    except (TypeError, ValueError) as error:
+        raise ExperimentError(f"--model_options: {error}") from None
 
 
 def _join(parts: Sequence[Clips]) -> Clips:
@@ -94,6 +108,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = _parse(argv)
     tasks = [HearTask(folder) for folder in options.tasks]
     model = load_model(options.model, **options.model_options)
+    _check_options(model)
     for task in tasks:
         print(evaluate(task, model, options), flush=True)
 

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-import eat
 from eat.audio.frontend import SAMPLE_RATE
 from eat.errors import CheckpointError
+from eat.inference.features import from_pretrained
 
 FRAME = 2560  # samples that a frame covers
 
@@ -44,7 +44,7 @@ class HearModel(nn.Module):
         **options: Any,
     ) -> None:
         super().__init__()
-        self.model = eat.from_pretrained(model_file_path)
+        self.model = from_pretrained(model_file_path)
         self.pooling = pooling
         self.hop_ms = hop_ms
         self.options = options

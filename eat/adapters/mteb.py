@@ -1,10 +1,10 @@
 """MAEB, the audio benchmark of MTEB: a model for `mteb.evaluate`.
 
-    import mteb
-    from eat.adapters.mteb import EATEncoder
+import mteb
+from eat.adapters.mteb import EATEncoder
 
-    model = EATEncoder("RUN/model", layers=6, pooling="mean")
-    mteb.evaluate(model, mteb.get_benchmark("MAEB"))
+model = EATEncoder("RUN/model", layers=6, pooling="mean")
+mteb.evaluate(model, mteb.get_benchmark("MAEB(v1, audio-only)"))
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from mteb.models.model_meta import ScoringFunction
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-import eat
 from eat.audio.frontend import SAMPLE_RATE
+from eat.inference.features import from_pretrained
 
 
 class EATEncoder(AbsEncoder):
@@ -48,7 +48,7 @@ class EATEncoder(AbsEncoder):
         device: str | None = None,
         **options: Any,
     ) -> None:
-        self.model = eat.from_pretrained(source, device=device)
+        self.model = from_pretrained(source, device=device)
         self.options = options
         width = self.model.encoder.dim
         parameters = list(self.model.encoder.parameters())
@@ -76,7 +76,7 @@ class EATEncoder(AbsEncoder):
 
 
 def _checksum(parameters: list[torch.nn.Parameter]) -> str:
-    """Return a checksum of the weights; MTEB takes results of a revision from its cache."""
+    """Return a checksum of the weights, which tells their results in MTEB's cache."""
     digest = hashlib.sha256()
     for parameter in parameters:
         digest.update(parameter.detach().cpu().contiguous().numpy().tobytes())

@@ -14,13 +14,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import torch
 import yaml
 from torch import Tensor, nn
 
-import eat
 from eat.audio.frontend import SAMPLE_RATE
 from eat.audio.io import read_audio
+from eat.inference.features import from_pretrained
 
 FRAME_MS = 160
 
@@ -43,7 +42,7 @@ class UpstreamExpert(nn.Module):
         super().__init__()
         text = Path(model_config).read_text(encoding="utf-8") if model_config else ""
         self.options = {"hop_ms": FRAME_MS, **(yaml.safe_load(text) or {})}
-        self.model = eat.from_pretrained(ckpt)
+        self.model = from_pretrained(ckpt)
 
     def get_downsample_rates(self, key: str) -> int:
         """Return the samples per frame at 16 kHz."""
@@ -57,11 +56,15 @@ class UpstreamExpert(nn.Module):
         return {"hidden_states": list(frames.unbind(dim=1))}
 
 
-def _apply_effects_file(
+def read_with_effects(
     path: str, effects: Sequence[Sequence[str]]
 ) -> tuple[Tensor, int]:
-    """Read a recording as SUPERB's tasks do: one channel, resampled, attenuated."""
-    values = {name: value for name, value in effects}
+    """Read a recording as SUPERB's tasks do: one channel, resampled, attenuated.
+
+    Replaces ``torchaudio.sox_effects.apply_effects_file``; returns samples `[1, S]` and
+    their rate.
+    """
+    values = {effect[0]: effect[1] for effect in effects}
     if unknown := values.keys() - {"channels", "rate", "gain"}:
         raise NotImplementedError(f"effects {sorted(unknown)} (install torchaudio<2.9)")
     rate = int(values.get("rate", SAMPLE_RATE))
@@ -78,8 +81,12 @@ def _restore_removed() -> None:
         torchaudio.set_audio_backend = lambda backend: None
     if not importlib.util.find_spec("torchaudio.sox_effects"):
         sox_effects = ModuleType("torchaudio.sox_effects")
-        sox_effects.apply_effects_file = _apply_effects_file
-        sox_effects.apply_effects_tensor = None  # imported, but not by SUPERB's tasks
+        # SUPERB's tasks do not call the second one.
+        functions = {
+            "apply_effects_file": read_with_effects,
+            "apply_effects_tensor": None,
+        }
+        vars(sox_effects).update(functions)
         sys.modules["torchaudio.sox_effects"] = torchaudio.sox_effects = sox_effects
     for name in ("HfFolder", "Repository"):  # used to upload models only
         if not hasattr(huggingface_hub, name):

@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-import eat
 from eat.audio.frontend import SAMPLE_RATE
+from eat.inference.features import from_pretrained
 
 FRAME_MS = 160
 
@@ -40,14 +40,14 @@ class EATEncoder(nn.Module):
 
     def __init__(self, source: str, hop_ms: int = FRAME_MS, **options: Any) -> None:
         super().__init__()
-        self.model = eat.from_pretrained(source)
+        self.model = from_pretrained(source)
         self.options = {"hop_ms": hop_ms, **options}
         self.sampling_rate = SAMPLE_RATE
         self.hop_size_in_ms = hop_ms
         self.output_dim = self.model.encoder.dim
 
     def forward(self, audio: Tensor) -> Tensor:
-        """Encode clips `[B, S]` or one clip `[S]` to frames `[B, T, D]`, of any length."""
+        """Encode clips `[B, S]`, or one `[S]`, of any length to frames `[B, T, D]`."""
         return self.model.encode_batch(
             torch.atleast_2d(audio), granularity="frames", **self.options
         )

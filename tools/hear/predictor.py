@@ -104,7 +104,9 @@ def fit(
     optimizer = torch.optim.Adam(network.parameters(), lr=settings.lr)
     best = Fitted(network, float("-inf"), score.variants[0])
     checks = 0  # since the best one
-    for epoch in tqdm(range(1, max_epochs + 1), str(settings), leave=False, disable=None):
+    for epoch in tqdm(
+        range(1, max_epochs + 1), str(settings), leave=False, disable=None
+    ):
         network.train()
         for rows in torch.randperm(len(train.x)).split(BATCH):
             if len(rows) == 1:

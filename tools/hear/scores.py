@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from itertools import product
 
@@ -51,7 +50,9 @@ def find_events(
     found = []
     for label, edges in enumerate(np.diff(padded, axis=0).T):
         starts, ends = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1) - 1
-        for start, end in zip(times[starts].tolist(), times[ends].tolist(), strict=True):
+        for start, end in zip(
+            times[starts].tolist(), times[ends].tolist(), strict=True
+        ):
             if end - start >= min_duration_ms:
                 found.append(Event(label, start, end))
     return found
@@ -61,12 +62,12 @@ def onset_matches(
     reference: Sequence[Event], found: Sequence[Event], tolerance_ms: float
 ) -> int:
     """Return the largest number of pairs of one class with onsets that close."""
-    onsets = defaultdict(lambda: ([], []))
-    for side, events in enumerate((reference, found)):
-        for event in events:
-            onsets[event.label][side].append(event.start)
     matches = 0
-    for a, b in map(lambda pair: (sorted(pair[0]), sorted(pair[1])), onsets.values()):
+    for label in {event.label for event in reference}:
+        a, b = (
+            sorted(event.start for event in events if event.label == label)
+            for events in (reference, found)
+        )
         while a and b:  # on a line, matching from the end is optimal
             if abs(a[-1] - b[-1]) <= tolerance_ms:
                 matches += 1
@@ -96,14 +97,15 @@ class TaskScore:
         known = ONSET_TOLERANCE_MS if task.is_event_task else SCENE_SCORES
         if self.name not in known:
             raise ManifestError(
-                f"{task.folder}: the score '{self.name}' is not implemented (of "
-                f"{'timestamp' if task.is_event_task else 'scene'} tasks: {list(known)})"
+                f"{task.folder}: no score '{self.name}' (for such tasks: {list(known)})"
             )
         self.variants: list[tuple[float, float]] = [(0, 0)]
         if task.is_event_task:
             given = task.metadata.get("evaluation_params", {})
             grid = given.get("event_postprocessing_grid", POST_PROCESSING)
-            self.variants = list(product(grid["median_filter_ms"], grid["min_duration"]))
+            self.variants = list(
+                product(grid["median_filter_ms"], grid["min_duration"])
+            )
 
     def __call__(
         self, logits: Tensor, clips: Clips, variant: tuple[float, float]

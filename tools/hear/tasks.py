@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -83,14 +83,14 @@ class HearTask:
         """Read and encode the recordings of a split."""
         entries = self._json(split)
         folder = self._audio_folder() / split
-        bar = {"desc": split, "unit": "file", "total": len(entries), "disable": None}
+        bar = partial(tqdm, desc=split, unit="file", total=len(entries), disable=None)
         paths = [folder / name for name in entries]
         if self.is_event_task:
-            return self._encode_events(tqdm(paths, **bar), entries.values(), model)
+            return self._encode_events(bar(paths), entries.values(), model)
         features = model.model.encode_files(
             paths, num_workers=NUM_WORKERS, pooling=model.pooling, **model.options
         )
-        x = torch.stack([clip.values for clip in tqdm(features, **bar)])
+        x = torch.stack([clip.values for clip in bar(features)])
         return Clips(x, torch.stack([*map(self._target, entries.values())]))
 
     def _encode_events(
@@ -102,7 +102,9 @@ class HearTask:
             (frames,), (centers,) = get_timestamp_embeddings(wav[None], model)
             spans = [(e["label"], e["start"], e["end"]) for e in entry]
             y += [
-                self._target([label for label, start, end in spans if start <= t <= end])
+                self._target(
+                    [label for label, start, end in spans if start <= t <= end]
+                )
                 for t in centers.tolist()
             ]
             events.append([Event(self.class_index[str(e[0])], *e[1:]) for e in spans])

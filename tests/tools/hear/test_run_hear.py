@@ -151,6 +151,11 @@ def test_errors_name_the_file(write_task, official, tmp_path, capsys):
     folder = write_task(unknown, ["NA", "7"], scenes(SPLITS, 2))
     with pytest.raises(SystemExit, match="segment_1s_er"):
         run(capsys, official, folder)
+    with pytest.raises(SystemExit, match="missing.pt"):
+        run(capsys, tmp_path / "missing.pt", folder)
+    for wrong in ("layers", "hop_ms", "layer"):
+        with pytest.raises(SystemExit, match=f"--model_options.*{wrong}"):
+            run(capsys, official, folder, "--model_options", f'{{"{wrong}": 30}}')
     with pytest.raises(SystemExit):
         run(capsys, official, folder, "--model_options", "layers=6")
     assert "JSON" in capsys.readouterr().err

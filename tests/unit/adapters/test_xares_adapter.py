@@ -9,7 +9,6 @@ import pytest
 import soundfile
 import torch
 
-import eat
 from eat.adapters import xares
 
 
@@ -65,7 +64,7 @@ def test_task(make_encoder, tmp_path, torchcodec):
     folder.mkdir()
     (folder / ".audio_tar_ready").touch()
     for split in ("train", "valid", "test"):
-        write_tar(folder / f"{split}-0.tar", rng, 6)
+        write_tar(folder / f"{split}-0.tar", rng, 12)
     config = task.TaskConfig(
         name="toy",
         env_root=tmp_path,
@@ -74,6 +73,7 @@ def test_task(make_encoder, tmp_path, torchcodec):
         label_processor=lambda row: row["label"],
         output_dim=2,
         epochs=20,
+        learning_rate=0.03,
         num_encoder_workers=0,
         torch_num_threads=1,
         eval_weight=6,
