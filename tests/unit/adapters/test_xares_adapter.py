@@ -34,6 +34,7 @@ def test_official_check(make_encoder, options):
     torch.testing.assert_close(encoder(wav[1]), frames[1:], atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_ten_minutes(make_encoder):
     assert make_encoder()(torch.zeros(600 * 16000)).shape == (1, 3750, 48)
 
