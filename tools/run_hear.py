@@ -60,7 +60,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def _check_options(model: HearModel) -> None:
     second = torch.zeros(1, model.sample_rate)
     try:
-        get_scene_embeddings(second, model)
+        if get_scene_embeddings(second, model).ndim != 2:
+            raise ValueError("layers: a list (choose one index)")
         get_timestamp_embeddings(second, model)
     except (TypeError, ValueError) as error:
         raise ExperimentError(f"--model_options: {error}") from None

@@ -153,9 +153,10 @@ def test_errors_name_the_file(write_task, official, tmp_path, capsys):
         run(capsys, official, folder)
     with pytest.raises(SystemExit, match="missing.pt"):
         run(capsys, tmp_path / "missing.pt", folder)
-    for wrong in ("layers", "hop_ms", "layer"):
-        with pytest.raises(SystemExit, match=f"--model_options.*{wrong}"):
-            run(capsys, official, folder, "--model_options", f'{{"{wrong}": 30}}')
+    for options in ({"layers": 30}, {"layers": [0, 1]}, {"hop_ms": 30}, {"layer": 1}):
+        text = json.dumps(options)
+        with pytest.raises(SystemExit, match=f"--model_options.*{[*options][0]}"):
+            run(capsys, official, folder, "--model_options", text)
     with pytest.raises(SystemExit):
         run(capsys, official, folder, "--model_options", "layers=6")
     assert "JSON" in capsys.readouterr().err
