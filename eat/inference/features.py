@@ -74,7 +74,8 @@ def from_pretrained(
     else:
         network = checkpoint.encoder(weights)
     names = checkpoint.labels if labels is None else tuple(labels)
-    model = AudioEncoder(frontend, network, names, precision)
+    multi_label = checkpoint.multi_label
+    model = AudioEncoder(frontend, network, names, precision, multi_label)
     _check_num_frames(frontend.num_frames, model.encoder, source)
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
