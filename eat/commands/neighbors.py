@@ -60,13 +60,14 @@ def run(options: argparse.Namespace) -> int:
     model = load_model(options.model, options.device)
     wanted = {"pooling": options.pooling, "layers": options.layers}
     chosen = {name: value for name, value in wanted.items() if value is not None}
-    unreadable = 0
+    gallery, unreadable = None, 0
     if os.path.exists(os.path.join(options.folder, RECORD)):
         gallery = read_features(Path(options.folder), options.model, chosen)
-    else:
-        with option_errors():
-            gallery, unreadable = encode_folder(model, options, chosen)
-    query = model.encode_file(options.file, **gallery.options).numpy()
+        chosen = gallery.options
+    with option_errors():
+        query = model.encode_file(options.file, **chosen).numpy()
+    if gallery is None:
+        gallery, unreadable = encode_folder(model, options, chosen)
     similar = similarities(query, gallery.features)
     shown = 0
     for row in (-similar).argsort(kind="stable"):
