@@ -9,9 +9,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from eat.commands.loading import load_model, option_errors
 from eat.errors import ExperimentError, printable
-from eat.utils.arguments import integer
+from eat.utils.arguments import integer, option_errors
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,7 +56,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the most similar recordings; return 1 if one could not be read."""
-    model = load_model(options.model, options.device)
+    from eat.inference.features import from_pretrained
+
+    model = from_pretrained(options.model, device=options.device)
     wanted = {"pooling": options.pooling, "layers": options.layers}
     chosen = {name: value for name, value in wanted.items() if value is not None}
     gallery, unreadable = None, 0
