@@ -17,6 +17,7 @@ from eat.data.manifest import LabelSet
 from eat.data.workers import ClipLoader, worker_errors
 from eat.errors import ExperimentError
 from eat.evaluation.per_class import Evaluation
+from eat.interop.labels import LABELS, labels_json
 from eat.interop.loading import Checkpoint
 from eat.interop.pretrained import load_strictly, read_model, save_model
 from eat.model.classifier import EATClassifier
@@ -210,9 +211,11 @@ class FinetuneBrain(EATBrain):
             **self.unwrapped_model.config,
             "frontend": self.modules.frontend.config,
             "labels": self.label_set.names,
+            "multi_label": self.evaluation.multi_label,
             "step": self.optimizer_step if step is None else step,
         }
-        save_model(self.model_folder, config, self.unwrapped_model)
+        labels = labels_json(self.label_set.names, self.label_set.ids)
+        save_model(self.model_folder, config, self.unwrapped_model, {LABELS: labels})
 
     def test(self, dataset: ClipDataset) -> dict[str, float]:
         """Evaluate the best epoch's model; with ``--test_only``, the given one."""
@@ -272,7 +275,7 @@ def finetuned_modules(path: str, labels: LabelSet) -> dict[str, nn.Module]:
     """
     checkpoint = Checkpoint.read(path)
     classifier = checkpoint.classifier()
-    names = checkpoint.labels  # official checkpoints have none
+    names = checkpoint.config.get("labels")  # official checkpoints have none
     num_classes = checkpoint.config["num_classes"]
     if num_classes != len(labels):
         raise ExperimentError(
