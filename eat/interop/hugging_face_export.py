@@ -17,6 +17,7 @@ from eat._version import __version__
 from eat.audio.frontend import LogMel
 from eat.errors import CheckpointError
 from eat.interop import modeling_eat
+from eat.interop.card import CARD, model_card
 from eat.interop.file_kinds import CONFIG, WEIGHTS
 from eat.interop.hugging_face import SIZES
 from eat.interop.loading import Checkpoint
@@ -61,6 +62,31 @@ SENTENCE_TRANSFORMER = {
     },
 }
 
+USE = """\
+`FOLDER` is this folder, or its name on the Hub. With transformers and torchaudio:
+
+```python
+{use}```
+
+With eat-toolkit, `import eat.hf` makes `trust_remote_code` unnecessary, and
+`eat.from_pretrained("FOLDER")` opens the folder as well.
+"""
+CLASSIFY = """\
+from transformers import pipeline
+
+classify = pipeline("audio-classification", "FOLDER", trust_remote_code=True)
+classify("dog.wav", function_to_apply="{function}")
+"""
+ENCODE = """\
+from transformers import AutoFeatureExtractor, AutoModel
+
+extractor = AutoFeatureExtractor.from_pretrained("FOLDER")
+model = AutoModel.from_pretrained("FOLDER", trust_remote_code=True).eval()
+# wav: a mono recording at 16 kHz, as an array of float32
+inputs = extractor(wav, sampling_rate=16000, return_tensors="pt")
+model(**inputs).pooler_output  # [1, {dim}]
+"""
+
 
 def export_hugging_face(
     source: str | os.PathLike[str],
@@ -100,6 +126,7 @@ def export_hugging_face(
         model.save_pretrained(inner)
         _feature_extractor(checkpoint.frontend()).save_pretrained(inner)
         write_modeling(inner)
+        write_text(inner / CARD, _card(checkpoint, model))
         for name, content in SENTENCE_TRANSFORMER.items():
             write_json(inner / name, content)
         # safetensors gives its files to the owner alone, whatever the umask.
@@ -152,6 +179,20 @@ def _feature_extractor(frontend: LogMel) -> ASTFeatureExtractor:
     return ASTFeatureExtractor(
         mean=frontend.mean, std=frontend.std, max_length=frontend.num_frames
     )
+
+
+def _card(checkpoint: Checkpoint, model: EATPreTrainedModel) -> str:
+    use = ENCODE.format(dim=model.config.hidden_size)
+    kind = checkpoint.kind
+    if kind == "classifier":
+        use = CLASSIFY.format(
+            function="sigmoid" if checkpoint.multi_label else "softmax"
+        )
+    config = {**checkpoint.config, "multi_label": checkpoint.multi_label}
+    config["kind"] = "encoder" if kind == "pretraining" else kind
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    use = USE.format(use=use)
+    return model_card(config, parameters, library="transformers", use=use)
 
 
 def write_modeling(folder: str | os.PathLike[str]) -> None:
