@@ -12,12 +12,11 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from eat.audio.frontend import SAMPLE_RATE
-from eat.audio.io import read_audio
 from eat.errors import AudioError
 from eat.inference.encoding import Encoding
 from eat.inference.network import AudioNetwork
 from eat.inference.options import choose
-from eat.inference.reading import ReadFile, read_groups
+from eat.inference.reading import AudioFile, read_groups, read_short
 from eat.inference.readout import Readout
 from eat.inference.results import Features, Tag
 from eat.inference.tagging import check_top, mean_scores, top_tags, window_scores
@@ -104,7 +103,7 @@ class AudioEncoder(AudioNetwork):
         encoding = self._encoding(
             granularity, pooling, layers, window, overlap, hop_ms, pad_to
         )
-        return self._encode_file(path, encoding)
+        return self._encode_file(read_short(path, self.max_samples), encoding)
 
     def encode_batch(
         self,
@@ -238,7 +237,7 @@ class AudioEncoder(AudioNetwork):
         check_top(top_k, threshold)
         score = self.window_scores()
         windowing = self._windowing(window, overlap)
-        recording = Recording([read_audio(path, SAMPLE_RATE)])
+        recording = read_short(path, self.max_samples).recording()
         if window is None:
             scores = mean_scores([recording], windowing, score, self.windows_at_once)[0]
             parts = [(scores, (0.0, recording.samples / SAMPLE_RATE))]
@@ -291,51 +290,45 @@ class AudioEncoder(AudioNetwork):
         windowing = self._windowing(window, overlap, hop_ms, pad_to)
         return Encoding(readout, windowing, self.window_encoder(readout, windowing))
 
-    def _encode_file(
-        self, path: str | os.PathLike[str], encoding: Encoding
-    ) -> Features:
-        recording = Recording([read_audio(path, SAMPLE_RATE)])
+    def _encode_file(self, file: AudioFile, encoding: Encoding) -> Features:
+        recording = file.recording()
         (values,) = encoding.run([recording], self.windows_at_once, "cpu")
-        return encoding.features(values, recording.samples, path)
+        return encoding.features(values, recording.samples, file.path)
 
-    def _encode_group(
-        self, group: Sequence[ReadFile], encoding: Encoding, batch_size: int
-    ) -> dict[int, Tensor]:
+    def _encode_short(
+        self, group: Sequence[AudioFile], encoding: Encoding, batch_size: int
+    ) -> dict[int, Features]:
         """Return the features of the short files of a group, by their place in it."""
-        short = {n: file.wav for n, file in enumerate(group) if file.wav is not None}
-        places = [*short]
+        lengths = {
+            n: len(file.wav) for n, file in enumerate(group) if file.wav is not None
+        }
+        places = [*lengths]
         if encoding.windowing.pad_to == "clip":
-            places.sort(key=lambda n: len(short[n]))
-        values: dict[int, Tensor] = {}
+            places.sort(key=lengths.__getitem__)
+        at_once = max(batch_size, self.windows_at_once)
+        features = {}
         for start in range(0, len(places), batch_size):
             batch = places[start : start + batch_size]
-            recordings = [Recording([short[n]]) for n in batch]
-            at_once = max(batch_size, self.windows_at_once)
-            found = encoding.run(recordings, at_once, "cpu")
-            values |= zip(batch, found, strict=True)
-        return values
+            recordings = [group[place].recording() for place in batch]
+            values = encoding.run(recordings, at_once, "cpu")
+            for place, value in zip(batch, values, strict=True):
+                path = group[place].path
+                features[place] = encoding.features(value, lengths[place], path)
+        return features
 
     def _encode_groups(
         self,
-        groups: Iterable[Sequence[ReadFile]],
+        groups: Iterable[Sequence[AudioFile]],
         encoding: Encoding,
         batch_size: int,
         on_error: str,
     ) -> Iterator[Features]:
         for group in groups:
-            values = self._encode_group(group, encoding, batch_size)
+            short = self._encode_short(group, encoding, batch_size)
             for place, file in enumerate(group):
                 try:
-                    if file.error is not None:
-                        raise file.error
-                    if file.wav is None:
-                        features = self._encode_file(file.path, encoding)
-                    else:
-                        samples = len(file.wav)
-                        features = encoding.features(values[place], samples, file.path)
+                    yield short.get(place) or self._encode_file(file, encoding)
                 except AudioError as error:
                     if on_error == "raise":
                         raise
                     logger.warning("%s (skipped)", error)
-                else:
-                    yield features
