@@ -32,6 +32,7 @@ import pkgutil, sys, types
 from importlib import import_module
 import hyperpyyaml, multiprocessing.popen_spawn_posix, numpy, pandas, safetensors.torch
 import soundfile, speechbrain, tempfile, torch, torch.utils.data, torchaudio, tqdm
+from transformers import ASTFeatureExtractor, AutoModel, PreTrainedModel
 
 platform, hidden, folder = sys.argv[1:]
 for line in hidden.splitlines():
@@ -53,7 +54,8 @@ if platform == "win32":
 
 import eat
 for found in pkgutil.walk_packages(eat.__path__, "eat."):
-    import_module(found.name)
+    if found.name != "eat.adapters.mteb":  # MTEB does not import in the simulation
+        import_module(found.name)
 from eat.data.dataset import audio_dataset, collate
 from eat.data.workers import ClipLoader
 from eat.interop.pretrained import save_model

@@ -132,7 +132,8 @@ def test_labels_of_a_classifier(parity_folder, tmp_path):
     labels = [f"class {number}" for number in range(num_classes)]
     write_ours(tmp_path / "model", official, labels=labels)
     assert eat.from_pretrained(tmp_path / "model").labels == tuple(labels)
-    assert eat.from_pretrained(official).labels is None
+    ids = tuple(f"/m/c{number}" for number in range(num_classes))
+    assert eat.from_pretrained(official).labels == ids
 
 
 def test_options_override_the_frontend(official):
@@ -165,6 +166,16 @@ def test_a_file_longer_than_the_model_is_averaged_over_windows(official, tmp_pat
 def test_times_are_those_of_a_short_file(official, sound):
     times = eat.from_pretrained(official, device="cpu").encode_file(sound).times
     assert times.tolist() == [[0.0, 0.5]]
+
+
+def test_the_device_is_checked_first(official):
+    assert (
+        eat.from_pretrained(official, device=torch.device("cpu")).device.type == "cpu"
+    )
+    for device in ("gpu", "cuda:99"):
+        with pytest.raises(ExperimentError, match=f"^device '{device}'") as caught:
+            eat.from_pretrained("none.pt", device=device)
+        assert "\n" not in str(caught.value)
 
 
 def test_errors_name_the_file(official, tmp_path):
