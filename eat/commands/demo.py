@@ -54,14 +54,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Write the page; the folder appears when all of it is there."""
-    import eat
+    from eat.inference.features import from_pretrained
 
     out = Path(options.out)
     if os.path.lexists(out):
         raise ExperimentError(f"{out}: exists (remove it, or give another folder)")
     runtime = find_runtime(options.runtime)
     sounds = find_sounds(options.neighbors)
-    model = eat.from_pretrained(options.model)
+    model = from_pretrained(options.model)
     if model.classifier is None and not sounds:
         raise ExperimentError(
             f"{options.model}: has no classes to show (give --neighbors SOUNDS, or a "
