@@ -10,6 +10,8 @@ import pytest
 import yaml
 from speechbrain.utils.run_opts import RunOptions
 
+from example_pages import example_files
+
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted(path.parent for path in ROOT.glob("recipes/*/train.py"))
 PAGES = [
@@ -194,8 +196,10 @@ def test_options_exist(page, all_options):
 
 
 def test_the_site_has_every_page():
-    nav = re.findall(r"(\w+\.md)$", text_of(ROOT / "mkdocs.yml"), flags=re.MULTILINE)
-    assert sorted(nav) == sorted(path.name for path in ROOT.glob("docs/*.md"))
+    nav = re.findall(r"([\w/]+)\.md$", text_of(ROOT / "mkdocs.yml"), flags=re.MULTILINE)
+    pages = [path.stem for path in ROOT.glob("docs/*.md")]
+    pages += [f"examples/{path.stem}" for path in example_files()]
+    assert sorted(nav) == sorted(pages)
 
 
 def test_the_citation_parses():
