@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 SHOWN_COPIES = 4
 
 
-def plot_masks(spec: Tensor, mask: Tensor, path: str | Path, seconds: float) -> None:
+def plot_masks(
+    spec: Tensor, mask: Tensor, path: str | Path | IO[bytes], seconds: float
+) -> None:
     """Draw a clip and what the student sees of it in some masked copies.
 
     `spec` is log-mel `[T, F]`, `mask` `[K, T // 16, F // 16]` true at masked patches.

@@ -23,7 +23,7 @@ ALLOWED = {
     "audio": COMMON,
     "model": COMMON,
     "evaluation": COMMON,
-    "report": COMMON,
+    "report": COMMON | (LIBRARY - {"data"}) | {"experiment"},
     "experiment": COMMON,
     "pretraining": COMMON | {"model"},
     "interop": COMMON | {"pretraining", "model", "audio"},
