@@ -21,7 +21,7 @@ import torch
 
 from eat.errors import ExperimentError, exit_on_error, printable
 from eat.inference.extraction import extract_features
-from eat.inference.features import POOLINGS, PRECISIONS, from_pretrained
+from eat.inference.features import PRECISIONS, from_pretrained
 from eat.utils.arguments import integer, number
 from eat.utils.distributed import require_safe_restarts, shutdown
 
@@ -40,7 +40,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     formats = "model folder, official .pt file or Hugging Face folder"
     add("--checkpoint", required=True, help=formats)
     pooled = "the CLS token, or the mean of the patch tokens"
-    add("--pooling", choices=POOLINGS, default="cls", help=pooled)
+    add("--pooling", choices=("cls", "mean"), default="cls", help=pooled)
     add("--batch_size", type=integer(1), default=32, help="clips per batch")
     workers = "data workers per process"
     add("--num_workers", type=integer(0, 1024), default=0, help=workers)

@@ -65,8 +65,20 @@ class LogMel(nn.Module):
         self.register_buffer("window", window, persistent=False)
         self.register_buffer("mel_banks", banks.contiguous(), persistent=False)
 
+    def valid_frames(self, lengths: Tensor) -> Tensor:
+        """Return the frames before the padding `[B]` of lengths in samples `[B]`.
+
+        At least 1: a clip too short for a frame is a frame of zeros.
+        """
+        return num_frames_of(lengths).clamp(1, self.num_frames)
+
     @torch.no_grad()
-    def forward(self, wav: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        wav: Tensor,
+        lengths: Tensor | None = None,
+        num_frames: int | None = None,
+    ) -> Tensor:
         """Compute the normalized log-mel of a batch.
 
         Parameters
@@ -75,29 +87,35 @@ class LogMel(nn.Module):
             Waveforms at 16 kHz in [-1, 1], `[B, S]`, zero-padded at the end.
         lengths
             Lengths in samples `[B]`; by default all clips are S samples long.
+        num_frames
+            Number of output frames, by default the module's. For a batch of short
+            clips, ``whole_patches(int(frontend.valid_frames(lengths).max()))``.
 
         Returns
         -------
         Tensor
             `[B, num_frames, 128]` in fp32.
         """
+        num_frames = self.num_frames if num_frames is None else num_frames
         if lengths is None:
             lengths = torch.full((len(wav),), wav.shape[1], device=wav.device)
         with torch.autocast(wav.device.type, enabled=False):
-            raw = self._log_mel(self._remove_mean(wav.float(), lengths))
+            centered = self._remove_mean(wav.float(), lengths, num_frames)
+            raw = self._log_mel(centered)
         frames = torch.arange(raw.shape[1], device=wav.device)
         beyond = frames >= num_frames_of(lengths)[:, None]
         raw = raw.masked_fill(beyond[..., None], 0.0)
-        raw = F.pad(raw, (0, 0, 0, self.num_frames - raw.shape[1]))
+        raw = F.pad(raw, (0, 0, 0, num_frames - raw.shape[1]))
         return (raw - self.mean) / (2 * self.std)
 
-    def _remove_mean(self, wav: Tensor, lengths: Tensor) -> Tensor:
+    @staticmethod
+    def _remove_mean(wav: Tensor, lengths: Tensor, num_frames: int) -> Tensor:
         """Subtract each clip's mean over its own length; cut to the samples needed.
 
         Clip by clip on purpose: weak bands of a loud clip amplify the last bit of the
         mean to 1e-3, and only the same order of summation gives the official bits.
         """
-        used = (self.num_frames - 1) * HOP + WINDOW
+        used = (num_frames - 1) * HOP + WINDOW
         centered = wav.new_zeros(len(wav), max(min(used, wav.shape[1]), WINDOW))
         for row, clip, length in zip(centered, wav, lengths.tolist(), strict=True):
             clip = clip[:length]

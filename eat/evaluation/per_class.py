@@ -76,6 +76,7 @@ class Evaluation(Protocol):
     """How a corpus's classifier is evaluated; logits and labels are `[M, C]`."""
 
     metric: str  # the name of the metric to select the best epoch by
+    multi_label: bool  # whether scores are sigmoids of logits; otherwise their softmax
 
     def metrics(self, logits: Tensor, labels: Tensor) -> dict[str, float]:
         """Return the metrics of all clips."""
@@ -93,6 +94,7 @@ class MultiLabelEvaluation:
     """
 
     metric = "mAP"
+    multi_label = True
 
     def metrics(self, logits: Tensor, labels: Tensor) -> dict[str, float]:
         """Return the mean average precision over the classes that occur."""
@@ -111,6 +113,7 @@ class SingleLabelEvaluation:
     """Accuracy: each clip has one label, one-hot in `[M, C]`."""
 
     metric = "accuracy"
+    multi_label = False
 
     def metrics(self, logits: Tensor, labels: Tensor) -> dict[str, float]:
         """Return the share of clips whose class has the highest logit."""

@@ -85,6 +85,8 @@ def read_fairseq(
             config, state = _convert_pretraining(weights, teacher, model, path)
             unsupported = _unsupported(model, path)
         config["frontend"] = _frontend_config(settings["task"])
+        if config["kind"] == "classifier":
+            config["multi_label"] = not _is_single_label(settings["task"])
     except KeyError as error:
         known = any(MODALITY in name for name in weights)
         kind = "a fairseq checkpoint, but incomplete"
@@ -258,6 +260,11 @@ def _frontend_config(task: Mapping) -> dict:
     speech = "Speech Commands V2" if task["spcv2_eval"] else "AudioSet"
     mean, std = NORMALIZATION["ESC-50" if task["esc50_eval"] else speech]
     return {"mean": mean, "std": std, "num_frames": task["target_length"]}
+
+
+def _is_single_label(task: Mapping) -> bool:
+    """Return whether each clip of the corpus has one label, as all but AudioSet's."""
+    return bool(task["esc50_eval"] or task["spcv2_eval"])
 
 
 def _check_positions(official: Mapping[str, StoredTensor], path: str | Path) -> None:

@@ -19,6 +19,7 @@ from eat.interop.fairseq import read_fairseq
 from eat.interop.file_kinds import is_folder
 from eat.interop.folders import read_config
 from eat.interop.hugging_face import read_hugging_face
+from eat.interop.labels import AUDIOSET_CLASSES, audioset_names
 from eat.interop.pretrained import check_fit, load_strictly, open_model
 from eat.interop.stored import StoredTensor, read_floats
 from eat.model.classifier import EATClassifier
@@ -76,9 +77,24 @@ class Checkpoint:
 
     @property
     def labels(self) -> tuple[str, ...] | None:
-        """Class names in the order of the logits; None if the checkpoint has none."""
+        """Class names in the order of the logits; None if they are not known.
+
+        A classifier of 527 classes without names is one of AudioSet, in its order.
+        """
         labels = self.config.get("labels")
+        if labels is None and self.config.get("num_classes") == AUDIOSET_CLASSES:
+            return audioset_names()
         return None if labels is None else tuple(labels)
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether a clip may have several classes: scores are sigmoids of the logits.
+
+        Otherwise they are their softmax. Models of version 0.1 do not say it: those of
+        AudioSet's 527 classes have several.
+        """
+        audioset = self.config.get("num_classes") == AUDIOSET_CLASSES
+        return bool(self.config.get("multi_label", audioset))
 
     def frontend(self, **overrides: float) -> LogMel:
         """Build the front end; `overrides` replace `mean`, `std` or `num_frames`."""

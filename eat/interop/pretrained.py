@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -23,28 +24,44 @@ RENAMED_TEACHER_OPTIONS = {"centre_momentum": "center_momentum"}
 RENAMED_WEIGHTS = {"teacher.centre": "teacher.center"}
 
 
-def save_model(folder: str | Path, config: Mapping[str, Any], model: nn.Module) -> None:
-    """Write a model folder; what is there is replaced once both files are complete.
+def save_model(
+    folder: str | Path,
+    config: Mapping[str, Any],
+    model: nn.Module,
+    texts: Mapping[str, str] | None = None,
+) -> None:
+    """Write a model folder; what is there is replaced once all files are complete.
 
-    The config is what :mod:`eat.interop.loading` needs to build the model again. Raises
-    `CheckpointError` if the files cannot be written.
+    Parameters
+    ----------
+    folder
+        Where to write ``config.json`` and ``model.safetensors``.
+    config
+        What :mod:`eat.interop.loading` needs to build the model again.
+    model
+        The module whose weights are written.
+    texts
+        Further files: their contents by name, see :mod:`eat.interop.card`.
+
+    Raises
+    ------
+    CheckpointError
+        If the files cannot be written.
     """
     folder = Path(folder)
-    text = json.dumps(config, indent=1) + "\n"
+    texts = {**(texts or {}), CONFIG: json.dumps(config, indent=1) + "\n"}
     state = {
         name: tensor.detach().cpu().contiguous()
         for name, tensor in model.state_dict().items()
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with (
-            atomic_path(folder / WEIGHTS) as weights,
-            atomic_path(folder / CONFIG) as described,
-        ):
-            described.write_text(text, encoding="utf-8")
+        with ExitStack() as files:
+            weights = files.enter_context(atomic_path(folder / WEIGHTS))
+            for name, text in texts.items():
+                path = files.enter_context(atomic_path(folder / name))
+                path.write_text(text, encoding="utf-8", errors="backslashreplace")
             save_file(state, weights, metadata={"format": "pt"})
-            # safetensors gives its files to the owner alone, whatever the umask.
-            weights.chmod(described.stat().st_mode & 0o777)
     except (OSError, SafetensorError) as error:  # for instance if the disk is full
         raise CheckpointError(
             f"{folder / WEIGHTS}: cannot be written, {error} (free some space, or make "

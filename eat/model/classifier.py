@@ -44,9 +44,12 @@ class EATClassifier(nn.Module):
         nn.init.trunc_normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
 
-    def forward(self, spec: Tensor) -> Tensor:
-        """Classify normalized log-mel `[B, T, F]`: logits `[B, C]`."""
-        return self.classify(self.encoder(spec))
+    def forward(self, spec: Tensor, valid_frames: Tensor | None = None) -> Tensor:
+        """Classify normalized log-mel `[B, T, F]`: logits `[B, C]`.
+
+        Given `valid_frames` `[B]`, without padding, see `EATEncoder.forward`.
+        """
+        return self.classify(self.encoder(spec, valid_frames=valid_frames))
 
     def classify(self, encoded: EncoderOutput) -> Tensor:
         """Pool and classify encoder output: logits `[B, C]`.
@@ -64,18 +67,28 @@ class EATClassifier(nn.Module):
         if self.pooling == "cls":
             return encoded.cls
         if self.pooling == "mean":
-            return encoded.patches.mean(dim=1)
-        return linear_softmax(encoded.patches)
+            return mean_pool(encoded.patches, encoded.valid)
+        return linear_softmax(encoded.patches, encoded.valid)
 
 
-def linear_softmax(patches: Tensor) -> Tensor:
+def mean_pool(patches: Tensor, valid: Tensor | None = None) -> Tensor:
+    """Return the mean `[B, D]` of patches `[B, N, D]`, or of the `valid` `[B, N]`."""
+    if valid is None:
+        return patches.mean(dim=1)
+    total = patches.masked_fill(~valid[..., None], 0.0).sum(dim=1)
+    return total / valid.sum(dim=1, keepdim=True)
+
+
+def linear_softmax(patches: Tensor, valid: Tensor | None = None) -> Tensor:
     """Pool `[B, N, D]` to `[B, D]`, each channel weighted by its own sigmoid.
 
     The pooled value is the logit of ``sum(p^2) / sum(p)`` with ``p = sigmoid(patches)``
     (Wang et al., 2019). The small constant, taken from the official code, keeps the
-    probability below 1.
+    probability below 1. Only `valid` patches `[B, N]` count, if given.
     """
     log_p = F.logsigmoid(patches.float())
+    if valid is not None:
+        log_p = log_p.masked_fill(~valid[..., None], -torch.inf)
     pooled = torch.logsumexp(2 * log_p, dim=1) - torch.logsumexp(log_p + 1e-6, dim=1)
     pooled = pooled - torch.log(-torch.expm1(pooled))
     return pooled.to(patches.dtype)

@@ -6,9 +6,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from eat.model.patching import PATCH, PatchEmbedding, sincos_positions
+from eat.model.patching import (
+    PATCH,
+    PatchEmbedding,
+    grid_of,
+    sincos_positions,
+    valid_patches,
+)
 from eat.model.transformer import NORM_EPS, PostNormBlock, init_bert_weights
 
 # Base and large are the paper's; small has the size of ViT-S, tiny trains in minutes on
@@ -37,12 +44,16 @@ class EncoderOutput:
     ffn_outputs
         If requested, the feed-forward output of each block `[B, N+1, D]`, CLS token
         first.
+    valid
+        If the clips' numbers of frames were given, which patches `[B, N]` are not
+        padding. The outputs at the padding mean nothing.
     """
 
     cls: Tensor
     patches: Tensor
     layers: list[Tensor] = field(default_factory=list)
     ffn_outputs: list[Tensor] = field(default_factory=list)
+    valid: Tensor | None = None
 
 
 class EATEncoder(nn.Module):
@@ -112,7 +123,11 @@ class EATEncoder(nn.Module):
         return cls(**PRESETS[preset], **options)
 
     def forward(
-        self, spec: Tensor, return_layers: bool = False, return_ffn: bool = False
+        self,
+        spec: Tensor,
+        return_layers: bool = False,
+        return_ffn: bool = False,
+        valid_frames: Tensor | None = None,
     ) -> EncoderOutput:
         """Encode full clips.
 
@@ -122,8 +137,21 @@ class EATEncoder(nn.Module):
             Normalized log-mel `[B, T, F]`, T a multiple of 16.
         return_layers, return_ffn
             Also return the outputs / feed-forward outputs of all blocks.
+        valid_frames
+            Frames of each clip before its padding `[B]`. The padding is then masked:
+            the result is that of each clip alone, of its frames rounded up to a
+            multiple of 16. By default it is encoded too, as in the official code.
         """
-        return self.encode(self.embed(spec), return_layers, return_ffn)
+        valid = None
+        if valid_frames is not None:
+            if valid_frames.is_floating_point() or valid_frames.shape != spec.shape[:1]:
+                raise ValueError(
+                    f"valid_frames: expected integers [{len(spec)}], got "
+                    f"{valid_frames.dtype} {list(valid_frames.shape)} (for lengths in "
+                    "samples: LogMel.valid_frames)"
+                )
+            valid = valid_patches(valid_frames, grid_of(*spec.shape[1:]))
+        return self.encode(self.embed(spec), return_layers, return_ffn, valid)
 
     def embed(self, spec: Tensor) -> Tensor:
         """Embed log-mel `[B, T, F]` as patch tokens with positions `[B, N, D]`."""
@@ -137,16 +165,24 @@ class EATEncoder(nn.Module):
         return patches + self.positions[:num_patches]
 
     def encode(
-        self, patches: Tensor, return_layers: bool = False, return_ffn: bool = False
+        self,
+        patches: Tensor,
+        return_layers: bool = False,
+        return_ffn: bool = False,
+        valid: Tensor | None = None,
     ) -> EncoderOutput:
-        """Apply layer norm and blocks to the CLS token and patch tokens `[B, V, D]`."""
-        cls_token = self.cls_token.expand(len(patches), -1, -1)
+        """Apply layer norm and blocks to the CLS token and patch tokens `[B, V, D]`.
+
+        No token attends to patches that are not `valid` `[B, V]`.
+        """
+        cls_token = self.cls_token.expand(patches.shape[0], -1, -1)
         x = self.norm(torch.cat([cls_token.to(patches.dtype), patches], dim=1))
+        keys = None if valid is None else F.pad(valid, (1, 0), value=True)
         layers, ffn_outputs = [], []
         for block in self.blocks:
-            x, ffn_output = block(x)
+            x, ffn_output = block(x, keys)
             if return_layers:
                 layers.append(x)
             if return_ffn:
                 ffn_outputs.append(ffn_output)
-        return EncoderOutput(x[:, 0], x[:, 1:], layers, ffn_outputs)
+        return EncoderOutput(x[:, 0], x[:, 1:], layers, ffn_outputs, valid)

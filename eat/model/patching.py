@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 from torch import Tensor, nn
 
 PATCH = 16  # side of a patch, in frames and in mel bins
+
+Count = TypeVar("Count", Tensor, int)
 
 
 def grid_of(num_frames: int, num_mels: int = 128) -> tuple[int, int]:
@@ -22,6 +26,26 @@ def grid_of(num_frames: int, num_mels: int = 128) -> tuple[int, int]:
             f"multiples of {PATCH} (pad or cut with LogMel(num_frames=...))"
         )
     return num_frames // PATCH, num_mels // PATCH
+
+
+def whole_patches(num_frames: Count) -> Count:
+    """Return numbers of frames, rounded up to a multiple of the patch size."""
+    return (num_frames + PATCH - 1) // PATCH * PATCH
+
+
+def valid_patches(valid_frames: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Return which patches `[B, N]` belong to the clips; the others are padding.
+
+    Parameters
+    ----------
+    valid_frames
+        Frames of each clip before its padding `[B]`. A patch with at least one of them
+        is valid, and those of the first time step always are.
+    grid
+        Number of patches along (time, frequency).
+    """
+    start = PATCH * torch.arange(grid[0], device=valid_frames.device)
+    return (start < valid_frames.clamp(min=1)[:, None]).repeat_interleave(grid[1], 1)
 
 
 def sincos_positions(dim: int, grid: tuple[int, int]) -> Tensor:

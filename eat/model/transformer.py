@@ -28,25 +28,31 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Apply self-attention to tokens `[B, N, D]`."""
+    def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Apply self-attention to tokens `[B, N, D]`, or only to the valid `[B, N]`."""
         batch, tokens, dim = x.shape
         qkv = self.qkv(x).view(batch, tokens, 3, self.num_heads, -1)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)
+        mask = None if valid is None else valid[:, None, None]  # of keys
         if x.is_cuda:
-            mixed = F.scaled_dot_product_attention(query, key, value)
+            mixed = F.scaled_dot_product_attention(query, key, value, mask)
         else:
-            mixed = explicit_attention(query, key, value)
+            mixed = explicit_attention(query, key, value, mask)
         return self.proj(mixed.transpose(1, 2).reshape(batch, tokens, dim))
 
 
-def explicit_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+def explicit_attention(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None
+) -> Tensor:
     """Compute softmax attention without a fused kernel, `[B, heads, N, D/heads]` each.
 
     On the CPU in bf16 it is faster than the fused kernel at EAT's lengths. The softmax
-    is computed in fp32, as in the official code.
+    is computed in fp32, as in the official code. Where a boolean `mask`, broadcast to
+    `[B, heads, N, N]`, is False, a query does not attend to a key.
     """
     scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf)
     return scores.softmax(-1, dtype=torch.float32).to(value.dtype) @ value
 
 
@@ -115,9 +121,12 @@ class PostNormBlock(nn.Module):
         self.norm2 = nn.LayerNorm(dim, eps=NORM_EPS)
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the block's output and its feed-forward output for `[B, N, D]`."""
-        x = self.norm1(x + self.drop_path(self.attn(x)))
+    def forward(self, x: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return the block's output and its feed-forward output for `[B, N, D]`.
+
+        No token attends to those that are not `valid` `[B, N]`.
+        """
+        x = self.norm1(x + self.drop_path(self.attn(x, valid)))
         ffn_output = self.mlp(x)
         return self.norm2(x + self.drop_path(ffn_output)), ffn_output
 

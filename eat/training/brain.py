@@ -25,12 +25,13 @@ from eat.data.samplers import EpochSampler, RankBatches, WeightedSampler
 from eat.data.workers import ClipLoader, worker_errors
 from eat.errors import ExperimentError, Interrupted
 from eat.experiment.results import has_results, write_results
-from eat.training.checkpoint_files import CHECKPOINT_META
+from eat.training.checkpoint_files import own_metrics
 from eat.training.checkpointer import CheckpointInterval
 from eat.training.cost import training_cost
 from eat.training.inputs import run_fingerprint
 from eat.training.meter import IntervalMeter
 from eat.training.metrics_logger import MetricsLogger
+from eat.training.model_texts import model_texts
 from eat.training.optim import clip_gradients, set_learning_rates
 from eat.training.progress import (
     record_checkpoint,
@@ -75,6 +76,7 @@ class EATBrain(sb.Brain):
 
     trainable_name: str
     last: dict[str, Any] | None = None
+    fingerprint: dict[str, object] = {}
     has_validation = False
     ckpt_interval_steps: int
     ckpt_interval_minutes: float
@@ -457,14 +459,26 @@ class EATBrain(sb.Brain):
         """Return whether an earlier process had finished the run."""
         return self.last is None and has_results(self.folder)
 
+    def model_texts(
+        self, folder: Path, config: Mapping[str, Any], metrics: Mapping[str, Any]
+    ) -> dict[str, str]:
+        """Return the card of the model, and the other texts, of an epoch's metrics."""
+        corpus = str(getattr(self.hparams, "data_folder", ""))
+        run = self.fingerprint, metrics
+        return model_texts(folder, config, self.unwrapped_model, corpus, *run)
+
+    def newest_metrics(self) -> dict[str, Any]:
+        """Return the metrics of the newest epoch, of an earlier process perhaps."""
+        if self.last is not None:
+            return self.last
+        return own_metrics(self.checkpointer.find_checkpoint().meta)
+
     def write_results(self, **results: Any) -> None:
         """Write ``results.json``, unless the run was complete before."""
         if self.was_complete():
             logger.info("Nothing left to do: the run was complete")
             return
-        if self.last is None:  # interrupted between the last epoch and here
-            meta = self.checkpointer.find_checkpoint().meta
-            self.last = {k: v for k, v in meta.items() if k not in CHECKPOINT_META}
+        self.last = self.newest_metrics()
         write_results(
             self.folder,
             seed=self.hparams.seed,

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import yaml
 from speechbrain.utils.checkpoints import CKPT_PREFIX, METAFNAME, PARAMFILE_EXT
@@ -17,6 +18,11 @@ from eat.utils.files import sha256_file
 
 CHECKSUMS = "SHA256.json"
 CHECKPOINT_META = {"unixtime", "end-of-epoch"}  # SpeechBrain's own keys
+
+
+def own_metrics(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a checkpoint's metadata says of its epoch, without SpeechBrain's."""
+    return {key: value for key, value in meta.items() if key not in CHECKPOINT_META}
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sized
+from collections.abc import Mapping, Sized
 from itertools import chain
 from pathlib import Path
 from typing import Any, cast
@@ -17,10 +17,12 @@ from eat.data.manifest import LabelSet
 from eat.data.workers import ClipLoader, worker_errors
 from eat.errors import ExperimentError
 from eat.evaluation.per_class import Evaluation
+from eat.interop.labels import LABELS, labels_json
 from eat.interop.loading import Checkpoint
 from eat.interop.pretrained import load_strictly, read_model, save_model
 from eat.model.classifier import EATClassifier
 from eat.training.brain import EATBrain
+from eat.training.checkpoint_files import own_metrics
 from eat.training.optim import parameter_groups
 from eat.training.train_state import TrainState
 from eat.utils.distributed import all_gather_objects, connection_errors
@@ -170,7 +172,7 @@ class FinetuneBrain(EATBrain):
         best = self.best()
         if best is None or score >= best[self.metric]:
             self.write_details(logits, labels)
-            self.write_model()
+            self.write_model(self.newest_metrics())
 
     def best(self) -> dict[str, float] | None:
         """Return the metrics of the best checkpoint so far."""
@@ -201,18 +203,25 @@ class FinetuneBrain(EATBrain):
             weights_only=True,
         )
         load_strictly(self.unwrapped_model, weights, best.path)
-        self.write_model(TrainState.read(best.paramfiles["brain"]).optimizer_step)
+        step = TrainState.read(best.paramfiles["brain"]).optimizer_step
+        self.write_model(own_metrics(best.meta), step)
 
-    def write_model(self, step: int | None = None) -> None:
-        """Write the classifier as a model folder; `step` is the current one if None."""
+    def write_model(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """Write the classifier of an epoch as a model folder.
+
+        `metrics` are that epoch's; `step` is the current one if None.
+        """
         config = {
             "kind": "classifier",
             **self.unwrapped_model.config,
             "frontend": self.modules.frontend.config,
             "labels": self.label_set.names,
+            "multi_label": self.evaluation.multi_label,
             "step": self.optimizer_step if step is None else step,
         }
-        save_model(self.model_folder, config, self.unwrapped_model)
+        texts = self.model_texts(self.model_folder, config, metrics)
+        texts[LABELS] = labels_json(self.label_set.names, self.label_set.ids)
+        save_model(self.model_folder, config, self.unwrapped_model, texts)
 
     def test(self, dataset: ClipDataset) -> dict[str, float]:
         """Evaluate the best epoch's model; with ``--test_only``, the given one."""
@@ -272,7 +281,7 @@ def finetuned_modules(path: str, labels: LabelSet) -> dict[str, nn.Module]:
     """
     checkpoint = Checkpoint.read(path)
     classifier = checkpoint.classifier()
-    names = checkpoint.labels  # official checkpoints have none
+    names = checkpoint.config.get("labels")  # official checkpoints have none
     num_classes = checkpoint.config["num_classes"]
     if num_classes != len(labels):
         raise ExperimentError(

@@ -257,7 +257,9 @@ class PretrainBrain(EATBrain):
             "frontend": self.modules.frontend.config,
             "step": self.optimizer_step,
         }
-        save_model(self.folder / name, config, model)
+        folder = self.folder / name
+        texts = self.model_texts(folder, config, self.newest_metrics())
+        save_model(folder, config, model, texts)
 
     def cost(self) -> dict[str, Any]:
         """Return the cost of training, with the operations per clip and its clones."""

@@ -11,6 +11,7 @@ import eat
 from eat.data.dataset import collate
 from eat.data.manifest import LabelSet
 from eat.errors import CheckpointError, ExperimentError
+from eat.evaluation.per_class import SingleLabelEvaluation
 from eat.training import meter
 from eat.training.finetune import FinetuneBrain, finetuned_modules, require_classes
 from eat.utils import distributed
@@ -22,6 +23,7 @@ class Toy(FinetuneBrain):
     """Use the number of clips of the first class as the score."""
 
     metric = "score"
+    evaluation = SingleLabelEvaluation()
 
     def compute_forward(self, batch, stage):
         self.seen.append(batch.ids)

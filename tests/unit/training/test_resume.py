@@ -11,6 +11,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from eat.errors import ExperimentError, Interrupted
 from eat.evaluation.metrics import mean_average_precision
+from eat.evaluation.per_class import SingleLabelEvaluation
 from eat.training.checkpointer import AtomicCheckpointer
 from eat.training.finetune import FinetuneBrain
 
@@ -19,6 +20,7 @@ class Toy(FinetuneBrain):
     """Receive a signal at the n-th batch of a stage."""
 
     metric = "mAP"
+    evaluation = SingleLabelEvaluation()
     signal_at = None
 
     def compute_forward(self, batch, stage):

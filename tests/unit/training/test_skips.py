@@ -8,6 +8,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from eat.errors import ExperimentError
 from eat.evaluation.metrics import mean_average_precision
+from eat.evaluation.per_class import SingleLabelEvaluation
 from eat.training.finetune import FinetuneBrain
 
 
@@ -15,6 +16,7 @@ class Toy(FinetuneBrain):
     """Have a loss that is NaN at the steps of `bad`."""
 
     metric = "mAP"
+    evaluation = SingleLabelEvaluation()
     bad = frozenset()
 
     def compute_forward(self, batch, stage):

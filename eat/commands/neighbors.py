@@ -1,0 +1,167 @@
+"""`eat neighbors`: find the recordings of a folder that are most similar to a file."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from eat.commands.loading import load_model, option_errors
+from eat.errors import ExperimentError, printable
+from eat.utils.arguments import integer
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from eat.inference.features import AudioEncoder
+
+HELP = """
+FOLDER is a folder of recordings, which is searched with its subfolders, or, to compare
+with the same recordings again and again, what `eat features MODEL ... --out FOLDER`
+has written for the same MODEL.
+
+The similarity is the cosine between the features of clips, from -1 to 1. Each feature
+is standardized first: its mean over FOLDER is 0, its standard deviation 1.
+"""
+ARRAY, CLIPS, RECORD = "features.npy", "clips.csv", "features.json"
+
+
+class Gallery(NamedTuple):
+    """The recordings of a folder: their paths, and features `[M, D]`."""
+
+    paths: list[str]
+    features: np.ndarray
+    options: dict[str, Any]  # how a file must be encoded to be compared with them
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.epilog = HELP
+    add = parser.add_argument
+    add("model", metavar="MODEL", help="model folder, .pt file or Hugging Face folder")
+    add("file", metavar="FILE", help="audio file to find similar ones of")
+    add("folder", metavar="FOLDER", help="folder of recordings or of their features")
+    add("--top", type=integer(1), default=10, help="number of recordings (default 10)")
+    add("--json", action="store_true", help="print a JSON object per recording")
+    pooled = (
+        "of the features: the CLS token (default), the mean of the patches, or both"
+    )
+    add("--pooling", choices=("cls", "mean", "both"), help=pooled)
+    add("--layers", type=int, metavar="L", help="index of a layer (default: the last)")
+    add("--batch_size", type=integer(1), default=16, help="recordings per batch")
+    add("--device", help="cpu or cuda, for example (default: a GPU if there is one)")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the most similar recordings; return 1 if one could not be read."""
+    model = load_model(options.model, options.device)
+    wanted = {"pooling": options.pooling, "layers": options.layers}
+    chosen = {name: value for name, value in wanted.items() if value is not None}
+    unreadable = 0
+    if os.path.exists(os.path.join(options.folder, RECORD)):
+        gallery = read_features(Path(options.folder), options.model, chosen)
+    else:
+        with option_errors():
+            gallery, unreadable = encode_folder(model, options, chosen)
+    query = model.encode_file(options.file, **gallery.options).numpy()
+    similar = similarities(query, gallery.features)
+    shown = 0
+    for row in (-similar).argsort(kind="stable"):
+        path, similarity = gallery.paths[row], float(similar[row])
+        if shown == options.top or similarity != similarity:
+            break
+        if os.path.exists(path) and os.path.samefile(path, options.file):
+            continue
+        shown += 1
+        if options.json:
+            print(json.dumps({"path": path, "similarity": similarity}))
+        else:
+            print(f"{similarity:7.3f}  {printable(path)}")
+    return int(unreadable > 0)
+
+
+def encode_folder(
+    model: AudioEncoder, options: argparse.Namespace, chosen: dict[str, Any]
+) -> tuple[Gallery, int]:
+    """Encode the recordings of a folder; return how many could not be read, too."""
+    import numpy as np
+    from tqdm import tqdm
+
+    from eat.commands.audio_files import audio_files
+
+    paths = list(audio_files([options.folder]))
+    encoded = model.encode_files(
+        paths, batch_size=options.batch_size, on_error="skip", **chosen
+    )
+    found = list(tqdm(encoded, "features", len(paths), unit="file", disable=None))
+    if not found:
+        raise ExperimentError(
+            f"{options.folder}: none of {len(paths)} recordings can be read (see above)"
+        )
+    names = [str(features.path) for features in found]
+    array = np.stack([features.numpy() for features in found])
+    return Gallery(names, array, chosen), len(paths) - len(found)
+
+
+def read_features(folder: Path, model: str, chosen: dict[str, Any]) -> Gallery:
+    """Read the output of `eat features`, which must be of this model and options."""
+    import numpy as np
+
+    try:
+        settings = json.loads((folder / RECORD).read_text(encoding="utf-8"))["settings"]
+        with open(folder / CLIPS, encoding="utf-8", newline="") as file:
+            paths = [row["path"] for row in csv.DictReader(file)]
+        features = np.load(folder / ARRAY, mmap_mode="r")
+        options = {name: settings[name] for name in ("pooling", "layers")}
+        checksum = settings["checkpoint_sha256"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ExperimentError(
+            f"{folder}: no complete features of clips, {type(error).__name__} {error} "
+            f"(run `eat features {model} RECORDINGS --out {folder}`)"
+        ) from error
+    if features.ndim != 2 or len(features) != len(paths):
+        raise ExperimentError(
+            f"{folder}: features of shape {list(features.shape)} for {len(paths)} "
+            "clips (a vector for each is needed: extract them from one layer)"
+        )
+    if checksum != _checksum(model):
+        raise ExperimentError(
+            f"{folder}: features of another model than {model} (give that model, or "
+            "the folder of the recordings)"
+        )
+    for name, value in chosen.items():
+        if options[name] != value:
+            raise ExperimentError(
+                f"{folder}: features of {name} {options[name]}, not {value} (leave out "
+                f"--{name}, or give the folder of the recordings)"
+            )
+    return Gallery(paths, features, options)
+
+
+def _checksum(model: str) -> str:
+    """Return the SHA-256 of a checkpoint's weights."""
+    from eat.interop.file_kinds import WEIGHTS
+    from eat.utils.files import sha256_file
+
+    path = Path(model)
+    return sha256_file(path / WEIGHTS if path.is_dir() else path)
+
+
+def similarities(query: np.ndarray, gallery: np.ndarray) -> np.ndarray:
+    """Return the cosines `[M]` between `[D]` and `[M, D]`, standardized by the latter.
+
+    NaN for clips without features.
+    """
+    import numpy as np
+
+    known = np.isfinite(gallery).all(axis=1)
+    mean, std = gallery[known].mean(axis=0), gallery[known].std(axis=0)
+    if known.sum() < 2:
+        mean, std = np.zeros_like(mean), np.ones_like(std)  # nothing to compare with
+    scale = np.where(std > 0, std, 1)
+    query, gallery = (query - mean) / scale, (gallery - mean) / scale
+    norms = np.linalg.norm(gallery, axis=1) * np.linalg.norm(query)
+    return gallery @ query / np.maximum(norms, np.finfo(np.float32).tiny)

@@ -1,0 +1,104 @@
+"""`eat tag`: print the classes that are heard in audio files."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from eat.commands.loading import load_model, option_errors
+from eat.errors import AudioError, ExperimentError, printable
+from eat.utils.arguments import integer, number
+
+if TYPE_CHECKING:
+    from eat.inference.features import AudioEncoder, Tag
+
+HELP = """
+A PATH is an audio file, or a folder, which is searched with its subfolders. Scores are
+averaged over the whole file; with --window, each window has tags of its own, with the
+times of its start and end in seconds.
+
+With --json, a line per file: {"path": ..., "tags": [{"label": ..., "score": ...,
+"start": ..., "end": ...}, ...]}, or {"path": ..., "error": ...}.
+
+The exit status is 1 if a file could not be read; the others are tagged nevertheless.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.epilog = HELP
+    add = parser.add_argument
+    add("model", metavar="MODEL", help="fine-tuned checkpoint: a folder or a .pt file")
+    add("paths", nargs="+", metavar="PATH", help="audio file or folder")
+    add("--top", type=integer(1), default=5, help="tags per file or window (default 5)")
+    add("--threshold", type=number(0, 1), help="lowest score to show (default: any)")
+    add("--window", type=number(0.16, 1e5), help="seconds, at most the model's length")
+    add("--overlap", type=number(0, 0.99), default=0.0, help="share of each window")
+    add("--json", action="store_true", help="print a JSON object per file")
+    add("--labels", metavar="FILE", help="names of the classes: .txt, .csv or .json")
+    add("--device", help="cpu or cuda, for example (default: a GPU if there is one)")
+    add("--precision", choices=("fp32", "bf16"), default="fp32")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Tag the files one by one; return 1 if one of them could not be read."""
+    from eat.commands.audio_files import audio_files
+
+    paths = list(audio_files(options.paths))
+    model = load_tagger(options)
+    chosen = options.top, options.threshold, options.window, options.overlap
+    unreadable = 0
+    for path in paths:
+        try:
+            with option_errors():
+                tags = model.tag_file(path, *chosen)
+        except AudioError as error:
+            unreadable += 1
+            print(error, file=sys.stderr)
+            if options.json:
+                print(json.dumps({"path": path, "error": str(error)}), flush=True)
+            continue
+        if options.json:
+            record = {"path": path, "tags": [tag._asdict() for tag in tags]}
+            print(json.dumps(record), flush=True)
+        else:
+            print(table(path, tags, options.window is not None), flush=True)
+    if unreadable:
+        print(f"{unreadable} of {len(paths)} files could not be read", file=sys.stderr)
+    return int(unreadable > 0)
+
+
+def load_tagger(options: argparse.Namespace) -> AudioEncoder:
+    """Load the classifier, with the names of `options.labels` if there are any."""
+    from eat.interop.labels import read_label_names
+    from eat.interop.loading import Checkpoint
+
+    checkpoint = Checkpoint.read(options.model)
+    if checkpoint.kind != "classifier":
+        raise ExperimentError(
+            f"{options.model}: was pre-trained without classes, so it cannot tag "
+            "(fine-tune it, see recipes/OwnData, or use `eat features`)"
+        )
+    names = None
+    if options.labels is not None:
+        names = read_label_names(options.labels)
+        classes = checkpoint.config["num_classes"]
+        if len(names) != classes:
+            raise ExperimentError(
+                f"{options.labels}: {len(names)} names, but {options.model} has "
+                f"{classes} classes (give the list of its training)"
+            )
+    precision = options.precision
+    return load_model(options.model, options.device, precision=precision, labels=names)
+
+
+def table(path: str, tags: Sequence[Tag], with_times: bool) -> str:
+    """Return a file's tags as lines: its path, then times, scores and labels."""
+    lines = [printable(path)]
+    for tag in tags:
+        times = f"{tag.start:8.2f} - {tag.end:7.2f} s" if with_times else ""
+        lines.append(f"{times}  {tag.score:.3f}  {printable(tag.label)}")
+    return "\n".join(lines)

@@ -1,0 +1,341 @@
+"""A model as one module: audio in, features and tags out."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from eat.audio.frontend import SAMPLE_RATE
+from eat.audio.io import read_audio
+from eat.errors import AudioError
+from eat.inference.encoding import Encoding
+from eat.inference.network import AudioNetwork
+from eat.inference.options import choose
+from eat.inference.reading import ReadFile, read_groups
+from eat.inference.readout import Readout
+from eat.inference.results import Features, Tag
+from eat.inference.tagging import check_top, mean_scores, top_tags, window_scores
+from eat.inference.waveforms import Lengths, Waveforms, split_waveforms
+from eat.inference.windows import Recording, Windowing
+
+logger = logging.getLogger(__name__)
+
+ON_ERROR = ("raise", "skip")
+SORTED_BATCHES = 8  # of files, among which clips of similar length are batched
+Layers = int | Sequence[int] | str
+
+
+class AudioEncoder(AudioNetwork):
+    """Front end and network of a checkpoint: audio in, features and tags out.
+
+    Frozen and in evaluation mode; ``requires_grad_()`` makes it trainable again, see
+    :meth:`forward`. It is on the device of its weights.
+
+    Parameters
+    ----------
+    frontend
+        The front end; its `num_frames` is the length of clips and windows.
+    network
+        The encoder of a pre-trained checkpoint or the classifier of a fine-tuned one.
+    labels
+        Class names in the order of the logits.
+    precision
+        ``fp32``, or ``bf16`` to run the encoder in autocast.
+    multi_label
+        Whether scores are sigmoids, each class by itself, or a softmax over classes.
+    """
+
+    def encode_file(
+        self,
+        path: str | os.PathLike[str],
+        granularity: str = "clip",
+        pooling: str | None = None,
+        layers: Layers = -1,
+        window: float | None = None,
+        overlap: float = 0.0,
+        hop_ms: int | None = None,
+        pad_to: str = "model",
+    ) -> Features:
+        """Encode an audio file of any length, sample rate and number of channels.
+
+        A file longer than the model is encoded in windows, which are averaged for the
+        clip and joined for frames; the memory does not depend on its length.
+
+        Parameters
+        ----------
+        path
+            Audio file: wav, flac, ogg, mp3 and others.
+        granularity
+            ``clip``: one vector `[D]`. ``frames``: one for each 160 ms `[T, D]`, the
+            mean of its 8 patches. ``patches``: `[8T, D]`, from low to high frequencies,
+            then in time.
+        pooling
+            Of a clip: ``cls`` (default), ``mean`` or ``both`` `[2D]`, see
+            `eat.inference.readout.pool`.
+        layers
+            A layer (block) by its index, negative from the end; a list of them or
+            ``all`` adds a first axis `[L, ...]`.
+        window
+            Length of the windows in seconds, rounded down to whole frames; by default
+            what the model was trained with.
+        overlap
+            Fraction of each window that overlaps the next one, in [0, 1). Frames of
+            several windows are averaged.
+        hop_ms
+            Time between frames, a divisor of 160 that is a multiple of 10: passes over
+            the file, each shifted by this, are interleaved.
+        pad_to
+            ``model``: shorter clips are padded to the model's length, as in training.
+            ``clip``: each is encoded at its own length, in whole frames.
+
+        Raises
+        ------
+        AudioError
+            If the file is missing, or cannot be read as audio.
+        ValueError
+            If an option is wrong.
+        """
+        encoding = self._encoding(
+            granularity, pooling, layers, window, overlap, hop_ms, pad_to
+        )
+        return self._encode_file(path, encoding)
+
+    def encode_batch(
+        self,
+        wavs: Waveforms,
+        wav_lens: Lengths | None = None,
+        sample_rate: int = SAMPLE_RATE,
+        *,
+        lengths: Lengths | None = None,
+        granularity: str = "clip",
+        pooling: str | None = None,
+        layers: Layers = -1,
+        window: float | None = None,
+        overlap: float = 0.0,
+        hop_ms: int | None = None,
+        pad_to: str = "model",
+    ) -> Tensor:
+        """Encode a batch of waveforms; each clip gives what it gives alone.
+
+        Parameters
+        ----------
+        wavs
+            Waveforms in [-1, 1], tensors or arrays: `[B, S]`, zero-padded at the end,
+            `[S]`, or a list of clips of different lengths.
+        wav_lens
+            Lengths as fractions of S `[B]`, as in SpeechBrain.
+        sample_rate
+            Of the waveforms, in Hz.
+        lengths
+            Lengths in samples `[B]`, instead of `wav_lens`.
+        granularity, pooling, layers, window, overlap, hop_ms, pad_to
+            As in :meth:`encode_file`.
+
+        Returns
+        -------
+        Tensor
+            `[B, D]`; for frames and patches `[B, T, D]`, with T of the longest clip and
+            zeros after the end of the others; `[B, L, ...]` with several layers. fp32
+            on the model's device.
+
+        Raises
+        ------
+        ValueError
+            If an option is wrong or a clip is empty or has NaN or infinite samples.
+        """
+        encoding = self._encoding(
+            granularity, pooling, layers, window, overlap, hop_ms, pad_to
+        )
+        clips = split_waveforms(wavs, wav_lens, lengths, sample_rate)
+        recordings = [Recording([clip]) for clip in clips]
+        at_once = max(len(clips), self.windows_at_once)
+        values = encoding.run(recordings, at_once, self.device)
+        if granularity == "clip":
+            return torch.stack(values)
+        time_first = [value.movedim(-2, 0) for value in values]
+        return pad_sequence(time_first, batch_first=True).movedim(1, -2)
+
+    def encode_files(
+        self,
+        paths: Iterable[str | os.PathLike[str]],
+        batch_size: int = 16,
+        num_workers: int = 0,
+        on_error: str = "raise",
+        **options: Any,
+    ) -> Iterator[Features]:
+        """Encode many files, several at a time; yield their features in order.
+
+        Parameters
+        ----------
+        paths
+            Audio files of any length; they are read as their features are asked for.
+        batch_size
+            Files that are encoded at a time.
+        num_workers
+            Threads that read files ahead.
+        on_error
+            ``raise``, or ``skip`` to log the files that cannot be read and go on.
+        options
+            As in :meth:`encode_file`.
+
+        Raises
+        ------
+        AudioError
+            If a file cannot be read, after the features of the files before it.
+        ValueError
+            If an option is wrong.
+        """
+        choose("on_error", on_error, ON_ERROR)
+        if batch_size < 1 or num_workers < 0:
+            raise ValueError(
+                f"batch_size {batch_size}, num_workers {num_workers}: at least 1 and 0"
+            )
+        encoding = self._encoding(**options)
+        size = batch_size
+        if encoding.windowing.pad_to == "clip":
+            size *= SORTED_BATCHES
+        groups = read_groups(paths, self.max_samples, num_workers, size)
+        return self._encode_groups(groups, encoding, batch_size, on_error)
+
+    def tag_file(
+        self,
+        path: str | os.PathLike[str],
+        top_k: int | None = 5,
+        threshold: float | None = None,
+        window: float | None = None,
+        overlap: float = 0.0,
+    ) -> list[Tag]:
+        """Return the classes of an audio file with the highest scores.
+
+        Parameters
+        ----------
+        path
+            Audio file of any length.
+        top_k
+            Largest number of tags, or of tags in each window; None for all classes.
+        threshold
+            Lowest score of a tag.
+        window
+            Tag windows of this length in seconds, each with its start and end. By
+            default the tags are of the whole file, their scores averaged over windows
+            of the model's length.
+        overlap
+            As in :meth:`encode_file`.
+
+        Raises
+        ------
+        AudioError
+            If the file is missing, or cannot be read as audio.
+        ValueError
+            If the model has no classifier, or an option is wrong.
+        """
+        check_top(top_k, threshold)
+        score = self.window_scores()
+        windowing = self._windowing(window, overlap)
+        recording = Recording([read_audio(path, SAMPLE_RATE)])
+        if window is None:
+            scores = mean_scores([recording], windowing, score, self.windows_at_once)[0]
+            parts = [(scores, (0.0, recording.samples / SAMPLE_RATE))]
+        else:
+            parts = [*window_scores(recording, windowing, score, self.windows_at_once)]
+        return [
+            tag
+            for scores, times in parts
+            for tag in top_tags(scores, times, self.labels, top_k, threshold)
+        ]
+
+    def tag_batch(
+        self,
+        wavs: Waveforms,
+        wav_lens: Lengths | None = None,
+        sample_rate: int = SAMPLE_RATE,
+        *,
+        lengths: Lengths | None = None,
+        window: float | None = None,
+        overlap: float = 0.0,
+    ) -> Tensor:
+        """Return the scores of all classes for each clip `[B, C]`.
+
+        The parameters are those of :meth:`encode_batch`. Scores are averaged over the
+        windows of a clip.
+        """
+        score = self.window_scores()
+        windowing = self._windowing(window, overlap)
+        clips = split_waveforms(wavs, wav_lens, lengths, sample_rate)
+        recordings = [Recording([clip]) for clip in clips]
+        at_once = max(len(clips), self.windows_at_once)
+        return mean_scores(recordings, windowing, score, at_once)
+
+    def _windowing(self, *options: Any, **named: Any) -> Windowing:
+        return Windowing.check(self.frontend.num_frames, *options, **named)
+
+    def _encoding(
+        self,
+        granularity: str = "clip",
+        pooling: str | None = None,
+        layers: Layers = -1,
+        window: float | None = None,
+        overlap: float = 0.0,
+        hop_ms: int | None = None,
+        pad_to: str = "model",
+    ) -> Encoding:
+        if hop_ms is not None and granularity == "clip":
+            raise ValueError(f"hop_ms {hop_ms}: only for frames and patches")
+        readout = Readout.check(self.encoder, granularity, pooling, layers)
+        windowing = self._windowing(window, overlap, hop_ms, pad_to)
+        return Encoding(readout, windowing, self.window_encoder(readout, windowing))
+
+    def _encode_file(
+        self, path: str | os.PathLike[str], encoding: Encoding
+    ) -> Features:
+        recording = Recording([read_audio(path, SAMPLE_RATE)])
+        (values,) = encoding.run([recording], self.windows_at_once, "cpu")
+        return encoding.features(values, recording.samples, path)
+
+    def _encode_group(
+        self, group: Sequence[ReadFile], encoding: Encoding, batch_size: int
+    ) -> dict[int, Tensor]:
+        """Return the features of the short files of a group, by their place in it."""
+        short = {n: file.wav for n, file in enumerate(group) if file.wav is not None}
+        places = [*short]
+        if encoding.windowing.pad_to == "clip":
+            places.sort(key=lambda n: len(short[n]))
+        values: dict[int, Tensor] = {}
+        for start in range(0, len(places), batch_size):
+            batch = places[start : start + batch_size]
+            recordings = [Recording([short[n]]) for n in batch]
+            at_once = max(batch_size, self.windows_at_once)
+            found = encoding.run(recordings, at_once, "cpu")
+            values |= zip(batch, found, strict=True)
+        return values
+
+    def _encode_groups(
+        self,
+        groups: Iterable[Sequence[ReadFile]],
+        encoding: Encoding,
+        batch_size: int,
+        on_error: str,
+    ) -> Iterator[Features]:
+        for group in groups:
+            values = self._encode_group(group, encoding, batch_size)
+            for place, file in enumerate(group):
+                try:
+                    if file.error is not None:
+                        raise file.error
+                    if file.wav is None:
+                        features = self._encode_file(file.path, encoding)
+                    else:
+                        samples = len(file.wav)
+                        features = encoding.features(values[place], samples, file.path)
+                except AudioError as error:
+                    if on_error == "raise":
+                        raise
+                    logger.warning("%s (skipped)", error)
+                else:
+                    yield features
