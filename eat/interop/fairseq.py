@@ -11,8 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
+from torch import Tensor
+
 from eat.errors import CheckpointError
 from eat.interop.config_schema import MAX_PATCHES
+from eat.interop.fairseq_names import HEAD, MODALITY, POSITIONS, our_name
 from eat.interop.fairseq_settings import (
     CLASSIFIER,
     ENCODER,
@@ -22,13 +25,12 @@ from eat.interop.fairseq_settings import (
     check_settings,
     plain_enum,
 )
+from eat.interop.labels import audioset_by_id
 from eat.interop.other_models import describe
 from eat.interop.stored import StoredTensor, read_floats, without_wrappers
 from eat.interop.torch_file import TorchFile
 from eat.model.patching import PATCH, sincos_positions
 
-MODALITY = "modality_encoders.IMAGE."
-POSITIONS = MODALITY + "fixed_positional_encoder.positions"
 FREQUENCY_PATCHES = 8
 
 # Mean and standard deviation of the log-mel, as in the official data loader.
@@ -38,15 +40,8 @@ NORMALIZATION = {
     "Speech Commands V2": (-6.846, 5.565),
 }
 
-# Prefix of an official name -> prefix of ours.
-NAMES = {
-    MODALITY + "extra_tokens": "encoder.cls_token",
-    MODALITY + "local_encoder.proj.": "encoder.patch_embedding.proj.",
-    MODALITY + "context_encoder.norm.": "encoder.norm.",
-    MODALITY + "decoder.blocks.": "decoder.convolutions.",
-    MODALITY + "decoder.proj.": "decoder.proj.",
-    "blocks.": "encoder.blocks.",
-}
+# In `extra_state` of our own files: our config, of which `cfg` cannot hold all.
+OWN_CONFIG = "eat_config"
 
 # Weights of pre-training which only settings add that are refused.
 OBJECTIVE_WEIGHTS = ("recon_proj.", "cls_proj.", "center", "shared_decoder.")
@@ -75,11 +70,11 @@ def read_fairseq(
     weights = without_wrappers(file.tensors(official), path)
     model = file.mapping(settings.get("model"))
     try:
+        unsupported = None
         if "head.weight" in weights:
-            config, state, unsupported = (
-                *_convert_classifier(weights, model, path),
-                None,
-            )
+            config, state = _convert_classifier(weights, model, path)
+            if labels := _labels(file.mapping(top.get("task_state")), config):
+                config["labels"] = labels
         else:
             teacher = without_wrappers(file.tensors(official["_ema"]), path)
             config, state = _convert_pretraining(weights, teacher, model, path)
@@ -99,7 +94,8 @@ def read_fairseq(
         raise CheckpointError(
             f"{path}: its settings (cfg) are malformed ({error})"
         ) from error
-    return config, state, unsupported
+    own = file.mapping(top.get("extra_state")).get(OWN_CONFIG)
+    return config | file.mapping(own), state, unsupported
 
 
 def _not_fairseq(top: Mapping, path: str | Path) -> str:
@@ -112,18 +108,6 @@ def _not_fairseq(top: Mapping, path: str | Path) -> str:
         f"{path}: no {missing or 'usable model and cfg'} entry: not a checkpoint of "
         f"fairseq ({describe(names)})"
     )
-
-
-def our_name(official: str) -> str | None:
-    """Return our name of an official student parameter; None if it has none."""
-    for theirs, ours in NAMES.items():
-        if official.startswith(theirs):
-            name = ours + official.removeprefix(theirs)
-            if name.startswith("decoder.convolutions."):
-                # The official layer is a Sequential whose first module convolves.
-                name = name.replace(".0.weight", ".weight").replace(".0.bias", ".bias")
-            return name
-    return None
 
 
 def student_state(
@@ -211,21 +195,34 @@ def _convert_classifier(
     check_settings(pretraining, ENCODER, OBJECTIVE | IGNORED, path)
     head = {
         f"{ours}.{part}": official[f"{theirs}.{part}"]
-        for theirs, ours in (("fc_norm", "norm"), ("head", "head"))
+        for theirs, ours in HEAD.items()
         for part in ("weight", "bias")
     }
     inner = {
         name.removeprefix("model."): value
         for name, value in official.items()
-        if not name.startswith(("fc_norm.", "head."))
+        if name.partition(".")[0] not in HEAD
     }
+    state = student_state(inner, path) | head
     config = {
         "kind": "classifier",
         "encoder": _encoder_config(inner, pretraining, path),
         "num_classes": settings["num_classes"],
         "pooling": POOLINGS[plain_enum(settings["prediction_mode"])],
     }
-    return config, student_state(inner, path) | head
+    return config, state
+
+
+def _labels(task_state: dict[str, Any], config: Mapping[str, Any]) -> list[str] | None:
+    """Return the names of the classes; the file has their ids, each with a number."""
+    numbers = task_state.get("labels")
+    if not isinstance(numbers, dict):
+        return None
+    names = {number: name for name, number in numbers.items() if isinstance(name, str)}
+    wanted = [str(number) for number in range(config["num_classes"])]
+    if set(wanted) != names.keys():
+        return None
+    return [audioset_by_id().get(names[n], names[n]) for n in wanted]
 
 
 def _encoder_config(
@@ -251,7 +248,7 @@ def encoder_config(
         "num_heads": num_heads,
         "max_frames": official[POSITIONS].shape[1] // FREQUENCY_PATCHES * PATCH,
         "num_mels": FREQUENCY_PATCHES * PATCH,
-        "position_scale": 1.0,
+        "position_scale": _position_scale(official[POSITIONS].load()[0]),
     }
 
 
@@ -277,9 +274,15 @@ def _check_positions(official: Mapping[str, StoredTensor], path: str | Path) -> 
         _other_positions(path)
     positions = read_floats({POSITIONS: official[POSITIONS]}, path)[POSITIONS][0]
     grid = (len(positions) // FREQUENCY_PATCHES, FREQUENCY_PATCHES)
-    difference = sincos_positions(dim, grid) - positions
-    if difference.abs().max() > 2e-3:  # fp16 files are off by up to 5e-4
-        _other_positions(path)
+    scale = _position_scale(positions)
+    difference = sincos_positions(dim, grid) * scale - positions
+    if not 0.01 <= scale <= 100 or difference.abs().max() > 2e-3 * scale:
+        _other_positions(path)  # fp16 files are off by up to 5e-4
+
+
+def _position_scale(positions: Tensor) -> float:
+    """Return the factor of positions `[N, D]`: the first cosine, that of 0, is 1."""
+    return round(float(positions[0, positions.shape[1] // 4]), 6)
 
 
 def _other_positions(path: str | Path) -> NoReturn:

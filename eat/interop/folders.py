@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 import torch
 from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
 from eat.errors import CheckpointError
 from eat.interop.file_kinds import (
@@ -158,7 +159,7 @@ def _open_file(path: Path) -> dict[str, StoredTensor]:
             stored[name] = StoredTensor(
                 tuple(header.get_shape()),
                 DTYPES.get(dtype, dtype),
-                partial(opened.get_tensor, name),
+                partial(_read, opened, name),
             )
         return stored
     except OSError as error:
@@ -168,3 +169,8 @@ def _open_file(path: Path) -> dict[str, StoredTensor]:
         raise CheckpointError(
             f"{path}: malformed or truncated ({reason[:120]}; download it again)"
         ) from error
+
+
+def _read(opened: safe_open, name: str) -> Tensor:
+    """Read a tensor into memory: what is mapped changes with the file."""
+    return opened.get_tensor(name).clone()

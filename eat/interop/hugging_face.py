@@ -13,13 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from eat.errors import CheckpointError
-from eat.interop.fairseq import (
-    MODALITY,
-    NORMALIZATION,
-    POSITIONS,
-    encoder_config,
-    student_state,
-)
+from eat.interop.fairseq import NORMALIZATION, encoder_config, student_state
+from eat.interop.fairseq_names import MODALITY, POSITIONS
 from eat.interop.folders import open_weights
 from eat.interop.other_models import describe
 from eat.interop.stored import StoredTensor

@@ -15,6 +15,7 @@ from eat.errors import ManifestError
 from eat.utils.text import clean, read_lines
 
 LABELS = "labels.json"
+AUDIOSET = Path(__file__).with_name("audioset_labels.csv")
 AUDIOSET_CLASSES = 527
 NAME_COLUMNS = ("display_name", "name", "label")
 _REMEDY = "one name per line, a CSV file with a column 'display_name', or JSON"
@@ -58,9 +59,17 @@ def labels_json(names: Sequence[str], ids: Sequence[str] | None = None) -> str:
 
 
 @cache
+def audioset_by_id() -> dict[str, str]:
+    """Return the display names of AudioSet's classes by their id, ``/m/09x0r`` say."""
+    lines = AUDIOSET.read_text(encoding="utf-8").splitlines()
+    rows = csv.DictReader(line for line in lines if not line.startswith("#"))
+    return {row["mid"]: row["display_name"] for row in rows}
+
+
+@cache
 def audioset_names() -> tuple[str, ...]:
     """Return the display names of AudioSet's 527 classes, in the official order."""
-    return read_label_names(Path(__file__).with_name("audioset_labels.csv"))
+    return read_label_names(AUDIOSET)
 
 
 def _names_of_lines(lines: Sequence[str], path: Path) -> tuple[str, ...]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +29,8 @@ from eat.model.encoder import EATEncoder
 from eat.model.patching import PATCH
 from eat.pretraining.model import EATForPreTraining, EATStudent
 from eat.pretraining.teacher import EMATeacher
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ class Checkpoint:
         unsupported = None
         if is_folder(path):
             config = read_config(path)
-            if "architectures" in config:
+            if "kind" not in config and {"architectures", "auto_map"} & config.keys():
                 config, stored = read_hugging_face(path, config)
             else:
                 config, stored = open_model(path, config)
@@ -112,26 +115,33 @@ class Checkpoint:
             )
         if self.kind != "pretraining" and weights == "teacher":
             raise CheckpointError(f"{self.path}: this {self.kind} has no teacher")
-        encoder = EATEncoder(**self.config["encoder"])
         prefix = f"{weights}.encoder." if self.kind == "pretraining" else "encoder."
-        load_strictly(encoder, self.state(prefix), self.path)
-        return encoder.eval()
+        with _without_memory():
+            encoder = EATEncoder(**self.config["encoder"])
+        return self._filled(encoder, prefix).eval()
 
     def classifier(self) -> EATClassifier:
         """Build the fine-tuned classifier, in evaluation mode."""
         self._require_kind("classifier")
-        classifier = build_classifier(self.config)
-        load_strictly(classifier, self.state(), self.path)
-        return classifier.eval()
+        with _without_memory():
+            classifier = build_classifier(self.config)
+        return self._filled(classifier).eval()
 
     def pretraining(self) -> EATForPreTraining:
         """Build student, decoder and teacher."""
         self._require_kind("pretraining")
         if self.unsupported:
             raise CheckpointError(self.unsupported)
-        model = build_pretraining(self.config)
-        load_strictly(model, self.state(), self.path)
-        return model
+        with _without_memory():
+            model = build_pretraining(self.config)
+        return self._filled(model)
+
+    def _filled(self, module: Module, prefix: str = "") -> Module:
+        """Give a module without memory the weights that the file has for it."""
+        state = self.state(prefix)
+        check_fit(module, state, self.path)
+        module.load_state_dict(state, assign=True)
+        return module
 
     def _require_kind(self, kind: str) -> None:
         if self.kind != kind:
@@ -154,6 +164,13 @@ def build_pretraining(config: Mapping[str, Any]) -> EATForPreTraining:
     student = EATStudent(encoder, decoder, **config.get("student", {}))
     teacher = EMATeacher(encoder, **config.get("teacher", {}))
     return EATForPreTraining(student, teacher, config["utterance_weight"])
+
+
+@contextmanager
+def _without_memory() -> Iterator[None]:
+    """Build modules whose parameters have shapes only; tables of constants are real."""
+    with torch.device("meta"), _WithoutRandomNumbers():
+        yield
 
 
 class _WithoutRandomNumbers(TorchFunctionMode):
@@ -186,7 +203,7 @@ def _check_shapes(
                 f"{path}: {part}.depth is {config[part]['depth']}, but the weights "
                 f"have {len(found)} layers (config and weights of different models?)"
             )
-    with torch.device("meta"), _WithoutRandomNumbers():
+    with _without_memory():
         module: nn.Module
         if config["kind"] == "pretraining":
             module = build_pretraining(config)

@@ -13,7 +13,7 @@ import torch
 
 import eat
 from eat.data.samplers import EpochSampler
-from eat.errors import CheckpointError, ExperimentError, ManifestError
+from eat.errors import CheckpointError, EATError, ExperimentError, ManifestError
 from eat.evaluation.per_class import read_class_ap
 from mini_corpora.audioset import LABELS
 
@@ -287,31 +287,41 @@ def test_repeating_a_finished_command_changes_nothing(corpus, pretrained, finetu
     assert (contents(pretrained), contents(finetuned)) == before
 
 
+@pytest.fixture
+def refusal(run_recipe):
+    """Start a run in this process, which must be refused; gives the reason."""
+
+    def refuse(*arguments):
+        with pytest.raises(EATError) as caught:
+            run_recipe("AudioSet", *arguments)
+        return str(caught.value)
+
+    return refuse
+
+
 @slow
-def test_bad_folders(tmp_path):
+def test_bad_folders(tmp_path, refusal):
     missing, empty, run = tmp_path / "missing", tmp_path / "empty", tmp_path / "run"
     empty.mkdir()
-    assert str(missing) in complaint("pretrain_mini", missing, run)
-    assert str(empty) in complaint("pretrain_mini", empty, run)
+    assert str(missing) in refusal("pretrain_mini", missing, run)
+    assert str(empty) in refusal("pretrain_mini", empty, run)
 
 
 @slow
-def test_bad_settings(corpus, pretrained, finetuned, tmp_path):
+def test_bad_settings(corpus, pretrained, finetuned, tmp_path, refusal):
     none = ("--pretrained", "none")
     run = tmp_path / "run"
     error = complaint("finetune_mini", corpus, run, *none, "--layer_decai", "1")
     assert "layer_decai" in error and "layer_decay" in error
-    assert "pretrained" in complaint("finetune_mini", corpus, run)
+    assert "pretrained" in refusal("finetune_mini", corpus, run)
     absent = tmp_path / "absent.pt"
-    assert str(absent) in complaint(
-        "finetune_mini", corpus, run, "--pretrained", absent
-    )
+    assert str(absent) in refusal("finetune_mini", corpus, run, "--pretrained", absent)
     model = pretrained / "model"  # of width 128
     other = tmp_path / "other"
-    error = complaint("finetune_as20k", corpus, other, "--pretrained", model)
+    error = refusal("finetune_as20k", corpus, other, "--pretrained", model)
     assert "num_classes 527" in error and "--num_classes 20" in error
     base = ("--num_classes", "20", "--pretrained", model)
-    error = complaint("finetune_as20k", corpus, other, *base)
+    error = refusal("finetune_as20k", corpus, other, *base)
     assert str(model) in error and "128" in error and "768" in error
     error = complaint("finetune_mini", corpus, finetuned, *none)
     assert str(finetuned) in error and "pretrained was" in error

@@ -132,7 +132,8 @@ def test_labels_of_a_classifier(parity_folder, tmp_path):
     labels = [f"class {number}" for number in range(num_classes)]
     write_ours(tmp_path / "model", official, labels=labels)
     assert eat.from_pretrained(tmp_path / "model").labels == tuple(labels)
-    assert eat.from_pretrained(official).labels is None
+    ids = tuple(f"/m/c{number}" for number in range(num_classes))
+    assert eat.from_pretrained(official).labels == ids
 
 
 def test_options_override_the_frontend(official):
