@@ -89,7 +89,7 @@ class EATFeatures(Pretrained):
         """Return the features of a file of any length and sample rate."""
         return self.model.encode_file(path, **options)
 
-    def forward(self, wavs: Tensor, wav_lens: Tensor | None = None) -> Tensor:
+    def forward(self, wavs: Tensor, wav_lens: Tensor | None = None) -> Any:
         """Return the features of a batch."""
         return self.encode_batch(wavs, wav_lens)
 

@@ -6,7 +6,7 @@ A warning has the form ``kind: details``, so that callers can count the kinds.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -159,3 +159,21 @@ def join_blocks(blocks: Iterable[Tensor]) -> Tensor:
     if len(parts) == 1:
         return parts[0]
     return torch.cat(parts) if parts else torch.empty(0)
+
+
+def regroup(blocks: Iterable[Tensor], size: int) -> Iterator[Tensor]:
+    """Yield the samples of blocks in blocks of one size, of which the last is smaller.
+
+    Empty blocks, of which there may be many, are dropped.
+    """
+    parts: list[Tensor] = []
+    samples = 0
+    for block in blocks:
+        parts.append(block)
+        samples += len(block)
+        if samples > size:
+            *whole, rest = join_blocks(parts).split(size)
+            yield from whole
+            parts, samples = [rest], len(rest)
+    if samples:
+        yield join_blocks(parts)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 
+import torch
 from torch import Tensor
 
-from eat.audio.checks import SignalCheck
+from eat.audio.checks import SignalCheck, join_blocks
 from eat.audio.source import Source
 from eat.errors import AudioError
 
@@ -25,19 +28,41 @@ class NotDecodableError(Exception):
 
 @dataclass(frozen=True)
 class Clip:
-    """The beginning of an audio file, or all of it, decoded.
+    """A block of an audio file, decoded, and what is known of the file by then.
 
     `wav` is mono `[S]`, at the file's own rate in Hz; `frames` is the length of the
-    whole file, if it is known. `warnings` are about the file, `check` knows those about
-    its samples.
+    whole file, if it is known. `warnings` are about the file, `check`, which the blocks
+    of a decoder share, knows those about its samples. A decoder's last block is empty
+    and knows everything.
     """
 
-    wav: Tensor
     sample_rate: int
     channels: int
     frames: int
     check: SignalCheck
     warnings: tuple[str, ...] = ()
+    wav: Tensor = field(default_factory=lambda: torch.empty(0))
+
+
+Decode = Callable[[Source, float | None], Iterator[Clip]]
+
+
+def last_of(blocks: Iterable[Clip]) -> Clip:
+    """Decode to the end; return the last block."""
+    return deque(blocks, maxlen=1).pop()
+
+
+def join_clip(blocks: Iterable[Clip]) -> Clip:
+    """Decode to the end; return the last block, with the samples of all.
+
+    Without those of a decoder that gave up, after which another one started again.
+    """
+    kept: list[Clip] = []
+    for block in blocks:
+        if kept and block.check is not kept[-1].check:
+            kept.clear()
+        kept.append(block)
+    return replace(kept[-1], wav=join_blocks(block.wav for block in kept))
 
 
 def check_format(rate: int, channels: int, name: object) -> None:

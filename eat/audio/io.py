@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 
 from torch import Tensor
 
-from eat.audio import libsndfile, ogg, pyav
-from eat.audio.checks import join_blocks, kind_of
-from eat.audio.decoding import Clip, NotDecodableError
+from eat.audio import libsndfile
+from eat.audio.checks import join_blocks
+from eat.audio.clips import decode_part, log_warnings, parts_of, warnings_of
+from eat.audio.decoding import Clip, join_clip, last_of
 from eat.audio.resampling import resample
 from eat.audio.source import Source, open_source, tag_size
 from eat.errors import AudioError
-
-logger = logging.getLogger(__name__)
-
-Decode = Callable[[Source, float | None], Clip]
 
 # Lower case. Those after .mp3 need PyAV: without it, reading such a file says so.
 AUDIO_SUFFIXES = (
@@ -31,8 +26,6 @@ AUDIO_SUFFIXES = (
     *(".ac3", ".amr", ".ape", ".avi", ".spx", ".tta", ".wv"),
 )
 _FILES_PER_TASK = 64
-# Warnings that reading logs. Silence is left to the preparation: corpora have a lot.
-_LOGGED = ("size unknown", "truncated", "too loud")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +79,13 @@ def inspect_audio(path: str | os.PathLike[str]) -> AudioInfo:
         NaN, infinite or absurdly large.
     """
     with open_source(Path(path)) as source:
-        clips = _clips(source, None, lambda part, _: libsndfile.inspect(part))
+        clips = [
+            last_of(decode_part(part, None, libsndfile.inspect))
+            for part in parts_of(source)
+        ]
     rate = clips[0].sample_rate
     frames = sum(clip.frames * rate / clip.sample_rate for clip in clips)
-    return AudioInfo(rate, round(frames), clips[0].channels, _warnings(clips))
+    return AudioInfo(rate, round(frames), clips[0].channels, warnings_of(clips))
 
 
 def _inspect_each(paths: Sequence[str]) -> list[AudioInfo | AudioError]:
@@ -202,83 +198,17 @@ def _read(
 ) -> tuple[Tensor, tuple[str, ...]]:
     # One second more, so that the resampling filter does not reach the cut.
     seconds = None if max_seconds is None else max_seconds + 1
-    clips = _clips(source, seconds, libsndfile.decode)
-    warnings = _warnings(clips)
-    for warning in warnings:
-        if kind_of(warning) in _LOGGED:
-            _log_once(str(source.name), warning)
-    wav = join_blocks(resample(c.wav, c.sample_rate, sample_rate) for c in clips)
-    if max_seconds is not None:
-        wav = wav[: round(max_seconds * sample_rate)]
-    return wav, warnings
-
-
-def _clips(
-    source: Source,
-    seconds: float | None,
-    decode: Callable[[Source, float | None], Clip],
-) -> list[Clip]:
-    """Decode a file: one clip, or those of a chained Ogg file."""
-    if source.head(4) != ogg.MAGIC:
-        return [_clip(source, seconds, decode)]
     clips: list[Clip] = []
-    data = source.read(0)
-    for link in ogg.split(data, source.name):
-        part = Source.of_bytes(data[link.start : link.end], source.name)
-        clip = _clip(part, seconds, decode if link.simple else _refuse)
+    for part in parts_of(source):
+        clip = join_clip(decode_part(part, seconds, libsndfile.decode))
         clips.append(clip)
         if seconds is not None:
             seconds -= clip.frames / clip.sample_rate
             if seconds <= 0:
                 break
-    if not clips:
-        raise AudioError(
-            f"{source.name}: corrupt, its first Ogg page is damaged (copy it again)"
-        )
-    return clips
-
-
-def _refuse(source: Source, seconds: float | None) -> Clip:
-    """Leave to PyAV what libsndfile does not know."""
-    raise NotDecodableError("Ogg with a stream that is neither Vorbis nor Opus")
-
-
-def _clip(
-    source: Source,
-    seconds: float | None,
-    decode: Callable[[Source, float | None], Clip],
-) -> Clip:
-    """Decode with libsndfile, or else with PyAV."""
-    try:
-        clip = decode(source, seconds)
-    except NotDecodableError as reason:
-        if not pyav.available():
-            raise AudioError(
-                f"{source.name}: not readable by libsndfile, {reason} (pip install "
-                "'eat-toolkit[av]', which reads more, or convert it to wav or flac)"
-            ) from None
-        try:
-            clip = pyav.decode(source, seconds)
-        except NotDecodableError:
-            raise AudioError(
-                f"{source.name}: not audio, or corrupt or truncated: {reason} (copy it "
-                "again, or convert it to wav or flac)"
-            ) from None
-    if clip.frames == 0:
-        raise AudioError(f"{source.name}: 0 samples (remove or replace it)")
-    return clip
-
-
-def _warnings(clips: Sequence[Clip]) -> tuple[str, ...]:
-    """Return the warnings about a file and about the samples of all its clips."""
-    about_file = [warning for clip in clips for warning in clip.warnings]
-    check = clips[0].check
-    for clip in clips[1:]:
-        check.add(clip.check)
-    found = check.warnings(clips[0].sample_rate)
-    return tuple(dict.fromkeys((*about_file, *found)))
-
-
-@lru_cache(maxsize=4096)
-def _log_once(name: str, warning: str) -> None:
-    logger.warning("%s: %s", name, warning)
+    warnings = warnings_of(clips)
+    log_warnings(source, warnings)
+    wav = join_blocks(resample(c.wav, c.sample_rate, sample_rate) for c in clips)
+    if max_seconds is not None:
+        wav = wav[: round(max_seconds * sample_rate)]
+    return wav, warnings

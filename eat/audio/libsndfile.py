@@ -10,18 +10,20 @@ import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import soundfile
 import torch
 from torch import Tensor
 
-from eat.audio.checks import SignalCheck, join_blocks
+from eat.audio.checks import SignalCheck
 from eat.audio.decoding import (
     SIZE_UNKNOWN,
     Clip,
     NotDecodableError,
     check_format,
     check_size,
+    last_of,
 )
 from eat.audio.source import Source
 from eat.errors import AudioError
@@ -38,12 +40,18 @@ _UNKNOWN_FRAMES = 2**36 - 1  # FLAC's largest number
 _MP3_HEADER = re.compile(rb"Xing|Info|VBRI")
 _MP3_FRAMES_PER_BYTE = 100  # at 8 kbit/s it is 24
 _INSPECTED = 0.25  # seconds
-_BLOCK = 2**22  # samples, 16 MB
-_LOSSY_BLOCK = 2**24
+_BLOCK = 2**20  # samples, 4 MB
 
 
-def decode(source: Source, seconds: float | None) -> Clip:
-    """Decode the first seconds, by default all.
+class _SoundFile(soundfile.SoundFile):
+    """Without soundfile's seek after each read, which is not exact in Ogg and MP3."""
+
+    def seekable(self) -> bool:
+        return False
+
+
+def decode(source: Source, seconds: float | None) -> Iterator[Clip]:
+    """Decode the first seconds, by default all, block after block.
 
     Raises
     ------
@@ -54,48 +62,60 @@ def decode(source: Source, seconds: float | None) -> Clip:
     """
     check = SignalCheck(source.name)
     with _open(source) as (file, warnings):
-        wanted = frames = file.frames
+        wanted = file.frames
         if seconds is not None:
             wanted = min(wanted, int(seconds * file.samplerate))
-        wav = join_blocks(map(check.mix, _blocks(file, wanted)))
-        if len(wav) < wanted:
+        clip = Clip(file.samplerate, file.channels, file.frames, check, warnings)
+        for block in _blocks(file, wanted):
+            yield replace(clip, wav=check.mix(block))
+        if check.samples < wanted:
             _require_estimate(file, source)
-            if not len(wav):
+            if not check.samples:
                 raise NotDecodableError("decoding fails at its first sample")
-            frames = len(wav)
-            warnings += _missing(file, frames, source)
+            warnings += _missing(file, check.samples, source)
+            clip = replace(clip, frames=check.samples, warnings=warnings)
         if wanted == file.frames:
             _require_end(file, source)
-        return Clip(wav, file.samplerate, file.channels, frames, check, warnings)
+        yield clip
 
 
-def inspect(source: Source) -> Clip:
+def inspect(source: Source, seconds: float | None = None) -> Iterator[Clip]:
     """Decode the beginning, up to the first sound, and the last sample; MP3 as a whole.
 
-    Raises what `decode` raises.
+    Yields what `decode` yields last, and raises what it raises.
     """
     check = SignalCheck(source.name)
     with _open(source) as (file, warnings):
-        rate, channels, frames = file.samplerate, file.channels, file.frames
-        beginning = math.ceil(_INSPECTED * rate)
+        clip = Clip(file.samplerate, file.channels, file.frames, check, warnings)
+        beginning = math.ceil(_INSPECTED * file.samplerate)
         # Only reading gives the length of an MP3 file, and what is wrong with others.
-        if file.format == "MP3" or frames <= beginning or not _has_last(file):
-            return decode(source, None)
+        if file.format == "MP3" or file.frames <= beginning or not _has_last(file):
+            yield last_of(decode(source, seconds))
+            return
         _require_end(file, source)
     # Opened again: seeking in Ogg is exact only before anything is decoded.
     with _open(source) as (file, _):
-        for block in _blocks(file, frames, beginning):
+        for block in _blocks(file, file.frames, beginning):
             check.mix(block)
             if check.audible:
                 break
-    return Clip(torch.empty(0), rate, channels, frames, check, warnings)
+    yield clip
+
+
+def decode_inspected(source: Source, seconds: float | None) -> Iterator[Clip]:
+    """Inspect the file, then decode it: if that is impossible, before the first block.
+
+    Raises what `decode` raises.
+    """
+    last_of(inspect(source))
+    yield from decode(source, seconds)
 
 
 @contextmanager
 def _open(source: Source) -> Iterator[tuple[soundfile.SoundFile, tuple[str, ...]]]:
     source.seek(0)
     try:
-        file = soundfile.SoundFile(source.handle, closefd=False)
+        file = _SoundFile(source.handle, closefd=False)
     except soundfile.LibsndfileError as error:
         reason = error.error_string.strip().rstrip(".").removeprefix("Error : ")
         # Of unknown formats it says either; the last one it tries is Sound Designer.
@@ -143,16 +163,14 @@ def _blocks(
     """Yield the first frames, `[n, C]` float32, up to where decoding fails.
 
     `first` is the size of the first block. Memory is never allocated for a length that
-    a header only declares, but blocks are large: soundfile seeks after each, which is
-    not exact in Ogg, and in MP3 not even near.
+    a header only declares.
     """
-    size = (_LOSSY_BLOCK if file.format == "OGG" else _BLOCK) // file.channels
-    size = wanted if file.format == "MP3" else max(size, 1)
+    size = max(_BLOCK // file.channels, 1)
     while wanted > 0:
         frames = min(wanted, first or size)
         try:
             block = file.read(frames, dtype="float32", always_2d=True)
-        except (soundfile.LibsndfileError, ValueError):  # a position beyond the end
+        except soundfile.LibsndfileError:
             return
         yield torch.from_numpy(block)
         if len(block) < frames:
@@ -165,7 +183,7 @@ def _has_last(file: soundfile.SoundFile) -> bool:
     try:
         file.seek(file.frames - 1)
         return len(file.read(1, dtype="float32")) == 1
-    except (soundfile.LibsndfileError, ValueError):
+    except soundfile.LibsndfileError:
         return False
 
 
@@ -187,9 +205,9 @@ def _require_end(file: soundfile.SoundFile, source: Source) -> None:
 def _is_sound(data: bytes, name: object) -> bool:
     rest = Source.of_bytes(data, name)
     try:
-        with soundfile.SoundFile(rest.handle) as file:
+        with _SoundFile(rest.handle) as file:
             return len(file.read(1, dtype="float32")) > 0
-    except (soundfile.LibsndfileError, ValueError):
+    except soundfile.LibsndfileError:
         return False
 
 

@@ -11,17 +11,19 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from eat.audio.source import Source
 from eat.errors import AudioError
 
 MAGIC = b"OggS"
 _HEADER = struct.Struct("<4sBBqIIIB")
+_CHUNK = 2**16  # bytes
 _FIRST, _LAST = 2, 4  # flags of a stream's first and last page
 _MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
 @dataclass
 class Link:
-    """A part of an Ogg file that is a file of its own: ``data[start:end]``.
+    """A part of an Ogg file that is a file of its own, between two bytes.
 
     `codecs` has the beginning of each stream's first packet.
     """
@@ -48,15 +50,16 @@ class _Page:
     packet: bytes  # its first bytes
 
 
-def split(data: bytes, name: object) -> list[Link]:
+def split(source: Source) -> list[Link]:
     """Return the parts of a chained Ogg file, one part for an ordinary file.
 
     Raises `AudioError` if a page is damaged or missing, or a stream has no end.
     """
+    name = source.name
     links: list[Link] = []
     streams: dict[int, _Page] = {}  # the last page of each unfinished stream
     beginning = False
-    for page in _pages(data, name):
+    for page in _pages(source):
         if page.flags & _FIRST:
             if not beginning:
                 _require_end(streams, name)
@@ -85,34 +88,43 @@ def _require_end(streams: dict[int, _Page], name: object) -> None:
         )
 
 
-def _pages(data: bytes, name: object) -> Iterator[_Page]:
-    position = data.find(MAGIC)
-    while 0 <= position < len(data):
-        page = _page(data, position)
+def _pages(source: Source) -> Iterator[_Page]:
+    position = _find(source, 0)
+    while 0 <= position < source.size:
+        page = _page(source, position)
         if page is None:
-            if data.find(MAGIC, position + 4) < 0:
+            if _find(source, position + 4) < 0:
                 return  # cut, or something else follows the last page
             raise AudioError(
-                f"{name}: corrupt, the Ogg page at byte {position} is damaged "
+                f"{source.name}: corrupt, the Ogg page at byte {position} is damaged "
                 "(copy or download it again)"
             )
         yield page
         position = page.end
 
 
-def _page(data: bytes, start: int) -> _Page | None:
+def _find(source: Source, start: int) -> int:
+    """Return where the next page begins, -1 if nowhere."""
+    while len(data := source.read(start, _CHUNK)) >= len(MAGIC):
+        if (found := data.find(MAGIC)) >= 0:
+            return start + found
+        start += len(data) - len(MAGIC) + 1
+    return -1
+
+
+def _page(source: Source, start: int) -> _Page | None:
     """Return the page at a position, None if it is incomplete or damaged."""
-    if len(data) < start + _HEADER.size or data[start : start + 4] != MAGIC:
+    head = source.read(start, _HEADER.size + 255)
+    if len(head) < _HEADER.size or not head.startswith(MAGIC):
         return None
-    *_, flags, granule, serial, number, checksum, segments = _HEADER.unpack_from(
-        data, start
-    )
-    body = start + _HEADER.size + segments
-    end = body + sum(data[start + _HEADER.size : body])
-    content = data[start : start + 22] + bytes(4) + data[start + 26 : end]
-    if end > len(data) or _crc(content) != checksum:
+    *_, flags, granule, serial, number, checksum, segments = _HEADER.unpack_from(head)
+    body = _HEADER.size + segments
+    size = body + sum(head[_HEADER.size : body])
+    data = source.read(start, size)
+    if len(data) < size or _crc(data[:22] + bytes(4) + data[26:]) != checksum:
         return None
-    return _Page(start, end, flags, granule, serial, number, data[body : body + 8])
+    packet = data[body : body + 8]
+    return _Page(start, start + size, flags, granule, serial, number, packet)
 
 
 def _crc(data: bytes) -> int:

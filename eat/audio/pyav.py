@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from eat.audio.checks import SignalCheck, join_blocks
+from eat.audio.checks import SignalCheck, regroup
 from eat.audio.decoding import Clip, NotDecodableError, check_format, check_size
 from eat.audio.source import Source, SourceFile
 from eat.errors import AudioError
@@ -30,6 +33,7 @@ _INDEXED = {
     "wv",
 }  # that know their duration
 _CUT_SECONDS = 0.05
+_BLOCK = 2**20  # samples
 
 
 def available() -> bool:
@@ -37,8 +41,8 @@ def available() -> bool:
     return importlib.util.find_spec("av") is not None
 
 
-def decode(source: Source, seconds: float | None) -> Clip:
-    """Decode the first seconds, by default all.
+def decode(source: Source, seconds: float | None) -> Iterator[Clip]:
+    """Decode the first seconds, by default all, block after block.
 
     Raises
     ------
@@ -56,7 +60,7 @@ def decode(source: Source, seconds: float | None) -> Clip:
         with av.open(file, metadata_errors="ignore", options=options) as container:
             if not container.streams.audio:
                 raise NotDecodableError("no sound in it")
-            return _decode(container, source, seconds, warnings)
+            yield from _decode(container, source, seconds, warnings)
     except AudioError:  # a ValueError, too
         raise
     except (av.error.FFmpegError, ValueError) as error:
@@ -65,22 +69,28 @@ def decode(source: Source, seconds: float | None) -> Clip:
 
 def _decode(
     container: Any, source: Source, seconds: float | None, warnings: tuple[str, ...]
-) -> Clip:
-    stream = container.streams.audio[0]
+) -> Iterator[Clip]:
     check = SignalCheck(source.name)
-    parts: list[Tensor] = []
-    rate = channels = 0
-    limit = None
-    for block, rate in _blocks(container, stream, source):
-        if not parts:
-            channels = block.shape[1]
-            check_format(rate, channels, source.name)
-            limit = None if seconds is None else int(seconds * rate)
-        parts.append(check.mix(block))
-        if limit is not None and check.samples >= limit:
-            break
-    wav = join_blocks(parts)[:limit]
-    return Clip(wav, rate, channels, check.samples, check, warnings)
+    blocks = _blocks(container, container.streams.audio[0], source)
+    clip = Clip(0, 0, 0, check, warnings)
+    if first := next(blocks, None):
+        samples, rate = first
+        clip = replace(clip, sample_rate=rate, channels=samples.shape[1])
+        check_format(rate, clip.channels, source.name)
+        limit = math.inf if seconds is None else int(seconds * rate)
+        mixed = _mix(chain([first], blocks), check, limit)
+        for wav in regroup(mixed, _BLOCK):
+            yield replace(clip, frames=check.samples, wav=wav)
+    yield replace(clip, frames=check.samples)
+
+
+def _mix(
+    blocks: Iterable[tuple[Tensor, int]], check: SignalCheck, limit: float
+) -> Iterator[Tensor]:
+    for samples, _ in blocks:
+        yield check.mix(samples)
+        if check.samples >= limit:
+            return
 
 
 def _blocks(

@@ -15,6 +15,8 @@ from torchaudio.transforms import Resample
 # Rates with a small common divisor, as 11,127 and 16,000 Hz, would need 10^8.
 _LARGEST_FILTER = 2**19
 _CACHED = 16  # filters, so at most 32 MB
+# Samples at the lower of two rates, in which all filters here have faded away.
+_CONTEXT = 1024
 
 
 def resample(wav: Tensor, source: int, target: int) -> Tensor:
@@ -28,9 +30,69 @@ def resample(wav: Tensor, source: int, target: int) -> Tensor:
         return wav
     if _filter_size(source, target) <= _LARGEST_FILTER:
         return _resampler(source, target)(wav)
-    samples = math.ceil(len(wav) * target / source)
+    samples = _resampled_length(len(wav), source, target)
     resampled = torch.from_numpy(soxr.resample(wav.numpy(), source, target, "VHQ"))
     return F.pad(resampled, (0, max(0, samples - len(resampled))))[:samples]
+
+
+class BlockResampler:
+    """Resample a waveform block by block: joined, the results are that of `resample`.
+
+    Each block is resampled with what was around it. It starts a whole number of periods
+    into the waveform, after which samples of both rates coincide.
+
+    Parameters
+    ----------
+    source, target
+        Rates in Hz.
+    """
+
+    def __init__(self, source: int, target: int) -> None:
+        self.rates = source, target
+        divisor = math.gcd(source, target)
+        self._old, self._new = source // divisor, target // divisor
+        context = _CONTEXT * max(1.0, source / target)
+        self._context = math.ceil(context / self._old)  # in periods
+        self._before = 0  # periods that the rest begins with and that are done
+        self._rest = torch.empty(0)
+        self._read = self._given = 0  # samples
+
+    def __call__(self, block: Tensor) -> Tensor:
+        """Return the samples that a block `[S]` completes."""
+        if self._old == self._new:
+            return block
+        self._read += len(block)
+        self._rest = torch.cat([self._rest, block])
+        done = len(self._rest) // self._old - self._context
+        if done <= self._before:
+            return block.new_empty(0)
+        ready = self._resampled()[: (done - self._before) * self._new]
+        before = min(done, self._context)
+        self._rest = self._rest[(done - before) * self._old :].clone()
+        self._before = before
+        self._given += len(ready)
+        return ready
+
+    def finish(self) -> Tensor:
+        """Return the samples at the end."""
+        left = _resampled_length(self._read, *self.rates) - self._given
+        end = self._resampled()
+        if len(end) < left:  # it was rounded up
+            self._rest = F.pad(self._rest, (0, self._old))
+            end = self._resampled()
+        return end[:left]
+
+    def _resampled(self) -> Tensor:
+        return resample(self._rest, *self.rates)[self._before * self._new :]
+
+
+def _resampled_length(samples: int, source: int, target: int) -> int:
+    """Return how many samples `resample` returns; torchaudio counts them in float32."""
+    divisor = math.gcd(source, target)
+    exact = target // divisor * samples / (source // divisor)
+    if _filter_size(source, target) <= _LARGEST_FILTER:
+        return int(torch.tensor(exact).ceil())
+    return math.ceil(exact)
 
 
 def _filter_size(source: int, target: int) -> int:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from io import BytesIO, RawIOBase
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
+from typing import Any
 
 from eat.errors import AudioError, AudioNotFoundError
 
@@ -29,14 +30,16 @@ class Source:
     Attributes
     ----------
     handle
-        What libsndfile reads: a file descriptor, or bytes in memory.
+        What libsndfile reads: a file descriptor, or a file without one.
     name
         The file in error messages.
     size
         Number of bytes.
     """
 
-    def __init__(self, handle: int | BytesIO, name: object, size: int) -> None:
+    def __init__(
+        self, handle: int | BytesIO | SourceFile, name: object, size: int
+    ) -> None:
         self.handle = handle
         self.name = name
         self.size = size
@@ -45,6 +48,10 @@ class Source:
     def of_bytes(cls, data: bytes, name: object) -> Source:
         """Make the source of a file in memory."""
         return cls(_Bytes(data), name, len(data))
+
+    def part(self, start: int, end: int) -> Source:
+        """Return a part, between two bytes, as a source of its own."""
+        return Source(SourceFile(self, start, end), self.name, end - start)
 
     def seek(self, position: int) -> None:
         """Move to a byte, of a broken header perhaps: at most to the end."""
@@ -94,10 +101,12 @@ def tag_size(start: bytes) -> int:
 
 
 class SourceFile(RawIOBase):
-    """A source as a Python file without a name, which decoders would guess from."""
+    """A source, or bytes of it, as a Python file without a name to guess from."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, start: int = 0, end: int | None = None) -> None:
         self._source = source
+        self._start = start
+        self._size = (source.size if end is None else end) - start
         self._position = 0
 
     def readable(self) -> bool:
@@ -108,15 +117,17 @@ class SourceFile(RawIOBase):
         """Return True."""
         return True
 
-    def read(self, size: int = -1) -> bytes:
-        """Read some bytes."""
-        data = self._source.read(self._position, None if size < 0 else size)
+    def readinto(self, buffer: Any) -> int:
+        """Read bytes into a buffer; return how many."""
+        size = max(0, min(len(buffer), self._size - self._position))
+        data = self._source.read(self._start + self._position, size)
+        buffer[: len(data)] = data
         self._position += len(data)
-        return data
+        return len(data)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Move to a byte and return its position."""
-        base = (0, self._position, self._source.size)[whence]
+        base = (0, self._position, self._size)[whence]
         self._position = max(0, base + offset)
         return self._position
 

@@ -9,9 +9,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from eat.commands.loading import load_model, option_errors
 from eat.errors import ExperimentError, printable
-from eat.utils.arguments import integer
+from eat.utils.arguments import integer, option_errors
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,6 +26,9 @@ The similarity is the cosine between the features of clips, from -1 to 1. Each f
 is standardized first: its mean over FOLDER is 0, its standard deviation 1.
 """
 ARRAY, CLIPS, RECORD = "features.npy", "clips.csv", "features.json"
+# Settings of the record that a file must be encoded with to be compared.
+LOADING = ("weights", "mean", "std", "num_frames", "precision")
+ENCODING = ("pooling", "layers", "window", "overlap", "pad_to")
 
 
 class Gallery(NamedTuple):
@@ -34,7 +36,8 @@ class Gallery(NamedTuple):
 
     paths: list[str]
     features: np.ndarray
-    options: dict[str, Any]  # how a file must be encoded to be compared with them
+    loading: dict[str, Any]  # options of `from_pretrained`
+    encoding: dict[str, Any]  # options of `encode_file`
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,16 +60,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the most similar recordings; return 1 if one could not be read."""
-    model = load_model(options.model, options.device)
+    import numpy as np
+
+    from eat.inference.features import from_pretrained
+
     wanted = {"pooling": options.pooling, "layers": options.layers}
     chosen = {name: value for name, value in wanted.items() if value is not None}
-    unreadable = 0
-    if os.path.exists(os.path.join(options.folder, RECORD)):
+    gallery, unreadable = Gallery([], np.empty(0), {}, chosen), 0
+    if computed := os.path.exists(os.path.join(options.folder, RECORD)):
         gallery = read_features(Path(options.folder), options.model, chosen)
-    else:
-        with option_errors():
-            gallery, unreadable = encode_folder(model, options, chosen)
-    query = model.encode_file(options.file, **gallery.options).numpy()
+    model = from_pretrained(options.model, device=options.device, **gallery.loading)
+    with option_errors():
+        query = model.encode_file(options.file, **gallery.encoding).numpy()
+    if not computed:
+        gallery, unreadable = encode_folder(model, options, chosen)
     similar = similarities(query, gallery.features)
     shown = 0
     for row in (-similar).argsort(kind="stable"):
@@ -103,7 +110,7 @@ def encode_folder(
         )
     names = [str(features.path) for features in found]
     array = np.stack([features.numpy() for features in found])
-    return Gallery(names, array, chosen), len(paths) - len(found)
+    return Gallery(names, array, {}, chosen), len(paths) - len(found)
 
 
 def read_features(folder: Path, model: str, chosen: dict[str, Any]) -> Gallery:
@@ -115,7 +122,8 @@ def read_features(folder: Path, model: str, chosen: dict[str, Any]) -> Gallery:
         with open(folder / CLIPS, encoding="utf-8", newline="") as file:
             paths = [row["path"] for row in csv.DictReader(file)]
         features = np.load(folder / ARRAY, mmap_mode="r")
-        options = {name: settings[name] for name in ("pooling", "layers")}
+        loading = {name: settings[name] for name in LOADING if name in settings}
+        encoding = {name: settings[name] for name in ENCODING if name in settings}
         checksum = settings["checkpoint_sha256"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ExperimentError(
@@ -133,12 +141,12 @@ def read_features(folder: Path, model: str, chosen: dict[str, Any]) -> Gallery:
             "the folder of the recordings)"
         )
     for name, value in chosen.items():
-        if options[name] != value:
+        if (found := encoding.get(name)) != value:
             raise ExperimentError(
-                f"{folder}: features of {name} {options[name]}, not {value} (leave out "
+                f"{folder}: features of {name} {found}, not {value} (leave out "
                 f"--{name}, or give the folder of the recordings)"
             )
-    return Gallery(paths, features, options)
+    return Gallery(paths, features, loading, encoding)
 
 
 def _checksum(model: str) -> str:

@@ -8,9 +8,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from eat.commands.loading import load_model, option_errors
 from eat.errors import AudioError, ExperimentError, printable
-from eat.utils.arguments import integer, number
+from eat.utils.arguments import integer, number, option_errors
 
 if TYPE_CHECKING:
     from eat.inference.features import AudioEncoder, Tag
@@ -73,26 +72,19 @@ def run(options: argparse.Namespace) -> int:
 
 def load_tagger(options: argparse.Namespace) -> AudioEncoder:
     """Load the classifier, with the names of `options.labels` if there are any."""
-    from eat.interop.labels import read_label_names
+    from eat.inference.features import from_pretrained
     from eat.interop.loading import Checkpoint
 
-    checkpoint = Checkpoint.read(options.model)
-    if checkpoint.kind != "classifier":
+    if Checkpoint.read(options.model).kind != "classifier":
         raise ExperimentError(
             f"{options.model}: was pre-trained without classes, so it cannot tag "
             "(fine-tune it, see recipes/OwnData, or use `eat features`)"
         )
-    names = None
-    if options.labels is not None:
-        names = read_label_names(options.labels)
-        classes = checkpoint.config["num_classes"]
-        if len(names) != classes:
-            raise ExperimentError(
-                f"{options.labels}: {len(names)} names, but {options.model} has "
-                f"{classes} classes (give the list of its training)"
-            )
-    precision = options.precision
-    return load_model(options.model, options.device, precision=precision, labels=names)
+    chosen = {
+        name: getattr(options, name) for name in ("device", "precision", "labels")
+    }
+    with option_errors():
+        return from_pretrained(options.model, **chosen)
 
 
 def table(path: str, tags: Sequence[Tag], with_times: bool) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -12,19 +11,16 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from eat.audio.frontend import SAMPLE_RATE
-from eat.audio.io import read_audio
-from eat.errors import AudioError
 from eat.inference.encoding import Encoding
+from eat.inference.file_encoding import encode_file, encode_groups
 from eat.inference.network import AudioNetwork
 from eat.inference.options import choose
-from eat.inference.reading import ReadFile, read_groups
+from eat.inference.reading import read_groups, read_short
 from eat.inference.readout import Readout
 from eat.inference.results import Features, Tag
 from eat.inference.tagging import check_top, mean_scores, top_tags, window_scores
 from eat.inference.waveforms import Lengths, Waveforms, split_waveforms
 from eat.inference.windows import Recording, Windowing
-
-logger = logging.getLogger(__name__)
 
 ON_ERROR = ("raise", "skip")
 SORTED_BATCHES = 8  # of files, among which clips of similar length are batched
@@ -104,7 +100,8 @@ class AudioEncoder(AudioNetwork):
         encoding = self._encoding(
             granularity, pooling, layers, window, overlap, hop_ms, pad_to
         )
-        return self._encode_file(path, encoding)
+        file = read_short(path, self.max_samples)
+        return encode_file(file, encoding, self.windows_at_once)
 
     def encode_batch(
         self,
@@ -192,6 +189,10 @@ class AudioEncoder(AudioNetwork):
             If an option is wrong.
         """
         choose("on_error", on_error, ON_ERROR)
+        if isinstance(paths, str | os.PathLike):
+            raise ValueError(
+                f"paths '{paths}': expected a list (one file: encode_file)"
+            )
         if batch_size < 1 or num_workers < 0:
             raise ValueError(
                 f"batch_size {batch_size}, num_workers {num_workers}: at least 1 and 0"
@@ -201,7 +202,8 @@ class AudioEncoder(AudioNetwork):
         if encoding.windowing.pad_to == "clip":
             size *= SORTED_BATCHES
         groups = read_groups(paths, self.max_samples, num_workers, size)
-        return self._encode_groups(groups, encoding, batch_size, on_error)
+        at_once = max(batch_size, self.windows_at_once)
+        return encode_groups(groups, encoding, batch_size, at_once, on_error == "skip")
 
     def tag_file(
         self,
@@ -238,7 +240,7 @@ class AudioEncoder(AudioNetwork):
         check_top(top_k, threshold)
         score = self.window_scores()
         windowing = self._windowing(window, overlap)
-        recording = Recording([read_audio(path, SAMPLE_RATE)])
+        recording = read_short(path, self.max_samples).recording()
         if window is None:
             scores = mean_scores([recording], windowing, score, self.windows_at_once)[0]
             parts = [(scores, (0.0, recording.samples / SAMPLE_RATE))]
@@ -290,52 +292,3 @@ class AudioEncoder(AudioNetwork):
         readout = Readout.check(self.encoder, granularity, pooling, layers)
         windowing = self._windowing(window, overlap, hop_ms, pad_to)
         return Encoding(readout, windowing, self.window_encoder(readout, windowing))
-
-    def _encode_file(
-        self, path: str | os.PathLike[str], encoding: Encoding
-    ) -> Features:
-        recording = Recording([read_audio(path, SAMPLE_RATE)])
-        (values,) = encoding.run([recording], self.windows_at_once, "cpu")
-        return encoding.features(values, recording.samples, path)
-
-    def _encode_group(
-        self, group: Sequence[ReadFile], encoding: Encoding, batch_size: int
-    ) -> dict[int, Tensor]:
-        """Return the features of the short files of a group, by their place in it."""
-        short = {n: file.wav for n, file in enumerate(group) if file.wav is not None}
-        places = [*short]
-        if encoding.windowing.pad_to == "clip":
-            places.sort(key=lambda n: len(short[n]))
-        values: dict[int, Tensor] = {}
-        for start in range(0, len(places), batch_size):
-            batch = places[start : start + batch_size]
-            recordings = [Recording([short[n]]) for n in batch]
-            at_once = max(batch_size, self.windows_at_once)
-            found = encoding.run(recordings, at_once, "cpu")
-            values |= zip(batch, found, strict=True)
-        return values
-
-    def _encode_groups(
-        self,
-        groups: Iterable[Sequence[ReadFile]],
-        encoding: Encoding,
-        batch_size: int,
-        on_error: str,
-    ) -> Iterator[Features]:
-        for group in groups:
-            values = self._encode_group(group, encoding, batch_size)
-            for place, file in enumerate(group):
-                try:
-                    if file.error is not None:
-                        raise file.error
-                    if file.wav is None:
-                        features = self._encode_file(file.path, encoding)
-                    else:
-                        samples = len(file.wav)
-                        features = encoding.features(values[place], samples, file.path)
-                except AudioError as error:
-                    if on_error == "raise":
-                        raise
-                    logger.warning("%s (skipped)", error)
-                else:
-                    yield features

@@ -13,6 +13,7 @@ from eat.inference.audio_encoder import AudioEncoder
 from eat.inference.network import PRECISIONS
 from eat.inference.readout import GRANULARITIES, POOLINGS, pool
 from eat.inference.results import Features, Tag
+from eat.interop.labels import read_label_names
 from eat.interop.loading import Checkpoint
 from eat.model.classifier import EATClassifier
 from eat.model.encoder import EATEncoder
@@ -39,7 +40,7 @@ def from_pretrained(
     mean: float | None = None,
     std: float | None = None,
     num_frames: int | None = None,
-    labels: Sequence[str] | None = None,
+    labels: Sequence[str] | str | os.PathLike[str] | None = None,
 ) -> AudioEncoder:
     """Load a pre-trained or fine-tuned checkpoint as one module, audio to features.
 
@@ -56,14 +57,23 @@ def from_pretrained(
         ``fp32``, or ``bf16`` to run the encoder in autocast.
     mean, std, num_frames
         Override the checkpoint's normalization and number of input frames.
+    labels
+        Class names in the order of the classifier's outputs, or a file that lists them,
+        see `eat.interop.labels.read_label_names`. By default the checkpoint's.
 
     Raises
     ------
     CheckpointError
         If the checkpoint is missing, corrupt or has no such weights.
     ExperimentError
-        If its encoder does not support this number of frames.
+        If its encoder does not support this number of frames, or the device is not
+        available.
+    ManifestError
+        If the file of class names cannot be read.
+    ValueError
+        If there is not one class name for each output.
     """
+    device = _check_device(device)
     checkpoint = Checkpoint.read(Path(source))
     options = {"mean": mean, "std": std, "num_frames": num_frames}
     overrides = {name: value for name, value in options.items() if value is not None}
@@ -73,13 +83,47 @@ def from_pretrained(
         network = checkpoint.classifier()
     else:
         network = checkpoint.encoder(weights)
-    names = checkpoint.labels if labels is None else tuple(labels)
-    multi_label = checkpoint.multi_label
-    model = AudioEncoder(frontend, network, names, precision, multi_label)
+    names = _check_labels(labels, network, source) or checkpoint.labels
+    model = AudioEncoder(
+        frontend, network, names, precision, multi_label=checkpoint.multi_label
+    )
     _check_num_frames(frontend.num_frames, model.encoder, source)
+    return model.to(device)
+
+
+def _check_device(device: str | torch.device | None) -> torch.device:
+    """Return the device, by default a GPU if there is one."""
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    return model.to(device)
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:  # the latter without CUDA
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise ExperimentError(
+            f"device '{device}': not available, {reason} (use 'cpu' or 'cuda')"
+        ) from None
+
+
+def _check_labels(
+    labels: Sequence[str] | str | os.PathLike[str] | None,
+    network: EATEncoder | EATClassifier,
+    source: str | os.PathLike[str],
+) -> tuple[str, ...] | None:
+    if labels is None:
+        return None
+    if isinstance(labels, str | os.PathLike):
+        names, where = read_label_names(labels), f"labels {os.fspath(labels)}"
+    else:
+        names, where = tuple(labels), "labels"
+    if not isinstance(network, EATClassifier):
+        raise ValueError(f"{where}: {source} has no classifier (omit them)")
+    classes = network.config["num_classes"]
+    if len(names) != classes:
+        raise ValueError(
+            f"{where}: {len(names)} names, but the classifier of {source} has "
+            f"{classes} outputs (give one name for each)"
+        )
+    return names
 
 
 def _check_num_frames(

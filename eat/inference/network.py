@@ -18,7 +18,7 @@ from eat.model.patching import PATCH
 
 PRECISIONS = ("fp32", "bf16")
 # Windows of a recording that are encoded at a time: their memory is what counts.
-CPU_WINDOWS = 4
+CPU_WINDOWS = 2
 GPU_WINDOWS = 32
 
 

@@ -14,27 +14,38 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from eat.audio.blocks import read_blocks
 from eat.audio.frontend import SAMPLE_RATE
 from eat.audio.io import read_audio
 from eat.errors import AudioError
+from eat.inference.windows import Recording
 
 
-class ReadFile(NamedTuple):
-    """A file and its waveform `[S]`; None if it is longer than was asked for."""
+class AudioFile(NamedTuple):
+    """A file with its waveform `[S]`, which is None if it is long or has an error."""
 
     path: Path
     wav: Tensor | None
     error: AudioError | None = None
 
+    def recording(self) -> Recording:
+        """Return the recording; one that is long is read block by block.
 
-def read_short(path: str | os.PathLike[str], max_samples: int) -> ReadFile:
-    """Read a file of at most this many samples at 16 kHz; keep the error, if any."""
+        Raises `AudioError` if it cannot be read.
+        """
+        if self.error is not None:
+            raise self.error
+        return Recording(read_blocks(self.path) if self.wav is None else [self.wav])
+
+
+def read_short(path: str | os.PathLike[str], max_samples: int) -> AudioFile:
+    """Read a file that has at most this many samples at 16 kHz; otherwise open it."""
     path = Path(path)
     try:
         wav = read_audio(path, SAMPLE_RATE, (max_samples + 1) / SAMPLE_RATE)
     except AudioError as error:
-        return ReadFile(path, None, error)
-    return ReadFile(path, wav if len(wav) <= max_samples else None)
+        return AudioFile(path, None, error)
+    return AudioFile(path, wav if len(wav) <= max_samples else None)
 
 
 def read_ahead(
@@ -42,7 +53,7 @@ def read_ahead(
     max_samples: int,
     num_threads: int,
     ahead: int,
-) -> Generator[ReadFile]:
+) -> Generator[AudioFile]:
     """Yield each file in order, see :func:`read_short`; at most `ahead` of them wait.
 
     Without threads each file is read when it is asked for. Decoding and resampling
@@ -54,7 +65,7 @@ def read_ahead(
         yield from map(read, paths)
         return
     pool = ThreadPoolExecutor(num_threads)
-    waiting: deque[Future[ReadFile]] = deque()
+    waiting: deque[Future[AudioFile]] = deque()
     try:
         for path in paths:
             waiting.append(pool.submit(read, path))
@@ -71,7 +82,7 @@ def read_groups(
     max_samples: int,
     num_threads: int,
     size: int,
-) -> Iterator[list[ReadFile]]:
+) -> Iterator[list[AudioFile]]:
     """Yield `size` files at a time; about as many more are read ahead."""
     with closing(read_ahead(paths, max_samples, num_threads, size)) as files:
         while group := [*islice(files, size)]:

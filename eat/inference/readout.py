@@ -72,7 +72,7 @@ class Readout:
         choose("pooling", pooling or "cls", POOLINGS)
         depth = len(encoder.blocks)
         listed = range(depth) if layers == "all" else layers
-        numbers = [listed] if isinstance(listed, int) else [*listed]
+        numbers = [*listed] if isinstance(listed, Sequence) else [listed]
         if not numbers or not all(
             isinstance(layer, int) and -depth <= layer < depth for layer in numbers
         ):

@@ -89,6 +89,11 @@ def _split_batch(
             f"wavs: expected [B, S] or [S], got {list(wavs.shape)} (average or select "
             "the channels)"
         )
+    if len(wavs) > wavs.shape[1] > 0:  # as soundfile reads stereo: [S, channels]
+        raise ValueError(
+            f"wavs: {list(wavs.shape)} would be {len(wavs)} clips of {wavs.shape[1]} "
+            "samples (average the channels, or transpose)"
+        )
     if wav_lens is None and lengths is None:
         return [*wavs]
     if wav_lens is not None and lengths is not None:

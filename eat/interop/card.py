@@ -200,7 +200,8 @@ def _training(training: Training) -> Iterator[str]:
         yield f"Clips: {', '.join(counts)}.\n\n"
     if training.metrics:
         yield "| result | value |\n|---|---|\n"
-        yield from (f"| {k} | {_shown(v)} |\n" for k, v in training.metrics.items())
+        metrics = sorted(training.metrics.items())  # a checkpoint has another order
+        yield from (f"| {k} | {_shown(v)} |\n" for k, v in metrics)
         yield "\n"
     settings = {k: v for k, v in training.settings.items() if _is_plain(v)}
     if settings:

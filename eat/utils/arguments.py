@@ -1,9 +1,12 @@
-"""Number types for argparse that refuse absurd values with the option's name."""
+"""Arguments of command lines: numbers in a range, and errors that name the option."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from eat.errors import EATError, ExperimentError
 
 
 def integer(low: int, high: int = 1_000_000_000) -> Callable[[str], int]:
@@ -39,3 +42,14 @@ def number(low: float, high: float) -> Callable[[str], float]:
         return value
 
     return parse
+
+
+@contextmanager
+def option_errors() -> Iterator[None]:
+    """Turn the `ValueError` of an option's value into an `ExperimentError`."""
+    try:
+        yield
+    except EATError:  # of a file, for example
+        raise
+    except ValueError as error:
+        raise ExperimentError(f"--{error}") from None

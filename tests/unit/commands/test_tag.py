@@ -105,7 +105,7 @@ def test_errors_are_one_line(
         "pretrained": ((parity_folder / "official_pretrain.pt", sounds), "fine-tune"),
         "few_names": (
             (tagger, sounds, "--labels", tmp_path / "names.txt"),
-            "5 classes",
+            "names.txt: 2 names",
         ),
         "empty_folder": ((tagger, tmp_path / "empty"), "empty"),
         "no_model": ((tmp_path / "nothing", sounds), "nothing"),

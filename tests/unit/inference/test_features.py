@@ -168,6 +168,16 @@ def test_times_are_those_of_a_short_file(official, sound):
     assert times.tolist() == [[0.0, 0.5]]
 
 
+def test_the_device_is_checked_first(official):
+    assert (
+        eat.from_pretrained(official, device=torch.device("cpu")).device.type == "cpu"
+    )
+    for device in ("gpu", "cuda:99"):
+        with pytest.raises(ExperimentError, match=f"^device '{device}'") as caught:
+            eat.from_pretrained("none.pt", device=device)
+        assert "\n" not in str(caught.value)
+
+
 def test_errors_name_the_file(official, tmp_path):
     model = eat.from_pretrained(official, device="cpu")
     (tmp_path / "text.wav").write_text("not audio")

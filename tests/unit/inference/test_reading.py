@@ -1,0 +1,114 @@
+"""Many files are read lazily, in order, and skipped where they cannot be read."""
+
+import logging
+from itertools import count, islice
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import torch
+
+import eat
+from eat.errors import AudioError
+
+
+@pytest.fixture(scope="module")
+def model(parity_folder):
+    return eat.from_pretrained(parity_folder / "official_pretrain.pt", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Seven files, of which the fourth is no audio and the sixth is long."""
+    folder = tmp_path_factory.mktemp("files")
+    paths = [folder / f"{number}.wav" for number in range(7)]
+    for number, path in enumerate(paths):
+        noise = np.random.default_rng(number).uniform(-0.5, 0.5, 9000 - 1000 * number)
+        soundfile.write(path, np.tile(noise, 9) if number == 5 else noise, 16000)
+    paths[3].write_text("not audio")
+    return paths
+
+
+@pytest.mark.parametrize("num_workers", [0, 3])
+@pytest.mark.parametrize("pad_to", ["model", "clip"])
+def test_unreadable_files_are_skipped_or_raised(
+    model, files, num_workers, pad_to, caplog
+):
+    options = {"batch_size": 2, "num_workers": num_workers, "pad_to": pad_to}
+    with caplog.at_level(logging.WARNING):
+        found = [*model.encode_files(files, on_error="skip", **options)]
+    assert [features.path for features in found] == files[:3] + files[4:]
+    assert sum("3.wav" in record.getMessage() for record in caplog.records) == 1
+    for features in found:
+        alone = model.encode_file(features.path, pad_to=pad_to).values
+        torch.testing.assert_close(features.values, alone, atol=1e-5, rtol=0)
+    iterator = model.encode_files(files, **options)
+    assert [features.path for features in islice(iterator, 3)] == files[:3]
+    with pytest.raises(AudioError, match=r"3\.wav"):
+        next(iterator)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_files_are_read_as_they_are_needed(model, files, num_workers):
+    taken = []
+    endless = (taken.append(number) or str(files[number % 3]) for number in count())
+    features = model.encode_files(endless, 2, num_workers)
+    assert not taken
+    assert len([*islice(features, 6)]) == 6 and len(taken) <= 10
+    features.close()
+
+
+def test_no_files(model):
+    with pytest.raises(ValueError, match="^paths "):
+        model.encode_files("dog.wav")
+    assert [*model.encode_files([])] == []
+    for options in ({"batch_size": 0}, {"num_workers": -1}, {"on_error": "ignore"}):
+        with pytest.raises(ValueError, match=next(iter(options))):
+            model.encode_files([], **options)
+    with pytest.raises(TypeError, match="granulrity"):
+        model.encode_files([], granulrity="frames")
+
+
+def test_a_table_of_features(model, files):
+    one = model.encode_file(files[0]).to_dataframe()
+    assert [*one.columns] == ["layer", "start", "end", *(f"f{i}" for i in range(48))]
+    assert one[["layer", "start", "end"]].to_numpy().tolist() == [[2, 0, 9000 / 16000]]
+    features = model.encode_file(files[0], "frames", layers=[2, 0])
+    table = features.to_dataframe()
+    assert table.layer.tolist() == [2] * 4 + [0] * 4
+    assert table.start.tolist() == [0, 0.16, 0.32, 0.48] * 2
+    assert table.end.tolist()[3] == 9000 / 16000
+    values = table.filter(regex="^f").to_numpy()
+    assert np.array_equal(values, features.numpy().reshape(8, 48))
+    assert isinstance(table, pd.DataFrame) and values.dtype == np.float32
+
+
+HOUR = """
+import resource, sys
+import eat
+from eat.inference.features import AudioEncoder
+encoder = eat.model.encoder.EATEncoder(dim=192, depth=1, num_heads=1, max_frames=1024)
+model = AudioEncoder(eat.audio.frontend.LogMel(-4.268, 4.569, 1024), encoder)
+peaks = []
+for path in sys.argv[1:]:
+    features = model.encode_file(path, "frames")
+    peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+print(*features.values.shape, features.times[-1, 1].item(), *peaks)
+"""
+
+
+@pytest.mark.slow
+def test_an_hour_needs_little_memory(run_code, tmp_path):
+    """As much as a minute and the features themselves, 22,500 x 192 floats."""
+    minute = np.sin(np.arange(60 * 16000) * 0.3) * np.linspace(-0.1, 0.1, 60 * 16000)
+    for name, minutes in (("short", 1), ("long", 60)):
+        with soundfile.SoundFile(tmp_path / f"{name}.flac", "w", 16000, 1) as file:
+            for _ in range(minutes):
+                file.write(minute)
+    paths = [tmp_path / "short.flac", tmp_path / "long.flac"]
+    frames, width, seconds, before, after = map(
+        float, run_code(HOUR, *paths)[0].split()
+    )
+    assert (frames, width, seconds) == (22_500, 192, 3600)
+    assert after - before < 150  # MB; the waveform alone would be 230
