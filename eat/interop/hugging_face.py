@@ -1,9 +1,12 @@
-"""The authors' Hugging Face folders, read without running their code.
+"""Hugging Face folders, the authors' and ours, read without running their code.
 
-Such a folder (``worstchan/EAT-base_epoch30_pretrain``, say) contains the student's
-encoder and, if fine-tuned, its head. A weight's name is that in the fairseq file with
-the prefix ``model.`` instead of the modality's, and ``pre_norm`` for the norm before
-the blocks. A folder with any other weight is refused: none is silently ignored.
+A folder of the authors (``worstchan/EAT-base_epoch30_pretrain``, say) contains the
+student's encoder and, if fine-tuned, its head. A weight's name is that in the fairseq
+file with the prefix ``model.`` instead of the modality's, and ``pre_norm`` for the norm
+before the blocks. A folder of `eat export hf` contains what ours do, and the positions;
+the weights of a classifier have the prefix ``eat.``.
+
+A folder with any other weight is refused: none is silently ignored.
 """
 
 from __future__ import annotations
@@ -15,12 +18,22 @@ from typing import Any
 from eat.errors import CheckpointError
 from eat.interop.fairseq import NORMALIZATION, encoder_config, student_state
 from eat.interop.fairseq_names import MODALITY, POSITIONS
-from eat.interop.folders import open_weights
+from eat.interop.folders import open_weights, read_json_object
 from eat.interop.other_models import describe
 from eat.interop.stored import StoredTensor
 
 MODALITY_PARTS = ("extra_tokens", "local_encoder.", "fixed_positional_encoder.")
 HEAD = {"fc_norm.": "norm.", "head.": "head."}
+# Option of our encoder -> key in the config.json of `eat export hf`.
+SIZES = {
+    "dim": "hidden_size",
+    "depth": "num_hidden_layers",
+    "num_heads": "num_attention_heads",
+    "max_frames": "max_frames",
+    "num_mels": "num_mel_bins",
+    "position_scale": "position_scale",
+}
+PREPROCESSOR = "preprocessor_config.json"
 HEAD_DIM = 64  # width of an attention head: base has 12 of them, large 16
 
 
@@ -33,6 +46,8 @@ def read_hugging_face(
     since its decoder is missing. Raises `CheckpointError` if the weights are missing,
     corrupt or not those of an EAT model.
     """
+    if "position_scale" in described:
+        return _read_exported(folder, described)
     stored = open_weights(folder)
     official = {_official_name(name): tensor for name, tensor in stored.items()}
     if len(official) < len(stored):
@@ -51,6 +66,44 @@ def read_hugging_face(
         num_classes = head["head.weight"].shape[0]
         config |= {"kind": "classifier", "num_classes": num_classes, "pooling": "cls"}
     return config, state
+
+
+def _read_exported(
+    folder: str | Path, described: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, StoredTensor]]:
+    """Read a folder of `eat export hf`, or one that transformers saved from it."""
+    stored = {n.removeprefix("eat."): t for n, t in open_weights(folder).items()}
+    stored.pop("encoder.positions", None)  # recomputed from the config
+    sizes = {ours: described.get(theirs) for ours, theirs in SIZES.items()}
+    extractor = Path(folder) / PREPROCESSOR
+    if not extractor.exists():
+        raise CheckpointError(
+            f"{extractor}: no such file, which has the normalization of the input "
+            "(copy it from the model that was fine-tuned)"
+        )
+    frontend = read_json_object(extractor)
+    keys = {"mean": "mean", "std": "std", "num_frames": "max_length"}
+    config: dict[str, Any] = {
+        "kind": "encoder",
+        "encoder": sizes,
+        "frontend": {ours: frontend.get(theirs) for ours, theirs in keys.items()},
+    }
+    if "head.weight" not in stored:
+        return config, stored
+    num_classes = stored["head.weight"].shape[0]
+    config |= {
+        "kind": "classifier",
+        "num_classes": num_classes,
+        "pooling": described.get("pooling"),
+        "multi_label": described.get("problem_type") == "multi_label_classification",
+    }
+    names = described.get("id2label")
+    labels = [f"LABEL_{i}" for i in range(num_classes)]  # if none were given
+    if isinstance(names, Mapping):
+        labels = [names.get(str(i), label) for i, label in enumerate(labels)]
+    if not all(str(name).startswith("LABEL_") for name in labels):
+        config["labels"] = labels
+    return config, stored
 
 
 def _official_name(name: str) -> str:

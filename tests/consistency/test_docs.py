@@ -136,6 +136,7 @@ def all_options():
     """Every option of every command here."""
     scripts = [*ROOT.glob("tools/**/*.py"), *ROOT.glob("tools/*.sh")]
     scripts += [*ROOT.glob("recipes/*/*.py"), *ROOT.glob("recipes/*/run.sh")]
+    scripts += ROOT.glob("eat/commands/*.py")
     return FOREIGN.union(*(options_of(script, []) for script in scripts))
 
 

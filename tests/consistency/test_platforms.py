@@ -32,6 +32,7 @@ import pkgutil, sys, types
 from importlib import import_module
 import hyperpyyaml, multiprocessing.popen_spawn_posix, numpy, pandas, safetensors.torch
 import soundfile, speechbrain, tempfile, torch, torch.utils.data, torchaudio, tqdm
+from transformers import ASTFeatureExtractor, AutoModel, PreTrainedModel
 
 platform, hidden, folder = sys.argv[1:]
 for line in hidden.splitlines():

@@ -262,6 +262,6 @@ def test_from_a_file_as_the_official_code_does_it(
         torch.testing.assert_close(found, pool(encoded, pooling)[0], **close)
     patches = model.encode_file(path, "patches").values
     torch.testing.assert_close(patches, encoded.patches[0, : len(patches)], **close)
-    tags = sorted(tagger.tag_file(path, top_k=None), key=lambda tag: int(tag.label))
-    found = torch.tensor([tag.score for tag in tags])
+    found = {tag.label: tag.score for tag in tagger.tag_file(path, top_k=None)}
+    found = torch.tensor([found[name] for name in tagger.labels])
     torch.testing.assert_close(found, scores, **close)
