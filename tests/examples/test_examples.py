@@ -100,7 +100,7 @@ def run(name, *arguments, **environment):
 @pytest.mark.slow
 def test_file_features(pretrained, sounds):
     output = run("file_features.py", pretrained, sounds[0])
-    assert "(128,)" in output and "(2, 16, 128)" in output and "(64, 128)" in output
+    assert "(128,)" in output and "(2, 32, 128)" in output and "(125, 128)" in output
 
 
 @pytest.mark.slow
