@@ -61,6 +61,17 @@ class Choice(NamedTuple):
         return " or ".join(f"'{word}'" for word in self.words)
 
 
+class Flag(NamedTuple):
+    """True or false."""
+
+    def accepts(self, value: Any) -> bool:
+        """Return whether this is one of them."""
+        return isinstance(value, bool)
+
+    def __str__(self) -> str:
+        return "true or false"
+
+
 class Labels(NamedTuple):
     """Names of classes."""
 
@@ -85,7 +96,7 @@ class Optional(NamedTuple):
         return f"null or {self.inner}"
 
 
-Rule = Whole | Real | Choice | Labels | Optional
+Rule = Whole | Real | Choice | Flag | Labels | Optional
 WIDTH = Whole(4, 2**14, 4)
 DEPTH = Whole(1, 256)
 
@@ -124,6 +135,7 @@ TOP: Section = {
     "utterance_weight": Real(0, 1e9),
     "num_classes": Whole(1, 2**20),
     "pooling": Choice(POOLINGS),
+    "mask_padding": Flag(),
 }
 SECTIONS = {
     "encoder": ENCODER,
