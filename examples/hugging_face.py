@@ -23,13 +23,15 @@ subprocess.run(["eat", "export", "hf", checkpoint, folder], check=True)
 
 model = AutoModel.from_pretrained(folder).eval()
 extract = AutoFeatureExtractor.from_pretrained(folder)
-wav = read_audio(recording)  # [S] at 16 kHz
+# The extractor cuts what is longer than the model's input, this toolkit encodes windows.
+ours = eat.from_pretrained(checkpoint)
+wav = read_audio(recording, max_seconds=ours.max_seconds)  # [S] at 16 kHz
 inputs = extract(wav.numpy(), sampling_rate=16000, return_tensors="pt")
 with torch.no_grad():
     output = model(inputs["input_values"])
 print("tokens:", tuple(output.last_hidden_state.shape))  # [1, 1 + N, D]
 
 # The same features as with this toolkit.
-ours = eat.from_pretrained(checkpoint).encode_batch(wav)[0]
-difference = (output.pooler_output[0] - ours).abs().max().item()
+features = ours.encode_batch(wav)[0]
+difference = (output.pooler_output[0] - features).abs().max().item()
 print(f"largest difference: {difference:.1e}")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from eat.interop.card import folder_texts
 from eat.interop.loading import build_classifier, build_pretraining
 from eat.interop.pretrained import save_model
 from example_pages import EXAMPLES, example_files, page_of
@@ -54,7 +55,8 @@ def finetuned(tmp_path_factory):
         "frontend": FRONTEND,
     }
     folder = tmp_path_factory.mktemp("finetuned") / "model"
-    save_model(folder, config, build_classifier(config))
+    texts = folder_texts(folder, config, parameters=0)
+    save_model(folder, config, build_classifier(config), texts)
     return folder
 
 
