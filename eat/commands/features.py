@@ -11,11 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eat.errors import ExperimentError, printable
-from eat.utils.arguments import integer, number, part
+from eat.utils.arguments import integer, number, option_errors, part
 
 if TYPE_CHECKING:
-    import torch
-
     from eat.inference.extraction import Extraction
 
 # Ranks wait this long for the slowest one; that one has exited is noticed at once.
@@ -116,10 +114,8 @@ def run(options: argparse.Namespace) -> int:
         num_frames=options.num_frames,
     )
     encoding = {name: getattr(options, name) for name in ENCODING}
-    try:
+    with option_errors():
         model.encoding(**encoding)
-    except ValueError as error:
-        raise ExperimentError(f"--{error}") from None
     found = extract_features(
         model,
         clips,
@@ -174,22 +170,13 @@ def _check(options: argparse.Namespace) -> None:
         )
 
 
-def _device(name: str | None) -> torch.device:
+def _device(name: str | None) -> str | None:
     """Return the device of this process; each process has a GPU of its own."""
     import torch
 
-    name = name or ("cuda" if torch.cuda.is_available() else "cpu")
-    if name == "cuda":
-        name = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
-    try:
-        probe = torch.zeros(1, device=name)
-        probe.item()  # not of "meta"
-        return probe.device
-    except (RuntimeError, AssertionError, ImportError) as error:
-        reason = str(error).splitlines()[0]
-        raise ExperimentError(
-            f"--device {name}: {reason} (use cpu, cuda or cuda:N)"
-        ) from None
+    if name == "cuda" or (name is None and torch.cuda.is_available()):
+        return f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+    return name
 
 
 def _report(found: Extraction, options: argparse.Namespace) -> None:

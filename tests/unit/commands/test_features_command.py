@@ -324,7 +324,7 @@ def test_other_features_are_refused(corpus, tmp_path):
         (("--weights", "teacher"), ".*teacher"),
         (("--num_frames", 60), "num_frames 60: .*16"),
         (("--num_frames", 256), "num_frames 256: .*128"),
-        (("--device", "abacus"), "--device abacus: "),
+        (("--device", "abacus"), "device 'abacus'"),
     ],
 )
 def test_errors_are_one_line(corpus, tmp_path, options, error):
