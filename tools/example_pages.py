@@ -29,10 +29,10 @@ def page_of(path: Path) -> str:
 
 
 def _of_python(text: str) -> str:
-    first = ast.parse(text).body[0]
-    assert isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)
-    code = "".join(text.splitlines(keepends=True)[first.end_lineno :])
-    return f"{first.value.value.strip()}\n\n{_fenced(code, 'python')}"
+    module = ast.parse(text)
+    end = module.body[0].end_lineno  # of the docstring
+    code = "".join(text.splitlines(keepends=True)[end:])
+    return f"{(ast.get_docstring(module) or '').strip()}\n\n{_fenced(code, 'python')}"
 
 
 def _of_shell(text: str) -> str:
