@@ -10,6 +10,7 @@ import pytest
 import yaml
 from speechbrain.utils.run_opts import RunOptions
 
+from eat.cli import make_parser
 from example_pages import example_files
 
 ROOT = Path(__file__).parents[2]
@@ -187,6 +188,15 @@ def test_commands_name_scripts_and_their_options(page):
         for word in words:
             if word.startswith("hparams/"):
                 assert (script.parent / word).is_file(), f"{word}: no such file"
+
+
+@each_page
+def test_eat_commands_parse(page):
+    for _, words in commands(page):
+        if words[0] != "eat" or "..." in words:
+            continue
+        end = words.index(">") if ">" in words else None
+        make_parser(words[1]).parse_args(words[1:end])  # else it exits
 
 
 @each_page
