@@ -186,6 +186,7 @@ KNOWN_SETTINGS = {
     "mask_sampler.blocks": _text("blocks"),
     # Network
     "pooling": _text("input of the head", "cls", "mean", "linear_softmax", task=FINE),
+    "mask_padding": _boolean("attend to no padding of clips", FINE),
     "frontend": _part("front end"),
     "frontend.mean": _number("norm_mean", "[-1000, 1000]"),
     "frontend.std": _number("norm_std", "[0.000001, 1000]"),
@@ -199,6 +200,7 @@ KNOWN_SETTINGS = {
     "classifier.encoder": _part("encoder"),
     "classifier.num_classes": _integer("num_classes", 1, 1_000_000),
     "classifier.pooling": _text("pooling", "cls", "mean", "linear_softmax"),
+    "classifier.mask_padding": _boolean("mask_padding"),
     "decoder": _part("decoder", PRE),
     "decoder.dim": _integer("width, that of the encoder", 1, 100_000),
     "decoder.depth": _integer("convolutions", 1, 1000),

@@ -97,7 +97,7 @@ class AudioEncoder(AudioNetwork):
         ValueError
             If an option is wrong.
         """
-        encoding = self._encoding(
+        encoding = self.encoding(
             granularity, pooling, layers, window, overlap, hop_ms, pad_to
         )
         file = read_short(path, self.max_samples)
@@ -146,7 +146,7 @@ class AudioEncoder(AudioNetwork):
         ValueError
             If an option is wrong or a clip is empty or has NaN or infinite samples.
         """
-        encoding = self._encoding(
+        encoding = self.encoding(
             granularity, pooling, layers, window, overlap, hop_ms, pad_to
         )
         clips = split_waveforms(wavs, wav_lens, lengths, sample_rate)
@@ -197,7 +197,7 @@ class AudioEncoder(AudioNetwork):
             raise ValueError(
                 f"batch_size {batch_size}, num_workers {num_workers}: at least 1 and 0"
             )
-        encoding = self._encoding(**options)
+        encoding = self.encoding(**options)
         size = batch_size
         if encoding.windowing.pad_to == "clip":
             size *= SORTED_BATCHES
@@ -277,7 +277,7 @@ class AudioEncoder(AudioNetwork):
     def _windowing(self, *options: Any, **named: Any) -> Windowing:
         return Windowing.check(self.frontend.num_frames, *options, **named)
 
-    def _encoding(
+    def encoding(
         self,
         granularity: str = "clip",
         pooling: str | None = None,
@@ -287,6 +287,10 @@ class AudioEncoder(AudioNetwork):
         hop_ms: int | None = None,
         pad_to: str = "model",
     ) -> Encoding:
+        """Check the options of :meth:`encode_file`; return how recordings are encoded.
+
+        Raises `ValueError`, which names the wrong option.
+        """
         if hop_ms is not None and granularity == "clip":
             raise ValueError(f"hop_ms {hop_ms}: only for frames and patches")
         readout = Readout.check(self.encoder, granularity, pooling, layers)

@@ -136,6 +136,7 @@ TOP: Section = {
     "utterance_weight": Real(0, 1e9),
     "num_classes": Whole(1, 2**20),
     "pooling": Choice(POOLINGS),
+    "mask_padding": Flag(),
 }
 SECTIONS = {
     "encoder": ENCODER,

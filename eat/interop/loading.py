@@ -99,6 +99,11 @@ class Checkpoint:
         audioset = self.config.get("num_classes") == AUDIOSET_CLASSES
         return bool(self.config.get("multi_label", audioset))
 
+    @property
+    def mask_padding(self) -> bool:
+        """Whether it is a classifier that was trained with masked padding."""
+        return self.config.get("mask_padding", False)
+
     def frontend(self, **overrides: float) -> LogMel:
         """Build the front end; `overrides` replace `mean`, `std` or `num_frames`."""
         options = {**self.config.get("frontend", {}), **overrides}
@@ -154,7 +159,10 @@ class Checkpoint:
 def build_classifier(config: Mapping[str, Any]) -> EATClassifier:
     """Build a classifier of these sizes."""
     encoder = EATEncoder(**config["encoder"])
-    return EATClassifier(encoder, config["num_classes"], config["pooling"])
+    mask_padding = config.get("mask_padding", False)  # the official ones have none
+    return EATClassifier(
+        encoder, config["num_classes"], config["pooling"], mask_padding
+    )
 
 
 def build_pretraining(config: Mapping[str, Any]) -> EATForPreTraining:

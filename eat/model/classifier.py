@@ -24,10 +24,17 @@ class EATClassifier(nn.Module):
     pooling
         ``cls``: the CLS token (the paper's choice). ``mean``: the mean of the patch
         tokens. ``linear_softmax``: see :func:`linear_softmax`.
+    mask_padding
+        Whether it is trained with the clips' padding masked, for those who use it:
+        :meth:`forward` masks what it is told to.
     """
 
     def __init__(
-        self, encoder: EATEncoder, num_classes: int, pooling: str = "cls"
+        self,
+        encoder: EATEncoder,
+        num_classes: int,
+        pooling: str = "cls",
+        mask_padding: bool = False,
     ) -> None:
         super().__init__()
         if pooling not in POOLINGS:
@@ -36,9 +43,11 @@ class EATClassifier(nn.Module):
             "encoder": encoder.config,
             "num_classes": num_classes,
             "pooling": pooling,
+            "mask_padding": mask_padding,
         }
         self.encoder = encoder
         self.pooling = pooling
+        self.mask_padding = mask_padding
         self.norm = nn.LayerNorm(encoder.dim, eps=NORM_EPS)
         self.head = nn.Linear(encoder.dim, num_classes)
         nn.init.trunc_normal_(self.head.weight, std=0.02)

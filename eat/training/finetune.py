@@ -110,6 +110,16 @@ class FinetuneBrain(EATBrain):
         batches = self.grad_accumulation_factor * self.world_size
         torch._foreach_mul_(gradients, batches / count.clamp(min=1).item())
 
+    def valid_frames(self, batch: Batch, mixed: bool = False) -> Tensor | None:
+        """Return the clips' frames before their padding `[B]`, if that is masked.
+
+        Of a batch that was mixed, those of the longer one of two clips.
+        """
+        if not self.unwrapped_model.mask_padding:
+            return None
+        frames = self.modules.frontend.valid_frames(batch.lengths)
+        return torch.maximum(frames, frames.flip(0)) if mixed else frames
+
     # -- evaluation, sharded over the ranks --------------------------------------------
 
     def make_dataloader(

@@ -74,7 +74,8 @@ class AudioSetFinetuneBrain(FinetuneBrain):
             mix = self.hparams.mixup_alpha, self.hparams.mixup_probability
             spec, labels = mixup(spec, labels, *mix, self.generator)
             spec = spec_augment(spec, self.hparams.spec_augment_ratio, self.generator)
-        return self.model_for(stage)(spec), labels
+        frames = self.valid_frames(batch, mixed=labels is not batch.labels)
+        return self.model_for(stage)(spec, frames), labels
 
     def compute_objectives(
         self, predictions: tuple[Tensor, Tensor], batch: Batch, stage: sb.Stage

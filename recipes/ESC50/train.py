@@ -69,7 +69,7 @@ class ESC50FinetuneBrain(FinetuneBrain):
         spec = self.modules.frontend(wav, batch.lengths)  # [B, T, F]
         if training:
             spec = spec_augment(spec, self.hparams.spec_augment_ratio, self.generator)
-        return self.model_for(stage)(spec), batch.labels
+        return self.model_for(stage)(spec, self.valid_frames(batch)), batch.labels
 
     def compute_objectives(
         self, predictions: tuple[Tensor, Tensor], batch: Batch, stage: sb.Stage

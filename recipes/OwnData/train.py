@@ -74,13 +74,14 @@ class OwnDataFinetuneBrain(FinetuneBrain):
         batch = batch.to(self.device, non_blocking=True)
         if stage != sb.Stage.TRAIN:
             spec = self.modules.frontend(batch.wav, batch.lengths)  # [B, T, F]
-            return self.unwrapped_model(spec), batch.labels
+            return self.unwrapped_model(spec, self.valid_frames(batch)), batch.labels
         wav = roll_and_gain(batch.wav, batch.lengths, self.generator)
         spec = self.modules.frontend(wav, batch.lengths)
         mix = self.hparams.mixup_alpha, self.hparams.mixup_probability
         spec, labels = mixup(spec, batch.labels, *mix, self.generator)
         spec = spec_augment(spec, self.hparams.spec_augment_ratio, self.generator)
-        return self.modules.classifier(spec), labels
+        frames = self.valid_frames(batch, mixed=labels is not batch.labels)
+        return self.modules.classifier(spec, frames), labels
 
     def compute_objectives(
         self, predictions: tuple[Tensor, Tensor], batch: Batch, stage: sb.Stage

@@ -265,3 +265,21 @@ def test_all_stages(speech_commands, tmp_path):
     assert 0 <= json.loads(results)["test"]["accuracy"] <= 1
     pretrained = json.loads(results)["settings"]["pretrained"]
     assert pretrained == str(output / "pretrain" / "model")
+
+
+@pytest.mark.slow
+def test_masked_padding(run_recipe, speech_commands, tmp_path):
+    """With mixing; the test of the saved model alone masks the padding as well."""
+    options = [*SHORT.split(), "--pretrained", "none", "--number_of_epochs", 1]
+    masked = ["--mask_padding", True, "--num_frames", 160, "--mixup_probability", 0.5]
+    folder = tmp_path / "run"
+    results = run_recipe(
+        NAME, "finetune_mini", speech_commands, folder, *options, *masked
+    )
+    config = json.loads((folder / "model" / "config.json").read_text())
+    assert config["mask_padding"] is True
+    arguments = ["--test_only", "--pretrained", folder / "model"]
+    tested = run_recipe(
+        NAME, "finetune_mini", speech_commands, tmp_path / "test", *arguments
+    )
+    assert tested["test"] == pytest.approx(results["test"], rel=1e-5)

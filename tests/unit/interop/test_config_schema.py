@@ -93,6 +93,8 @@ def test_a_wrong_value_is_named(malformed, models, kind, value):
     for path in paths(models[1][kind]):
         if path in (("teacher",), ("student",)) and value == {}:
             continue  # all of its options have defaults
+        if path == ("mask_padding",) and value is True:
+            continue
         message = malformed(kind, replace(models[1][kind], path, value))
         assert path[-1] in message
 

@@ -8,10 +8,12 @@ import torch
 from speechbrain import Stage
 
 import eat
+from eat.audio.frontend import LogMel
 from eat.data.dataset import collate
 from eat.data.manifest import LabelSet
 from eat.errors import CheckpointError, ExperimentError
 from eat.evaluation.per_class import SingleLabelEvaluation
+from eat.interop.loading import Checkpoint
 from eat.training import meter
 from eat.training.finetune import FinetuneBrain, finetuned_modules, require_classes
 from eat.utils import distributed
@@ -249,3 +251,35 @@ def test_pretrained_checkpoint_is_refused(parity_folder):
     with pytest.raises(CheckpointError, match="pretraining") as error:
         finetuned_modules(path, SEVEN)
     assert one_line(error).startswith(str(path))
+
+
+class Masked(FinetuneBrain):
+    def compute_forward(self, batch, stage):
+        spec = self.modules.frontend(batch.wav, batch.lengths)
+        return self.model_for(stage)(spec, self.valid_frames(batch)), batch.target
+
+
+@pytest.mark.parametrize("mask_padding", [True, False])
+def test_padding_matters_unless_it_is_masked(finetune_brain, tmp_path, mask_padding):
+    """Clips of 20 and 30 frames, padded to 32 or 64; the saved model says how."""
+    brain = finetune_brain(Masked, tmp_path)
+    brain.unwrapped_model.mask_padding = mask_padding
+    brain.unwrapped_model.config["mask_padding"] = mask_padding
+    brain.modules.eval()
+    clips = [
+        {"id": str(n), "sig": torch.randn(n), "target": torch.eye(3)[0]}
+        for n in (19 * 160 + 400, 29 * 160 + 400)
+    ]
+    logits = []
+    for frames in (32, 64):
+        brain.modules["frontend"] = LogMel(-4.268, 4.569, frames)
+        logits.append(brain.compute_forward(collate(clips), Stage.TEST)[0])
+    if mask_padding:
+        assert brain.valid_frames(collate(clips)).tolist() == [20, 30]
+        assert brain.valid_frames(collate(clips), mixed=True).tolist() == [30, 30]
+    same = torch.allclose(*logits, atol=1e-5)
+    assert same == mask_padding
+    brain.label_set = LabelSet(tuple("abc"), tuple("abc"))
+    brain.write_model()
+    assert eat.load_classifier(brain.model_folder).mask_padding == mask_padding
+    assert Checkpoint.read(brain.model_folder).mask_padding == mask_padding
