@@ -151,6 +151,8 @@ def settings(folder, optimizer, batch_size, updates):
         "num_workers": 0,
         "log_interval": 1,
         "max_unreadable_share": 0.0,
+        "tensorboard": False,
+        "wandb": "none",
     }
 
 
