@@ -16,9 +16,14 @@ import torch
 from torch import Tensor
 
 from eat.errors import CheckpointError
-from eat.interop.fairseq import FREQUENCY_PATCHES, NORMALIZATION, OWN_CONFIG
+from eat.interop.fairseq import NORMALIZATION, OWN_CONFIG
 from eat.interop.fairseq_cfg import classifier_cfg, pretraining_cfg
-from eat.interop.fairseq_names import HEAD, POSITIONS, official_name
+from eat.interop.fairseq_weights import (
+    FREQUENCY_PATCHES,
+    HEAD,
+    POSITIONS,
+    official_name,
+)
 from eat.interop.loading import Checkpoint
 from eat.model.encoder import EATEncoder
 from eat.model.patching import PATCH

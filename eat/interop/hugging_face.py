@@ -16,14 +16,19 @@ from pathlib import Path
 from typing import Any
 
 from eat.errors import CheckpointError
-from eat.interop.fairseq import NORMALIZATION, encoder_config, student_state
-from eat.interop.fairseq_names import MODALITY, POSITIONS
+from eat.interop.fairseq import NORMALIZATION
+from eat.interop.fairseq_weights import (
+    MODALITY,
+    POSITIONS,
+    encoder_config,
+    split_head,
+    student_state,
+)
+from eat.interop.file_kinds import what_model
 from eat.interop.folders import open_weights, read_json_object
-from eat.interop.other_models import describe
 from eat.interop.stored import StoredTensor
 
 MODALITY_PARTS = ("extra_tokens", "local_encoder.", "fixed_positional_encoder.")
-HEAD = {"fc_norm.": "norm.", "head.": "head."}
 # Option of our encoder -> key in the config.json of `eat export hf`.
 SIZES = {
     "dim": "hidden_size",
@@ -55,9 +60,9 @@ def read_hugging_face(
     if missing := {POSITIONS, MODALITY + "extra_tokens"} - official.keys():
         kind = {"_name": described.get("model_type")}
         raise CheckpointError(
-            f"{folder}: has no '{min(missing)}' ({describe(stored, kind)})"
+            f"{folder}: has no '{min(missing)}' ({what_model(stored, kind)})"
         )
-    head = _split_head(official)
+    official, head = split_head(official)
     state = student_state(official, folder) | head
     config: dict[str, Any] = {"kind": "encoder", "encoder": _encoder_config(official)}
     mean, std = NORMALIZATION["AudioSet"]
@@ -112,16 +117,6 @@ def _official_name(name: str) -> str:
     if name.startswith("pre_norm."):
         return f"{MODALITY}context_encoder.norm.{name.removeprefix('pre_norm.')}"
     return MODALITY + name if name.startswith(MODALITY_PARTS) else name
-
-
-def _split_head(official: dict[str, StoredTensor]) -> dict[str, StoredTensor]:
-    """Remove the head's weights from the others; return them under our names."""
-    return {
-        ours + name.removeprefix(theirs): official.pop(name)
-        for theirs, ours in HEAD.items()
-        for name in [*official]
-        if name.startswith(theirs)
-    }
 
 
 def _encoder_config(official: Mapping[str, StoredTensor]) -> dict[str, Any]:
