@@ -14,6 +14,7 @@ from typing import Any
 from eat.errors import CheckpointError
 from eat.interop.fairseq_settings import (
     CLASSIFIER,
+    CLIPS,
     ENCODER,
     IGNORED,
     OBJECTIVE,
@@ -137,8 +138,8 @@ def _convert_pretraining(
         },
         "student": {"mask_noise_std": image["mask_noise_std"]},
         "teacher": {"average_top_k": _top_k(settings)},
-        # The official utterance loss is a sum over a GPU's 12 clips x 16 clones.
-        "utterance_weight": settings["cls_loss"] * 12 * clones,
+        # The official utterance loss is a sum over the batch of a GPU.
+        "utterance_weight": settings["cls_loss"] * CLIPS * clones,
     }
     return config, state
 

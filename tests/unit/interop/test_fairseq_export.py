@@ -11,8 +11,7 @@ import torch
 
 import eat
 from eat.errors import CheckpointError
-from eat.interop.fairseq_cfg import pretraining_cfg
-from eat.interop.fairseq_export import export_fairseq
+from eat.interop.fairseq_export import export_fairseq, pretraining_cfg
 from eat.interop.fairseq_settings import ENCODER, OBJECTIVE, flatten
 from eat.interop.loading import Checkpoint, build_classifier, build_pretraining
 from eat.interop.pretrained import save_model
