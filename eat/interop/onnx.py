@@ -146,7 +146,8 @@ def export_onnx(
     CheckpointError
         If the checkpoint is missing, corrupt, or too large for one file.
     ExperimentError
-        If `out` exists, its folder or a package is missing, or the result differs from PyTorch's.
+        If `out` exists, its folder or a package is missing, or the result is not
+        PyTorch's.
     """
     if os.path.lexists(out):
         raise ExperimentError(f"{out}: exists (remove it, or give another name)")
