@@ -25,6 +25,7 @@ from eat.interop.fairseq_settings import (
 from eat.interop.fairseq_weights import (
     MODALITY,
     encoder_config,
+    position_scale,
     split_head,
     student_state,
 )
@@ -126,6 +127,12 @@ def _convert_pretraining(
         for part, weights in parts.items()
         for name, tensor in student_state(weights, path).items()
     }
+    scales = {position_scale(weights) for weights in parts.values()}
+    if len(scales) > 1:
+        raise CheckpointError(
+            f"{path}: the positions of student and teacher are scaled differently (was "
+            "it trained with a modified position encoder?)"
+        )
     config = {
         "kind": "pretraining",
         "encoder": _encoder_config(official, settings, path),

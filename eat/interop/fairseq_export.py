@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -38,7 +37,7 @@ from eat.interop.fairseq_weights import (
 from eat.interop.loading import Checkpoint
 from eat.model.encoder import EATEncoder
 from eat.model.patching import PATCH
-from eat.utils.files import atomic_path
+from eat.utils.files import new_path
 
 logger = logging.getLogger(__name__)
 
@@ -78,18 +77,15 @@ def export_fairseq(source: str | Path, out: str | Path) -> None:
     Raises
     ------
     CheckpointError
-        If the checkpoint cannot be read, the official code has no such model, or `out`
-        exists.
+        If the checkpoint cannot be read, or the official code has no such model.
+    ExperimentError
+        If `out` exists or cannot be written.
     """
-    out = Path(out)
-    if os.path.lexists(out):
-        raise CheckpointError(f"{out}: already exists (choose another name)")
     checkpoint = Checkpoint.read(source)
     _check(checkpoint)
     content = _content(checkpoint)
-    out.parent.mkdir(parents=True, exist_ok=True)
     # Given a path, torch would write the temporary name into the file.
-    with atomic_path(out) as temporary, open(temporary, "wb") as file:
+    with new_path(out) as temporary, open(temporary, "wb") as file:
         try:
             torch.save(content, file)
         except RuntimeError as error:  # at the end of a file that was not written
@@ -133,6 +129,7 @@ def _content(checkpoint: Checkpoint) -> dict[str, Any]:
     config = {**checkpoint.config, "encoder": encoder.config}
     model: dict[str, Any]
     if checkpoint.kind == "classifier":
+        config["multi_label"] = checkpoint.multi_label
         cfg = classifier_cfg(config, corpus)
         model = {
             name if name.startswith(tuple(HEAD)) else f"model.{name}": tensor

@@ -77,7 +77,10 @@ def _read_exported(
     folder: str | Path, described: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, StoredTensor]]:
     """Read a folder of `eat export hf`, or one that transformers saved from it."""
-    stored = {n.removeprefix("eat."): t for n, t in open_weights(folder).items()}
+    weights = open_weights(folder)
+    stored = {name.removeprefix("eat."): tensor for name, tensor in weights.items()}
+    if len(stored) < len(weights):
+        raise CheckpointError(f"{folder}: contains a weight under two names")
     stored.pop("encoder.positions", None)  # recomputed from the config
     sizes = {ours: described.get(theirs) for ours, theirs in SIZES.items()}
     extractor = Path(folder) / PREPROCESSOR
@@ -103,11 +106,11 @@ def _read_exported(
         "multi_label": described.get("problem_type") == "multi_label_classification",
     }
     names = described.get("id2label")
-    labels = [f"LABEL_{i}" for i in range(num_classes)]  # if none were given
+    unnamed = [f"LABEL_{i}" for i in range(num_classes)]  # if none were given
     if isinstance(names, Mapping):
-        labels = [names.get(str(i), label) for i, label in enumerate(labels)]
-    if not all(str(name).startswith("LABEL_") for name in labels):
-        config["labels"] = labels
+        labels = [names.get(str(i), label) for i, label in enumerate(unnamed)]
+        if labels != unnamed:
+            config["labels"] = labels
     return config, stored
 
 
