@@ -9,7 +9,7 @@ import torch
 from speechbrain.utils.epoch_loop import EpochCounter
 from torch import nn
 
-from eat.interop.fairseq import our_name
+from eat.interop.fairseq_weights import our_name
 from eat.pretraining.masking import Masks
 
 FRAMES, MELS = 128, 128

@@ -155,19 +155,6 @@ def test_int8_replaces_the_weights_of_linear_layers(
     assert describe(path) == describe(exported_before)
 
 
-def test_nothing_is_overwritten(tmp_path, parity_folder):
-    path = tmp_path / "mine.onnx"
-    path.write_text("mine")
-    with pytest.raises(ExperimentError, match="mine.onnx"):
-        export_onnx(parity_folder / "official_finetuned.pt", path)
-    assert path.read_text() == "mine"
-
-
-def test_missing_folder_is_named(tmp_path, parity_folder):
-    with pytest.raises(ExperimentError, match="new/m.onnx"):
-        export_onnx(parity_folder / "official_finetuned.pt", tmp_path / "new/m.onnx")
-
-
 def test_missing_package_is_named(tmp_path, parity_folder, monkeypatch):
     installed = {"onnx": 1, "onnxruntime": 1}
     monkeypatch.setattr(exporter, "find_spec", installed.get)
