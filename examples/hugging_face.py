@@ -11,11 +11,11 @@ FOLDER is written.
 import subprocess
 import sys
 
-import eat.hf  # registers EAT with transformers: no remote code is needed
 import torch
 from transformers import AutoFeatureExtractor, AutoModel
 
 import eat
+import eat.hf  # registers EAT with transformers: no remote code is needed
 from eat.audio.io import read_audio
 
 checkpoint, recording, folder = sys.argv[1:]
@@ -23,7 +23,7 @@ subprocess.run(["eat", "export", "hf", checkpoint, folder], check=True)
 
 model = AutoModel.from_pretrained(folder).eval()
 extract = AutoFeatureExtractor.from_pretrained(folder)
-# The extractor cuts what is longer than the model's input, this toolkit encodes windows.
+# The extractor cuts longer recordings, of which this toolkit encodes windows.
 ours = eat.from_pretrained(checkpoint)
 wav = read_audio(recording, max_seconds=ours.max_seconds)  # [S] at 16 kHz
 inputs = extract(wav.numpy(), sampling_rate=16000, return_tensors="pt")

@@ -12,10 +12,10 @@ import sys
 import tempfile
 
 import torch
-from eat.adapters.speechbrain import EATFeatures, EATTagger
 from torch.nn.utils.rnn import pad_sequence
 
 import eat
+from eat.adapters.speechbrain import EATFeatures, EATTagger
 from eat.audio.io import read_audio
 
 source, *recordings = sys.argv[1:]

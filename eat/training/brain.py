@@ -466,9 +466,11 @@ class EATBrain(sb.Brain):
         self, folder: Path, config: Mapping[str, Any], metrics: Mapping[str, Any]
     ) -> dict[str, str]:
         """Return the card of the model, and the other texts, of an epoch's metrics."""
-        corpus = str(getattr(self.hparams, "data_folder", ""))
-        run = self.fingerprint, metrics
-        return model_texts(folder, config, self.unwrapped_model, corpus, *run)
+        model, data = (
+            self.unwrapped_model,
+            str(getattr(self.hparams, "data_folder", "")),
+        )
+        return model_texts(folder, config, model, data, self.fingerprint, metrics)
 
     def newest_metrics(self) -> dict[str, Any]:
         """Return the metrics of the newest epoch, of an earlier process perhaps."""
