@@ -97,7 +97,7 @@ def find_runtime(package: Path | None) -> list[Path]:
 
 def find_sounds(folder: Path | None) -> list[Path]:
     """Return the audio files in a folder, sorted."""
-    from eat.commands.audio_files import audio_files
+    from eat.audio.folders import audio_files
 
     if folder is None:
         return []

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eat.errors import ExperimentError, printable
-from eat.utils.arguments import integer, number, option_errors, part
+from eat.utils.arguments import integer, number, option_errors, part, path
 
 if TYPE_CHECKING:
     from eat.inference.extraction import Extraction
@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("model", metavar="MODEL", help="model folder, .pt file or Hugging Face folder")
     add("paths", nargs="+", metavar="PATH", help="audio file, folder or manifest")
-    add("--out", type=Path, required=True, help="output file or folder")
+    add("--out", type=path, required=True, help="output file or folder")
     kinds = ("clip", "frames", "patches")
     of = "a vector per clip, per 160 ms, or per 160 ms and 16 mel bins"
     add("--granularity", choices=kinds, default="clip", help=of)
@@ -62,7 +62,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--pooling", choices=("cls", "mean", "both"), help=pooled)
     which = "a layer (default: -1, the last), a list (4,7; --layers=-4,-1), or all"
     add("--layers", type=_layers, default=-1, metavar="L", help=which)
-    add("--window", type=float, help="seconds encoded at a time, at most the model's")
+    add(
+        "--window",
+        type=float,
+        metavar="S",
+        help="seconds encoded at a time, at most the model's",
+    )
     add("--overlap", type=float, default=0.0, help="share of a window, 0 to below 1")
     add("--hop_ms", type=integer(10, 160), help="time between frames (default: 160)")
     padded = "pad short clips to the model's length (default), or not"
@@ -70,11 +75,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     which = "of a pre-trained checkpoint"
     add("--weights", choices=("student", "teacher"), default="student", help=which)
     add("--data_root", help="folder of the recordings of a manifest")
-    add("--batch_size", type=integer(1), default=16, help="clips per batch")
+    add(
+        "--batch_size",
+        type=integer(1),
+        default=16,
+        help="clips per batch (default: 16)",
+    )
     workers = "data workers per process"
     add("--num_workers", type=integer(0, 128), default=0, help=workers)
     add("--part", type=part, default=(1, 1), metavar="i/N", help="do part i of N")
-    add("--device", help="for instance cpu or cuda (default: a GPU if there is one)")
+    add("--device", help="cpu or cuda, for example (default: a GPU if any)")
     precisions = ("fp32", "bf16")
     add("--precision", choices=precisions, default="fp32", help="of the encoder")
     overrides = {
@@ -149,9 +159,9 @@ def _layers(text: str) -> int | list[int] | str:
 
 def _check(options: argparse.Namespace) -> None:
     """Refuse what can be known to be wrong before torch is imported."""
-    for path in (options.model, *options.paths):
-        if not os.path.exists(path) and not os.path.islink(path):
-            raise ExperimentError(f"{path}: no such file or folder (check the path)")
+    for given in (options.model, *options.paths):
+        if not os.path.lexists(given):
+            raise ExperimentError(f"{given}: no such file or folder (check the path)")
     out, suffix = options.out, options.out.suffix.lower()
     if suffix in OTHER_SUFFIXES:
         raise ExperimentError(

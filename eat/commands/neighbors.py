@@ -6,6 +6,7 @@ import argparse
 import csv
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -47,15 +48,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("model", metavar="MODEL", help="model folder, .pt file or Hugging Face folder")
     add("file", metavar="FILE", help="audio file to find similar ones of")
     add("folder", metavar="FOLDER", help="folder of recordings or of their features")
-    add("--top", type=integer(1), default=10, help="number of recordings (default 10)")
+    add("--top", type=integer(1), default=10, help="number of recordings (default: 10)")
     add("--json", action="store_true", help="print a JSON object per recording")
-    pooled = (
-        "of the features: the CLS token (default), the mean of the patches, or both"
-    )
+    pooled = "of a clip: the CLS token (default), the mean of the patches, or both"
     add("--pooling", choices=("cls", "mean", "both"), help=pooled)
-    add("--layers", type=int, metavar="L", help="index of a layer (default: the last)")
-    add("--batch_size", type=integer(1), default=16, help="recordings per batch")
-    add("--device", help="cpu or cuda, for example (default: a GPU if there is one)")
+    add("--layers", type=int, metavar="L", help="a layer (default: -1, the last)")
+    add(
+        "--batch_size",
+        type=integer(1),
+        default=16,
+        help="clips per batch (default: 16)",
+    )
+    add("--device", help="cpu or cuda, for example (default: a GPU if any)")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -97,8 +101,10 @@ def encode_folder(
     import numpy as np
     from tqdm import tqdm
 
-    from eat.commands.audio_files import audio_files
+    from eat.audio.folders import audio_files
 
+    if not os.path.isdir(options.folder):
+        raise ExperimentError(f"{options.folder}: not a folder (give an existing one)")
     paths = list(audio_files([options.folder]))
     encoded = model.encode_files(
         paths, batch_size=options.batch_size, on_error="skip", **chosen
@@ -117,10 +123,13 @@ def read_features(folder: Path, model: str, chosen: dict[str, Any]) -> Gallery:
     """Read the output of `eat features`, which must be of this model and options."""
     import numpy as np
 
+    from eat.inference.extraction import weights_checksum
+
     try:
-        settings = json.loads((folder / RECORD).read_text(encoding="utf-8"))["settings"]
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        settings, sources = record["settings"], record["paths"]
         with open(folder / CLIPS, encoding="utf-8", newline="") as file:
-            paths = [row["path"] for row in csv.DictReader(file)]
+            paths = [locate(row["path"], sources) for row in csv.DictReader(file)]
         features = np.load(folder / ARRAY, mmap_mode="r")
         loading = {name: settings[name] for name in LOADING if name in settings}
         encoding = {name: settings[name] for name in ENCODING if name in settings}
@@ -135,7 +144,7 @@ def read_features(folder: Path, model: str, chosen: dict[str, Any]) -> Gallery:
             f"{folder}: features of shape {list(features.shape)} for {len(paths)} "
             "clips (a vector for each is needed: extract them from one layer)"
         )
-    if checksum != _checksum(model):
+    if checksum != weights_checksum(Path(model)):
         raise ExperimentError(
             f"{folder}: features of another model than {model} (give that model, or "
             "the folder of the recordings)"
@@ -149,13 +158,11 @@ def read_features(folder: Path, model: str, chosen: dict[str, Any]) -> Gallery:
     return Gallery(paths, features, loading, encoding)
 
 
-def _checksum(model: str) -> str:
-    """Return the SHA-256 of a checkpoint's weights."""
-    from eat.interop.file_kinds import WEIGHTS
-    from eat.utils.files import sha256_file
-
-    path = Path(model)
-    return sha256_file(path / WEIGHTS if path.is_dir() else path)
+def locate(clip: str, sources: Sequence[str]) -> str:
+    """Return the file of a clip of `eat features`; its id if the file has moved."""
+    places = ((s if os.path.isdir(s) else os.path.dirname(s)) for s in sources)
+    paths = (os.path.join(place, clip) for place in places)
+    return next(filter(os.path.isfile, paths), clip)
 
 
 def similarities(query: np.ndarray, gallery: np.ndarray) -> np.ndarray:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from eat.errors import ExperimentError, printable
+from eat.utils.arguments import path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -14,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("runs", nargs="+", metavar="RUN", help="output folder of a training run")
     add(
         "--out",
-        type=Path,
+        type=path,
         metavar="FILE.html",
         help="the page (default: report.html in the first run's folder, where it "
         "replaces an earlier report)",

@@ -32,19 +32,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("model", metavar="MODEL", help="fine-tuned checkpoint: a folder or a .pt file")
     add("paths", nargs="+", metavar="PATH", help="audio file or folder")
-    add("--top", type=integer(1), default=5, help="tags per file or window (default 5)")
+    add(
+        "--top", type=integer(1), default=5, help="tags per file or window (default: 5)"
+    )
     add("--threshold", type=number(0, 1), help="lowest score to show (default: any)")
-    add("--window", type=number(0.16, 1e5), help="seconds, at most the model's length")
-    add("--overlap", type=number(0, 0.99), default=0.0, help="share of each window")
+    add("--window", type=float, metavar="S", help="seconds, at most the model's length")
+    add("--overlap", type=float, default=0.0, help="share of a window, 0 to below 1")
     add("--json", action="store_true", help="print a JSON object per file")
     add("--labels", metavar="FILE", help="names of the classes: .txt, .csv or .json")
-    add("--device", help="cpu or cuda, for example (default: a GPU if there is one)")
-    add("--precision", choices=("fp32", "bf16"), default="fp32")
+    add("--device", help="cpu or cuda, for example (default: a GPU if any)")
+    add("--precision", choices=("fp32", "bf16"), default="fp32", help="of the encoder")
 
 
 def run(options: argparse.Namespace) -> int:
     """Tag the files one by one; return 1 if one of them could not be read."""
-    from eat.commands.audio_files import audio_files
+    from eat.audio.folders import audio_files
 
     paths = list(audio_files(options.paths))
     model = load_tagger(options)

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from eat.audio.io import AUDIO_SUFFIXES
+from eat.audio.folders import audio_files
 from eat.data.compact_manifest import CompactClips, CompactManifest, compact
 from eat.errors import ManifestError
-
-logger = logging.getLogger(__name__)
 
 MANIFEST_SUFFIX = ".csv"
 ROOT = "$data_root"
@@ -50,10 +47,10 @@ def list_clips(
 ) -> ClipList:
     """List the clips of files, folders and manifests, in the order given.
 
-    Folders are searched with all their subfolders for files of `AUDIO_SUFFIXES`; hidden
-    ones are skipped. An id is the path relative to the folder, the name of a file, or
-    the id in a manifest; if two clips would have the same id, those of files and
-    folders are the paths as given. A file that is given twice is listed once.
+    Folders are searched by `eat.audio.folders.audio_files`. An id is the path relative
+    to the folder, the name of a file, or the id in a manifest; if two clips would have
+    the same id, those of files and folders are the paths as given. A file that is given
+    twice is listed once.
 
     Parameters
     ----------
@@ -64,9 +61,10 @@ def list_clips(
 
     Raises
     ------
+    AudioError
+        If a folder cannot be listed or has no audio.
     ManifestError
-        If a folder cannot be listed or has no audio, a manifest cannot be used, or two
-        clips have the same id.
+        If a manifest cannot be used, or two clips have the same id.
     """
     names = [os.fspath(path) for path in paths]
     sources = tuple(map(os.path.abspath, names))
@@ -101,12 +99,11 @@ def _clips_of(name: str, data_root: str | os.PathLike[str] | None) -> Iterator[C
         root = _root_of(manifest, name, data_root)
         for clip, wav in zip(manifest.ids, manifest.wavs, strict=True):
             yield Clip(clip, wav.replace(ROOT, root, 1), clip)
-    elif os.path.isdir(name):
-        for relative in _walk(name):
-            given = os.path.join(name, relative)
-            yield Clip(Path(relative).as_posix(), os.path.abspath(given), given)
-    else:
-        yield Clip(os.path.basename(name), os.path.abspath(name), name)
+        return
+    folder = name if os.path.isdir(name) else os.path.dirname(name) or os.curdir
+    for given in audio_files([name]):
+        relative = Path(os.path.relpath(given, folder)).as_posix()
+        yield Clip(relative, os.path.abspath(given), given)
 
 
 def _root_of(
@@ -118,48 +115,3 @@ def _root_of(
             f"{name}: its paths begin with {ROOT} (give that folder as --data_root)"
         )
     return ROOT if data_root is None else os.fspath(data_root)
-
-
-def _walk(folder: str) -> list[str]:
-    """Return the audio files below a folder, relative to it and sorted.
-
-    Links to folders are followed, each folder once.
-    """
-    audio: list[str] = []
-    hidden: list[str] = []
-    others = 0
-    seen = set()
-    for place, folders, files in os.walk(folder, onerror=_refuse, followlinks=True):
-        status = os.stat(place)
-        if (status.st_dev, status.st_ino) in seen:
-            folders.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        hidden += [os.path.join(place, n) for n in (*folders, *files) if n[0] == "."]
-        folders[:] = sorted(name for name in folders if name[0] != ".")
-        for file in files:
-            if file[0] == ".":
-                continue
-            if file.lower().endswith(AUDIO_SUFFIXES):
-                audio.append(os.path.relpath(os.path.join(place, file), folder))
-            else:
-                others += 1
-    if not audio:
-        raise ManifestError(
-            f"{folder}: no audio files in it, but {others} others (files with names "
-            f"such as *{AUDIO_SUFFIXES[0]} are looked for; give others one by one)"
-        )
-    if hidden:
-        logger.warning(
-            "%s: %d hidden files and folders skipped, such as %s",
-            folder,
-            len(hidden),
-            hidden[0],
-        )
-    return sorted(audio)
-
-
-def _refuse(error: OSError) -> None:
-    raise ManifestError(
-        f"{error.filename}: cannot be listed, {error.strerror} (check its permissions)"
-    )

@@ -123,7 +123,7 @@ def extract_features(
 def _inputs(model: AudioEncoder, clips: ClipList, source: Path) -> dict[str, Any]:
     """Return what the numbers depend on besides the options."""
     return {
-        "checkpoint_sha256": _checksum(source),
+        "checkpoint_sha256": weights_checksum(source),
         "clips": len(clips.clips),
         "clips_sha256": clips.checksum(),
         "encoder": model.encoder.config,
@@ -133,8 +133,8 @@ def _inputs(model: AudioEncoder, clips: ClipList, source: Path) -> dict[str, Any
     }
 
 
-def _checksum(source: Path) -> str:
-    """Return the SHA-256 of the weights."""
+def weights_checksum(source: Path) -> str:
+    """Return the SHA-256 of a checkpoint's weights."""
     if not source.is_dir():
         return sha256_file(source)
     if (source / WEIGHTS).exists():

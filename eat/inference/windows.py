@@ -7,9 +7,10 @@ width of a patch), so that times never drift.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import tee, zip_longest
+from itertools import zip_longest
 from typing import NamedTuple
 
 import torch
@@ -146,13 +147,30 @@ def cut_windows(
     tail
         A last frame of no more samples than this needs no window of its own.
     """
-    copies = tee(recording, FRAME // windowing.hop)
+    copies = _copies(recording, FRAME // windowing.hop)
     passes = [
         _cut_pass(_skip(copy, shift * windowing.hop), windowing, tail, shift)
         for shift, copy in enumerate(copies)
     ]
-    for windows in zip_longest(*passes):  # in step, since `tee` keeps what one has read
+    for windows in zip_longest(
+        *passes
+    ):  # in step, since a copy keeps what others have read
         yield from (window for window in windows if window is not None)
+
+
+def _copies(blocks: Iterable[Tensor], number: int) -> list[Iterator[Tensor]]:
+    """Return iterators over the same blocks; `itertools.tee` would keep 57 read ones."""
+    iterator = iter(blocks)
+    waiting: list[deque[Tensor]] = [deque() for _ in range(number)]
+
+    def copy(own: deque[Tensor]) -> Iterator[Tensor]:
+        while own or (following := next(iterator, None)) is not None:
+            if not own:
+                for queue in waiting:
+                    queue.append(following)
+            yield own.popleft()
+
+    return [*map(copy, waiting)]
 
 
 def _cut_pass(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from eat.errors import EATError, ExperimentError
 
@@ -53,6 +54,13 @@ def part(text: str) -> tuple[int, int]:
     if not 1 <= index <= parts:
         raise argparse.ArgumentTypeError(f"'{text}' is not one of 1/N to N/N")
     return index, parts
+
+
+def path(text: str) -> Path:
+    """Parse the path of an output; an empty one would be the current folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty")
+    return Path(text)
 
 
 @contextmanager

@@ -10,7 +10,6 @@ from sklearn.preprocessing import StandardScaler
 
 import eat
 from eat.commands.neighbors import similarities
-from eat.utils.files import sha256_file
 
 
 def expected(query, gallery):
@@ -77,16 +76,10 @@ def test_unreadable_recordings_are_left_out(eat_command, tagger, sounds):
 
 
 @pytest.fixture
-def features(tagger, sounds, tmp_path, encode):
-    """Features of the mean of the last layer, as `eat features` writes them."""
-    folder, paths = tmp_path / "features", sorted(sounds.rglob("[0-9].wav"))
-    folder.mkdir()
-    np.save(folder / "features.npy", [encode(path, pooling="mean") for path in paths])
-    rows = "".join(f"{n},{path},1,,\n" for n, path in enumerate(paths))
-    (folder / "clips.csv").write_text("row,path,parts,failure,warnings\n" + rows)
-    checksum = sha256_file(tagger / "model.safetensors")
-    settings = {"pooling": "mean", "layers": 1, "checkpoint_sha256": checksum}
-    (folder / "features.json").write_text(json.dumps({"settings": settings}))
+def features(eat_command, tagger, sounds, tmp_path):
+    """Features of the mean of the last layer."""
+    folder = tmp_path / "features"
+    eat_command("features", tagger, sounds, "--out", folder, "--pooling", "mean")
     return folder
 
 
@@ -98,7 +91,7 @@ def test_features_written_before(eat_command, tagger, sounds, features):
     assert found == pytest.approx(computed, abs=1e-5)
 
 
-@pytest.mark.parametrize("case", ["model", "layer", "missing", "frames"])
+@pytest.mark.parametrize("case", ["model", "layer", "missing", "layers"])
 def test_other_features_are_refused(
     eat_command, tagger, sounds, features, parity_folder, case
 ):

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from eat.data.manifest import ManifestRow, write_manifest
-from eat.errors import ManifestError
+from eat.errors import AudioError, ManifestError
 from eat.inference.clip_list import list_clips
 from eat.inference.rows import clips_up_to
 
@@ -86,7 +86,7 @@ def test_the_checksum_is_of_ids_and_paths(sounds, tmp_path):
 
 def test_a_folder_without_audio_is_refused(tmp_path):
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(ManifestError, match=f"{tmp_path}: .* 1 "):
+    with pytest.raises(AudioError, match=f"{tmp_path}: .* 1 "):
         list_clips([tmp_path])
 
 
