@@ -7,7 +7,6 @@ import os
 import sys
 from datetime import timedelta
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eat.errors import ExperimentError, printable

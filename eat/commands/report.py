@@ -32,6 +32,7 @@ def run(options: argparse.Namespace) -> None:
 
     runs = read_runs(options.runs)
     out = out or runs[0].folder / "report.html"
+    out.parent.mkdir(parents=True, exist_ok=True)
     problems = write_page(runs, out, options.clip)
     for problem in problems:
         print(printable(f"note: {problem}"))

@@ -159,7 +159,7 @@ def cut_windows(
 
 
 def _copies(blocks: Iterable[Tensor], number: int) -> list[Iterator[Tensor]]:
-    """Return iterators over the same blocks; `itertools.tee` would keep 57 read ones."""
+    """Return iterators over the same blocks; `itertools.tee` would keep up to 57."""
     iterator = iter(blocks)
     waiting: list[deque[Tensor]] = [deque() for _ in range(number)]
 

@@ -67,7 +67,8 @@ def _points(run: Run, name: str) -> pd.DataFrame:
     """Return the columns ``step`` and `name`, at most `MAX_POINTS` rows."""
     if run.metrics is None or name not in run.metrics:
         return pd.DataFrame(columns=["step", name])
-    points = run.metrics[["step", name]].dropna().astype(float)
+    points = run.metrics[["step", name]].apply(pd.to_numeric, errors="coerce")
+    points = points.replace([np.inf, -np.inf], np.nan).dropna().astype(float)
     if len(points) > MAX_POINTS:
         parts = np.arange(len(points)) * MAX_POINTS // len(points)
         points = points.groupby(parts).mean()

@@ -28,14 +28,17 @@ def read_metrics(path: str | Path) -> pd.DataFrame:
     """Read a run's ``metrics.jsonl``, also one written by version 0.1.
 
     The table has one row per record, sorted by step, with its ``kind`` ("step" or
-    "epoch"). Incomplete lines of a killed run are skipped; if a resumed run repeats a
-    step, its last record counts. Raises ValueError if the file contains no record.
+    "epoch"). Lines that are no records, as a killed run may leave one, are skipped; if
+    a resumed run repeats a step, its last record counts. Raises
+    ValueError if the file contains no record.
     """
     records = []
     for line in Path(path).read_text(encoding="utf-8").splitlines():
         try:
             record = json.loads(line)
         except json.JSONDecodeError:
+            continue
+        if not isinstance(record, dict) or not record.keys() >= {"kind", "step"}:
             continue
         records.append({OLD_NAMES.get(key, key): v for key, v in record.items()})
     if not records:

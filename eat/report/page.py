@@ -10,7 +10,7 @@ from typing import Any
 from tqdm import tqdm
 
 from eat._version import __version__
-from eat.errors import EATError
+from eat.errors import AudioError, EATError
 from eat.report.charts import confusion_chart, metric_curve, metric_names, run_color
 from eat.report.clips import (
     attention_picture,
@@ -30,6 +30,8 @@ def write_page(
     runs: Sequence[Run], path: str | Path, clip: str | None = None
 ) -> list[str]:
     """Write the page; what cannot be drawn is said in it, and returned.
+
+    Raises `AudioError` if a given clip cannot be read.
 
     Parameters
     ----------
@@ -184,6 +186,8 @@ def _pictures(run: Run, clip: str | None) -> dict[str, Any]:
             "attention": attention_picture(checkpoint, spec),
         }
     except EATError as error:
+        if clip is not None and isinstance(error, AudioError):
+            raise  # what was asked for
         return {"name": run.name, "problem": f"{run.name}: no pictures: {error}"}
 
 

@@ -35,7 +35,7 @@ class Run:
     metrics
         See `eat.report.curves.read_metrics`; None if nothing was logged yet.
     results
-        ``results.json`` of a finished run; empty before.
+        The mappings in ``results.json`` of a finished run; empty before.
     """
 
     folder: Path
@@ -58,13 +58,18 @@ class Run:
                 f"{folder}: has no {SETTINGS} (give the --output_folder of a run)"
             )
         settings = plain_values(read_text(folder / SETTINGS), str(folder / SETTINGS))
+        if not isinstance(settings, dict):
+            raise ExperimentError(f"{folder / SETTINGS}: no settings (check the file)")
         metrics = None
         if (path := folder / "metrics.jsonl").is_file() and path.stat().st_size:
             try:
                 metrics = read_metrics(path)
-            except (ValueError, KeyError, AttributeError) as error:
-                raise ExperimentError(f"{path}: damaged: {error}") from error
-        return cls(folder, name, settings, metrics, _read_json(folder / "results.json"))
+            except ValueError as error:
+                if b"\n" in path.read_bytes():  # else killed as it wrote the first line
+                    raise ExperimentError(f"{path}: damaged: {error}") from error
+        results = _read_json(folder / "results.json")
+        results = {key: part for key, part in results.items() if isinstance(part, dict)}
+        return cls(folder, name, settings, metrics, results)
 
     @property
     def pretrains(self) -> bool:
@@ -91,7 +96,13 @@ class Run:
         path = self.folder / "confusion.csv"
         if not path.is_file():
             return None
-        return pd.read_csv(path, index_col=0, keep_default_na=False, dtype={0: str})
+        try:
+            counts = pd.read_csv(
+                path, index_col=0, keep_default_na=False, dtype={0: str}
+            )
+            return counts.set_axis(counts.index.astype(str)).astype(int)
+        except ValueError as error:
+            raise ExperimentError(f"{path}: damaged: {error}") from error
 
     def coverage(self) -> dict[str, dict[str, Any]]:
         """Return the counts by subset that the preparation wrote; maybe none."""

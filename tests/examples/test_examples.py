@@ -1,6 +1,7 @@
 """Every file in `examples/` runs from top to bottom, as its first lines say."""
 
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -99,29 +100,41 @@ def run(name, *arguments, **environment):
     return answer.stdout
 
 
+@pytest.fixture
+def run_here(capsys, monkeypatch):
+    """Run an example in this process, which has imported torch already."""
+
+    def run(name, *arguments):
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+        return capsys.readouterr().out
+
+    return run
+
+
 @pytest.mark.slow
-def test_file_features(pretrained, sounds):
-    output = run("file_features.py", pretrained, sounds[0])
+def test_file_features(run_here, pretrained, sounds):
+    output = run_here("file_features.py", pretrained, sounds[0])
     assert "(128,)" in output and "(2, 32, 128)" in output and "(125, 128)" in output
 
 
 @pytest.mark.slow
-def test_nearest_neighbors(pretrained, sounds):
-    lines = run("nearest_neighbors.py", pretrained, sounds[3], sounds[0].parent)
+def test_nearest_neighbors(run_here, pretrained, sounds):
+    lines = run_here("nearest_neighbors.py", pretrained, sounds[3], sounds[0].parent)
     first, *others = lines.splitlines()
     assert first == f"1.000  {sounds[3]}"  # itself
     assert len(others) == 4
 
 
 @pytest.mark.slow
-def test_tags_over_time(finetuned, sounds, tmp_path):
-    run("tags_over_time.py", finetuned, sounds[0], tmp_path / "tags.png")
+def test_tags_over_time(run_here, finetuned, sounds, tmp_path):
+    run_here("tags_over_time.py", finetuned, sounds[0], tmp_path / "tags.png")
     assert (tmp_path / "tags.png").stat().st_size > 10_000
 
 
 @pytest.mark.slow
-def test_linear_probe(pretrained, classes):
-    output = run("linear_probe.py", pretrained, classes)
+def test_linear_probe(run_here, pretrained, classes):
+    output = run_here("linear_probe.py", pretrained, classes)
     assert "15 recordings, 3 classes" in output and "chance 0.333" in output
 
 
@@ -145,8 +158,8 @@ def test_hugging_face(pretrained, sounds, tmp_path):
 
 
 @pytest.mark.slow
-def test_speechbrain_interfaces(finetuned, sounds):
-    output = run("speechbrain_interfaces.py", finetuned, *sounds[:2])
+def test_speechbrain_interfaces(run_here, finetuned, sounds):
+    output = run_here("speechbrain_interfaces.py", finetuned, *sounds[:2])
     assert "(2, 128)" in output and output.count("class ") == 2
 
 

@@ -49,12 +49,13 @@ def test_scores_of_exclusive_classes_are_a_softmax(
 
 
 def test_table_of_a_folder(eat_command, tagger, sounds):
+    (sounds / "loop").symlink_to(sounds)
     status, out, _ = eat_command("tag", tagger, sounds, "--top", "2")
     assert status == 0
     lines = out.splitlines()
     files = [line for line in lines if line.endswith(".wav")]
-    names = sorted(str(path) for path in sounds.rglob("[0-9].wav"))
-    assert files == names  # neither hidden files nor texts
+    names = sorted(str(path) for path in sounds.glob("[01]/[0-9].wav"))
+    assert files == names  # each once, neither hidden files nor texts
     assert len(lines) == 3 * len(files)
 
 
@@ -94,7 +95,15 @@ def test_unreadable_files_are_said_and_the_others_tagged(
 
 @pytest.mark.parametrize(
     "case",
-    ["pretrained", "few_names", "empty_folder", "no_model", "long_window", "no_device"],
+    [
+        "pretrained",
+        "few_names",
+        "empty_folder",
+        "no_path",
+        "no_model",
+        "long_window",
+        "no_device",
+    ],
 )
 def test_errors_are_one_line(
     eat_command, tagger, sounds, tmp_path, parity_folder, case
@@ -108,6 +117,7 @@ def test_errors_are_one_line(
             "names.txt: 2 names",
         ),
         "empty_folder": ((tagger, tmp_path / "empty"), "empty"),
+        "no_path": ((tagger, ""), "empty"),
         "no_model": ((tmp_path / "nothing", sounds), "nothing"),
         "long_window": ((tagger, sounds, "--window", "7"), "--window 7"),
         "no_device": ((tagger, sounds, "--device", "abacus"), "abacus"),

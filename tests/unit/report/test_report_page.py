@@ -1,6 +1,7 @@
 """`eat report`: the page in a browser shows what the folders of the runs tell."""
 
 import json
+import math
 import shutil
 
 import numpy as np
@@ -12,6 +13,7 @@ from eat.cli import main
 from eat.errors import ExperimentError
 from eat.interop.loading import Checkpoint
 from eat.interop.pretrained import save_model
+from eat.report.charts import metric_curve, metric_names
 from eat.report.page import compare_settings
 from eat.report.runs import read_runs
 
@@ -171,6 +173,21 @@ def test_settings_of_objects_are_named_by_their_owner(runs):
     assert rows["seed"]["differ"] and not rows["clones"]["differ"]
 
 
+def test_logs_of_killed_runs_and_of_other_programs(tmp_path):
+    (tmp_path / "hyperparams.yaml").write_text("task: pretrain\n")
+    log = tmp_path / "metrics.jsonl"
+    log.write_text('{"kind": "st')
+    assert read_runs([tmp_path])[0].status == "nothing logged yet"
+    log.write_text('3\n{"step": 1}\n')
+    with pytest.raises(ExperimentError, match="metrics.jsonl"):
+        read_runs([tmp_path])
+    values = {"loss": 1.0, "text": "a", "list": [1], "none": None, "large": math.inf}
+    log.write_text(json.dumps({"kind": "step", "step": 1, **values}) + "\n")
+    runs = read_runs([tmp_path])
+    drawn = {name for name in metric_names(runs) if metric_curve(runs, name)}
+    assert drawn == {"loss"}
+
+
 def test_names_are_short_and_different(tmp_path):
     for name in ("a/run", "b/run"):
         (tmp_path / name).mkdir(parents=True)
@@ -191,10 +208,23 @@ def test_the_first_run_gets_the_page_by_default(runs, tmp_path, capsys):
 def test_other_folders_and_files_are_refused(runs, tmp_path):
     with pytest.raises(ExperimentError, match=str(tmp_path)):
         read_runs([tmp_path])
+    (tmp_path / "hyperparams.yaml").write_text("- 1\n")
+    with pytest.raises(ExperimentError, match="hyperparams.yaml"):
+        read_runs([tmp_path])
+    (tmp_path / "hyperparams.yaml").write_text("task: pretrain\n")
+    (tmp_path / "results.json").write_text('{"test": 3, "cost": [1]}')
+    assert read_runs([tmp_path])[0].results == {}
     (tmp_path / "mine.html").write_text("mine")
     with pytest.raises(SystemExit, match="mine.html"):
         main(["report", str(runs[0]), "--out", str(tmp_path / "mine.html")])
     assert (tmp_path / "mine.html").read_text() == "mine"
+
+
+def test_a_given_clip_that_cannot_be_read_is_an_error(runs, tmp_path):
+    arguments = ["--clip", "none.wav", "--out", str(tmp_path / "page.html")]
+    with pytest.raises(SystemExit, match="none.wav"):
+        main(["report", str(runs[0]), *arguments])
+    assert not (tmp_path / "page.html").exists()
 
 
 def test_a_given_clip_is_drawn(runs, data, tmp_path):
