@@ -105,6 +105,8 @@ def run_here(capsys, monkeypatch):
     """Run an example in this process, which has imported torch already."""
 
     def run(name, *arguments):
+        programs = str(Path(sys.executable).parent)
+        monkeypatch.setenv("PATH", os.pathsep.join([programs, os.environ["PATH"]]))
         monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
         runpy.run_path(str(EXAMPLES / name), run_name="__main__")
         return capsys.readouterr().out
@@ -151,8 +153,8 @@ def test_finetune_own_classes(pretrained, classes, tmp_path):
 
 
 @pytest.mark.slow
-def test_hugging_face(pretrained, sounds, tmp_path):
-    output = run("hugging_face.py", pretrained, sounds[0], tmp_path / "hf")
+def test_hugging_face(run_here, pretrained, sounds, tmp_path):
+    output = run_here("hugging_face.py", pretrained, sounds[0], tmp_path / "hf")
     assert "(1, 129, 128)" in output
     assert float(output.rpartition(" ")[2]) < 1e-4
 
