@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import tee, zip_longest
 from numbers import Real
 from typing import NamedTuple
 
@@ -147,44 +146,24 @@ def cut_windows(
     tail
         A last frame of no more samples than this needs no window of its own.
     """
-    copies = tee(recording, FRAME // windowing.hop)
-    passes = [
-        _cut_pass(_skip(copy, shift * windowing.hop), windowing, tail, shift)
-        for shift, copy in enumerate(copies)
-    ]
-    for windows in zip_longest(*passes):  # in step, since `tee` keeps what one has read
-        yield from (window for window in windows if window is not None)
-
-
-def _cut_pass(
-    blocks: Iterable[Tensor], windowing: Windowing, tail: int, shift: int
-) -> Iterator[Window]:
-    """Cut at every stride; the last window is moved back to end with the recording."""
-    size = windowing.size
+    size, hop = windowing.size, windowing.hop
+    shifts = range(FRAME // hop)
     kept = torch.empty(0)
-    base, following = 0, 0  # first frame in `kept`, and of the next window
-    for block in blocks:
+    base, following = 0, 0  # first frame in `kept`, and of the next windows
+    for block in recording:
         kept = torch.cat([kept.to(block), block]) if len(kept) else block
-        # Not the last window: the recording goes on after it.
-        while len(kept) > (following - base) * FRAME + span(size):
+        # Not the last windows: the recording goes on after those of all passes.
+        while len(kept) > (following - base) * FRAME + shifts[-1] * hop + span(size):
             kept, base = kept[(following - base) * FRAME :], following
-            yield Window(shift, base, kept[: span(size)])
+            for shift in shifts:
+                yield Window(shift, base, kept[shift * hop :][: span(size)])
             following += windowing.stride
-    if not len(kept):
-        return
-    frames = count_frames(base * FRAME + len(kept) - tail)
-    last = max(frames - size, 0)
-    for start in (*range(following, last, windowing.stride), last):
-        begin = (start - base) * FRAME
-        yield Window(shift, start, kept[begin : begin + span(size)])
-
-
-def _skip(blocks: Iterable[Tensor], samples: int) -> Iterator[Tensor]:
-    for block in blocks:
-        rest = block[samples:]
-        samples -= len(block) - len(rest)
-        if len(rest):
-            yield rest
+    for shift in shifts[: count_frames(base * FRAME + len(kept), hop)]:
+        own = kept[shift * hop :]
+        frames = count_frames(base * FRAME + len(own) - tail)
+        last = max(frames - size, 0)  # moved back to end with the recording
+        for start in (*range(following, last, windowing.stride), last):
+            yield Window(shift, start, own[(start - base) * FRAME :][: span(size)])
 
 
 class WindowMean:
