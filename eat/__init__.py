@@ -19,8 +19,8 @@ downloaded Hugging Face folder of the authors):
 Training: each folder in ``recipes/`` (AudioSet, ESC50, SpeechCommands, OwnData) has a
 README and a ``train.py`` for ``hparams/pretrain.yaml`` and ``hparams/finetune.yaml``.
 
-Tools: ``tools/extract_features.py`` writes the features of a corpus,
-``tools/compute_stats.py`` finds its normalization constants. More is in ``docs/``.
+The command ``eat features`` writes the features of files, folders and corpora;
+``tools/compute_stats.py`` finds normalization constants. More is in ``docs/``.
 
 Symbols in shapes: B batch, K clones (masks) per clip, N patches, V visible patches, D
 width, T frames, F mel bins, S samples, C classes.

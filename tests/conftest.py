@@ -195,6 +195,8 @@ def finetune_brain():
             "keep_checkpoints": 1,
             "keep_every_epochs": 0,
             "max_unreadable_share": 0.01,
+            "tensorboard": False,
+            "wandb": "none",
             "epoch_counter": counter,
             "train_logger": FileTrainLogger(str(folder / "train_log.txt")),
             **NOTHING,

@@ -1,4 +1,4 @@
-"""Hooks of mkdocs.yml: pictures in results/published, and the tables of settings.
+"""Hooks of mkdocs.yml: pictures, pages of the examples, and the tables of settings.
 
 In a page, such a picture has its path in the repository, so that it is shown there as
 well: ``../results/published/quickstart.png``.
@@ -13,16 +13,20 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 from eat.experiment.help import markdown_tables
+from example_pages import example_files, page_of
 
 TABLES = "<!-- tables of eat/experiment/settings.py -->"
 PICTURES = Path(__file__).resolve().parents[1] / "results" / "published"
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pictures to the site."""
+    """Add the pictures and a page for each example to the site."""
     for path in sorted(PICTURES.glob("*.png")):
         name = f"published/{path.name}"
         files.append(File.generated(config, name, abs_src_path=str(path)))
+    for path in example_files():
+        name = f"examples/{path.stem}.md"
+        files.append(File.generated(config, name, content=page_of(path)))
     return files
 
 

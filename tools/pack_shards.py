@@ -32,18 +32,7 @@ from eat.data import shard_writer
 from eat.data.prepare import make_save_folder
 from eat.data.shard_writer import ClipUnion, ShardTask, is_packed, pack_shard
 from eat.errors import EATError, ManifestError, exit_on_error, printable
-from eat.utils.arguments import integer, number
-
-
-def _part(text: str) -> tuple[int, int]:
-    """Parse ``i/N``."""
-    try:
-        part, parts = map(integer(1), text.split("/"))
-    except (ValueError, argparse.ArgumentTypeError):
-        part = parts = 0
-    if not 1 <= part <= parts:
-        raise argparse.ArgumentTypeError(f"'{text}' is not one of 1/N to N/N")
-    return part, parts
+from eat.utils.arguments import integer, number, part
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -59,8 +48,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--max_seconds", type=seconds, help="truncate longer clips")
     cores = os.cpu_count() or 1
     add("--workers", type=integer(1, 1024), default=cores, help="number of processes")
-    part = "process part i of N"
-    add("--part", type=_part, default=(1, 1), help=part, metavar="i/N")
+    add("--part", type=part, default=(1, 1), help="process part i of N", metavar="i/N")
     add("--verify", action="store_true", help="verify the checksums")
     options = parser.parse_args(argv)
     if not options.verify and not (options.manifests and options.data_folder):

@@ -54,14 +54,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Write the page; the folder appears when all of it is there."""
-    import eat
+    from eat.inference.features import from_pretrained
 
     out = Path(options.out)
     if os.path.lexists(out):
         raise ExperimentError(f"{out}: exists (remove it, or give another folder)")
     runtime = find_runtime(options.runtime)
     sounds = find_sounds(options.neighbors)
-    model = eat.from_pretrained(options.model)
+    model = from_pretrained(options.model)
     if model.classifier is None and not sounds:
         raise ExperimentError(
             f"{options.model}: has no classes to show (give --neighbors SOUNDS, or a "
@@ -97,18 +97,13 @@ def find_runtime(package: Path | None) -> list[Path]:
 
 def find_sounds(folder: Path | None) -> list[Path]:
     """Return the audio files in a folder, sorted."""
-    from eat.audio.io import AUDIO_SUFFIXES
+    from eat.commands.audio_files import audio_files
 
     if folder is None:
         return []
-    files = [
-        path
-        for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file()
-    ]
-    if not files:
-        raise ExperimentError(f"{folder}: contains no audio files (check the path)")
-    return files
+    if not folder.is_dir():
+        raise ExperimentError(f"{folder}: no such folder (check --neighbors)")
+    return [Path(name) for name in audio_files([str(folder)])]
 
 
 def write_site(
@@ -149,7 +144,7 @@ def write_site(
 def write_neighbors(
     site: Path, model: AudioEncoder, folder: Path, sounds: Sequence[Path]
 ) -> list[dict[str, str]]:
-    """Copy the recordings and write their features, scaled to length 1 `[M, D]`."""
+    """Copy the recordings and write their features `[M, D]`."""
     import numpy as np
     from tqdm import tqdm
 
@@ -165,7 +160,7 @@ def write_neighbors(
         shutil.copyfile(found.path, site / copy)
         name = found.path.relative_to(folder).as_posix()
         listed.append({"name": name, "file": copy})
-        features.append(found.numpy() / np.linalg.norm(found.numpy()))
+        features.append(found.numpy())
     if not listed:
         raise ExperimentError(f"{folder}: no recording can be read")
     np.stack(features).astype("<f4").tofile(site / "neighbors.bin")

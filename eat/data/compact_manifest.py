@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +33,8 @@ class CompactStrings:
 
     def __getitem__(self, index: int) -> str:
         start = int(self.ends[index - 1]) if index > 0 else 0
-        return self.block[start : int(self.ends[index])].decode()
+        text = self.block[start : int(self.ends[index])]
+        return text.decode(errors="surrogateescape")  # names of files may be no UTF-8
 
     def __iter__(self) -> Iterator[str]:
         return map(self.__getitem__, range(len(self)))
@@ -47,7 +48,7 @@ class _Builder:
 
     def add(self, text: str) -> None:
         """Append a string."""
-        self.block += text.encode()
+        self.block += text.encode(errors="surrogateescape")
         self.ends.append(len(self.block))
 
     def build(self) -> CompactStrings:
@@ -55,8 +56,28 @@ class _Builder:
         return CompactStrings(self.block, np.frombuffer(self.ends, np.int64))
 
 
-class CompactManifest:
-    """The `ids`, paths (`wavs`) and joined label ids (`labels`) of a manifest's clips.
+def compact(texts: Iterable[str]) -> CompactStrings:
+    """Return strings in one block."""
+    builder = _Builder()
+    for text in texts:
+        builder.add(text)
+    return builder.build()
+
+
+class CompactClips:
+    """The `ids`, paths (`wavs`) and joined label ids (`labels`) of clips."""
+
+    def __init__(
+        self, ids: CompactStrings, wavs: CompactStrings, labels: CompactStrings
+    ) -> None:
+        self.ids, self.wavs, self.labels = ids, wavs, labels
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+class CompactManifest(CompactClips):
+    """The clips of a manifest.
 
     Further columns are ignored. Raises `ManifestError` if the file is missing, has no
     clips, lacks a column, or a line is malformed or has the id of another.
@@ -71,11 +92,8 @@ class CompactManifest:
             hashes.append(hash(clip))
         if not hashes:
             raise ManifestError(f"{path}: no clips in it ({_REMEDY})")
-        self.ids, self.wavs, self.labels = ids.build(), wavs.build(), labels.build()
+        super().__init__(ids.build(), wavs.build(), labels.build())
         _check_unique(path, self.ids, np.frombuffer(hashes, np.int64))
-
-    def __len__(self) -> int:
-        return len(self.ids)
 
 
 def _rows(path: Path) -> Iterator[tuple[str, str, str]]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset, get_worker_info
 
-from eat.data.compact_manifest import CompactManifest
+from eat.data.compact_manifest import CompactClips, CompactManifest
 from eat.data.manifest import LabelSet
 from eat.data.shards import read_clip
 from eat.data.shared_memory import from_shared, to_shared
@@ -109,7 +109,7 @@ class ClipDataset(Dataset):
 
     def __init__(
         self,
-        manifest: CompactManifest,
+        manifest: CompactClips,
         data_root: str,
         labels: LabelSet | None,
         read: Callable[[str], Tensor],

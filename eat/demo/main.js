@@ -2,7 +2,7 @@
 
 import { decode, encodeWav, Recorder } from "./audio.js";
 import { Mean, Model } from "./model.js";
-import { loadGallery, mostSimilar } from "./neighbors.js";
+import { Gallery } from "./neighbors.js";
 import {
   drawAxis, drawScores, drawSpectrogram, drawWaveform, formatTime,
 } from "./plots.js";
@@ -35,7 +35,7 @@ async function load() {
   info = await (await fetch("model.json")).json();
   document.title = info.title;
   $("about").textContent = info.about;
-  gallery = await loadGallery(info.neighbors);
+  gallery = await Gallery.load(info.neighbors);
   const runtime = new URL(info.runtime, location.href).href;
   await model.load(new URL("model.onnx", location.href).href, runtime);
   fillResolutions();
@@ -72,12 +72,21 @@ async function analyze(blob, name, recorded = false) {
   if (own !== job) return;
   if (!samples.length) return showError(`${name}: contains no sound.`);
   showRecording(samples, name, recorded ? encodeWav(samples) : blob);
+  await finish(own, ready.then(() => runModel(own)));
+}
+
+/** Wait for an analysis; say so if it fails. */
+async function finish(own, running) {
+  $("result").ariaBusy = "true";
   try {
-    await ready;
-    await runModel(own);
+    await running;
   } catch (error) {
     if (own === job) showError(`The model failed: ${error.message}`);
   }
+  if (own !== job) return; // another one is running
+  $("result").ariaBusy = "false";
+  $("window").disabled = false;
+  say("");
 }
 
 function showRecording(samples, name, blob) {
@@ -91,6 +100,7 @@ function showRecording(samples, name, blob) {
   $("spectrogram").width = 0; // clears it
   $("result").hidden = false;
   $("window").selectedIndex = 0;
+  $("window").disabled = true; // choosing would end the analysis
   drawWaveform($("waveform"), samples);
   drawAxis($("axis"), samples.length);
 }
@@ -110,7 +120,7 @@ async function runModel(own) {
     spectrogram.set(outputs.spectrogram.subarray(0, known), begin);
     drawSpectrogram($("spectrogram"), spectrogram, frames);
   });
-  if (finished && gallery.length) showNeighbors(features.value);
+  if (finished && info.neighbors.length) showNeighbors(features.value);
 }
 
 /** Run windows of a size, show their scores; return false if another job began. */
@@ -129,7 +139,6 @@ async function runWindows(own, size, use = () => {}) {
       showTags();
     }
   }
-  say("");
   return true;
 }
 
@@ -152,7 +161,7 @@ function showTags() {
 }
 
 function showNeighbors(features) {
-  const items = mostSimilar(features, gallery).map(({ name, file, similarity }) => {
+  const items = gallery.mostSimilar(features).map(({ name, file, similarity }) => {
     const item = $("neighbor").content.firstElementChild.cloneNode(true);
     const [title, value, player] = item.children;
     title.textContent = name;
@@ -201,13 +210,9 @@ $("record").addEventListener("click", async ({ currentTarget: button }) => {
   button.disabled = false;
 });
 
-$("window").addEventListener("change", async ({ target }) => {
+$("window").addEventListener("change", ({ target }) => {
   const own = ++job;
-  try {
-    await runWindows(own, Number(target.value));
-  } catch (error) {
-    if (own === job) showError(`The model failed: ${error.message}`);
-  }
+  finish(own, runWindows(own, Number(target.value)));
 });
 
 // -- Playback -------------------------------------------------------------------------

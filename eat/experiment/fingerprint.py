@@ -16,6 +16,8 @@ FREE_SETTINGS = {
     "manifest_folder",
     "num_workers",
     "log_interval",
+    "tensorboard",
+    "wandb",
     "ckpt_interval_minutes",
     "ckpt_interval_steps",
     "keep_checkpoints",

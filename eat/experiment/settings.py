@@ -228,6 +228,8 @@ KNOWN_SETTINGS = {
     "modules.classifier": _part("classifier"),
     # Monitoring and checkpoints
     "log_interval": _integer("optimizer steps between log lines", 1),
+    "tensorboard": _boolean("also write the metrics for TensorBoard"),
+    "wandb": _text("project on Weights & Biases to log to, or none"),
     "collapse_monitor": _part("collapse monitor", PRE),
     "collapse_monitor.warn_std": _number("warn if features vary less"),
     "collapse_monitor.stop_std": _number("stop if less", nullable=True),

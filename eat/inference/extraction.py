@@ -1,247 +1,218 @@
-"""Features of all clips of a manifest, in any number of processes, resumable.
+"""Features of many clips, in any number of processes, resumable.
 
-Rows are computed in chunks of fixed size: chunk n by rank n modulo the number of
-processes. Each chunk is a file of its own that appears only when it is complete, so an
-interrupted extraction continues with the chunks that are missing or damaged. The
-batches within a chunk do not depend on the number of processes, and neither do the
-features.
+Rows are computed in chunks of fixed size, dealt out to the processes. Each chunk is a
+file of its own that appears only when it is complete, so an interrupted extraction
+continues with the chunks that are missing or damaged. The batches within a chunk do
+not depend on the number of processes, and neither do the features. Processes of one
+launcher (torchrun) wait for each other; the parts of a job array know each other only
+by the chunks, and whoever finds them complete joins them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from itertools import islice
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
-from eat.data.dataset import Batch, ClipDataset, audio_dataset
-from eat.data.workers import ClipLoader, worker_errors
-from eat.errors import AudioError, EATError, ExperimentError, Interrupted
-from eat.inference.feature_folder import FeatureFolder
-from eat.inference.features import AudioEncoder, pool
-from eat.inference.rows import ClipRows, collate_rows
+from eat.data.dataset import ClipDataset
+from eat.errors import AudioError, EATError, ExperimentError, LockError
+from eat.inference.audio_encoder import AudioEncoder
+from eat.inference.chunk_encoding import CHUNK_BATCHES, ClipEncoder, compute_chunks
+from eat.inference.clip_list import ClipList
+from eat.inference.feature_folder import CHUNKS, FeatureFolder
+from eat.inference.rows import clips_up_to
 from eat.interop.pretrained import WEIGHTS
 from eat.utils.distributed import all_gather_objects, is_connection_error, world_size
 from eat.utils.files import sha256_file
 from eat.utils.lock import lock_folder
-from eat.utils.signals import Interruption, ignore_signals
 from eat.utils.versions import versions
 
-CHUNK_BATCHES = 8  # batches that a killed process loses at most
 NUM_TRIALS = 8  # clips that are read first, to detect a wrong data folder
+LOCK_SECONDS = 60  # to wait for others that start at the same time
 
 
-def compute_chunks(
-    store: FeatureFolder,
-    clips: ClipDataset,
-    model: AudioEncoder,
-    pooling: str,
-    batch_size: int,
-    num_workers: int = 0,
-    rank: int = 0,
-    num_ranks: int = 1,
-) -> None:
-    """Compute the missing chunks of one rank; see :func:`extract_features`."""
-    own = store.chunks()[rank::num_ranks]
-    missing = [chunk for chunk in own if not store.has(chunk)]
-    batches = {chunk: _batches(store.rows(chunk), batch_size) for chunk in missing}
-    interruption = Interruption()
-    loader = ClipLoader(
-        ClipRows(clips),
-        lambda: _stop_if_requested(interruption, store.folder),
-        batch_sampler=[rows for chunk in missing for rows in batches[chunk]],
-        num_workers=num_workers,
-        collate_fn=collate_rows,
-        worker_init_fn=ignore_signals,
-    )
-    with (
-        _progress_bar(store, own, rank, num_ranks) as progress,
-        worker_errors(clips),
-        interruption.watch(),
-    ):
-        loaded = iter(loader)
-        for chunk in missing:
-            rows = store.rows(chunk)
-            features = np.full((len(rows), model.encoder.dim), np.nan, np.float32)
-            failures: dict[int, str] = {}
-            warnings: dict[int, str] = {}
-            for part in islice(loaded, len(batches[chunk])):
-                _stop_if_requested(interruption, store.folder)
-                failures |= part.failures
-                warnings |= part.warnings
-                if part.batch is not None:
-                    places = [row - rows.start for row in part.rows]
-                    features[places] = _encode(part.batch, model, pooling)
-                    failures |= _not_finite(features, rows, part.rows)
-                progress.update(len(part.rows) + len(part.failures))
-            store.write(chunk, features, failures, warnings)
+class Extraction(NamedTuple):
+    """What has been done.
 
+    Attributes
+    ----------
+    complete
+        Whether all chunks are computed and joined; if not, those of this part are.
+    failed
+        Number of clips without features; of this part if not complete.
+    clips
+        The list of clips, with the reasons, if complete.
+    new
+        Whether anything was missing.
+    """
 
-def _not_finite(
-    features: np.ndarray, rows: range, encoded: Sequence[int]
-) -> dict[int, str]:
-    """Set the features of clips that are not finite to NaN; return these rows."""
-    failures = {}
-    for row in encoded:
-        place = row - rows.start
-        if not np.isfinite(features[place]).all():
-            features[place] = np.nan
-            failures[row] = "its features are not finite (check samples and checkpoint)"
-    return failures
-
-
-def _batches(rows: range, batch_size: int) -> list[list[int]]:
-    return [[*rows[i : i + batch_size]] for i in range(0, len(rows), batch_size)]
-
-
-def _progress_bar(
-    store: FeatureFolder, own: Sequence[int], rank: int, num_ranks: int
-) -> tqdm:
-    """Make the bar of one rank's clips, which only rank 0 shows."""
-    sizes = {chunk: len(store.rows(chunk)) for chunk in own}
-    return tqdm(
-        desc="features" if num_ranks == 1 else f"features (rank 0 of {num_ranks})",
-        total=sum(sizes.values()),
-        initial=sum(size for chunk, size in sizes.items() if store.has(chunk)),
-        unit="clip",
-        disable=None if rank == 0 else True,
-    )
-
-
-def _stop_if_requested(interruption: Interruption, folder: Path) -> None:
-    if interruption.number is not None:
-        raise Interrupted(
-            f"{folder}: interrupted by {interruption.name} (re-run the same command to "
-            "resume)",
-            interruption.number,
-        )
-
-
-@torch.inference_mode()
-def _encode(batch: Batch, model: AudioEncoder, pooling: str) -> np.ndarray:
-    """Return the features `[B, D]` of a batch."""
-    return pool(model(batch.wav, batch.lengths), pooling).cpu().numpy()
+    complete: bool
+    failed: int
+    clips: Path
+    new: bool = True
 
 
 def extract_features(
-    manifest: str | Path,
-    folder: str | Path,
-    data_root: str | Path,
-    checkpoint: str | Path,
     model: AudioEncoder,
-    pooling: str = "cls",
-    batch_size: int = 32,
+    clips: ClipList,
+    out: str | Path,
+    source: str | Path,
+    weights: str = "student",
+    batch_size: int = 16,
     num_workers: int = 0,
-) -> int | None:
-    """Write the features of a manifest's clips; every rank must call it.
-
-    Returns the number of unreadable clips, or None if the features were complete.
+    part: tuple[int, int] = (1, 1),
+    **options: Any,
+) -> Extraction:
+    """Write the features of many clips; every rank must call it.
 
     Parameters
     ----------
-    manifest
-        CSV file of the M clips, as the prepare scripts write it.
-    folder
-        Output folder: ``features.npy`` `[M, D]`, ``clips.csv``, ``features.json``.
-    data_root
-        Folder to substitute for ``$data_root`` in the manifest.
-    checkpoint
+    model
+        The model, on its device.
+    clips
+        The M clips, see `eat.inference.clip_list.list_clips`.
+    out
+        The output, see `eat.inference.feature_folder.FeatureFolder`.
+    source, weights
         What the model was loaded from.
-    model, pooling
-        The model, on its device, and how to pool, see `eat.inference.features`.
     batch_size, num_workers
         Clips per batch (changes the last digits), data workers per process.
+    part
+        Compute part i of N only.
+    options
+        Those of :meth:`AudioEncoder.encode_file`.
 
     Raises
     ------
     EATError
-        If the manifest cannot be used, the folder contains other features or is in use,
-        no clip can be read, a data worker died or another rank exited.
+        If `out` contains other features or is in use, no clip can be read, a data
+        worker died or another rank exited.
     Interrupted
         On SIGTERM or SIGINT.
     """
-    clips = audio_dataset(manifest, data_root, None, model.max_seconds)
-    width = model.encoder.dim
-    store = FeatureFolder(folder, len(clips), CHUNK_BATCHES * batch_size, width)
-    settings = _settings(manifest, checkpoint, model, pooling, batch_size)
-    paths = {"checkpoint": checkpoint, "manifest": manifest}
-    sources = {name: str(Path(path).resolve()) for name, path in paths.items()}
+    data = clips_up_to(model.max_samples, clips)
+    encoder = ClipEncoder(model, data, options)
+    form = (encoder.shape, encoder.layers, encoder.has_parts)
+    store = FeatureFolder(out, len(data), CHUNK_BATCHES * batch_size, *form)
     ranks = world_size()
     rank = torch.distributed.get_rank() if ranks > 1 else 0
-    claim = _claim(store, clips, settings, sources, rank)
-    with _connection_errors(), _single_thread(), claim:
+    sources = {"checkpoint": str(Path(source).resolve()), "paths": clips.sources}
+    settings = {"weights": weights, "batch_size": batch_size, **encoder.settings}
+    settings |= _inputs(model, clips, Path(source))
+    check = partial(_check, store, data, settings)
+    start = partial(_start, store, settings, sources)
+    number, total = part
+    own = store.chunks()[(number - 1) * ranks + rank :: total * ranks]
+    with _connection_errors(), _claim(store, check, start, part, rank):
         if store.finished:
-            return None
-        compute_chunks(
-            store, clips, model, pooling, batch_size, num_workers, rank, ranks
-        )
+            return Extraction(True, store.record()["failed"], store.clips, new=False)
+        work = (clips, model, options, batch_size, num_workers, rank == 0)
+        with _disk_errors(store):
+            compute_chunks(store, own, *work)
         all_gather_objects(None)  # wait until every rank has written its chunks
-        unreadable = store.join(clips.manifest.ids) if rank == 0 else None
-        return all_gather_objects(unreadable)[0]
+        found = _join(store, own, data.manifest.ids) if rank == 0 else None
+        return all_gather_objects(found)[0]
 
 
-def _settings(
-    manifest: str | Path,
-    checkpoint: str | Path,
-    model: AudioEncoder,
-    pooling: str,
-    batch_size: int,
-) -> dict[str, Any]:
-    """Return everything that the numbers depend on."""
-    weights = Path(checkpoint)
-    if weights.is_dir():
-        weights = weights / WEIGHTS
+def _inputs(model: AudioEncoder, clips: ClipList, source: Path) -> dict[str, Any]:
+    """Return what the numbers depend on besides the options."""
     return {
-        "checkpoint_sha256": sha256_file(weights),
-        "manifest_sha256": sha256_file(manifest),
+        "checkpoint_sha256": _checksum(source),
+        "clips": len(clips.clips),
+        "clips_sha256": clips.checksum(),
         "encoder": model.encoder.config,
         **model.frontend.config,
-        "pooling": pooling,
         "precision": model.precision,
-        "batch_size": batch_size,
         "device": model.device.type,
     }
 
 
+def _checksum(source: Path) -> str:
+    """Return the SHA-256 of the weights."""
+    if not source.is_dir():
+        return sha256_file(source)
+    if (source / WEIGHTS).exists():
+        return sha256_file(source / WEIGHTS)
+    return " ".join(map(sha256_file, sorted(source.glob("*.safetensors"))))
+
+
 @contextmanager
 def _claim(
-    store: FeatureFolder, clips: ClipDataset, settings: dict, sources: dict, rank: int
+    store: FeatureFolder,
+    check: Callable[[], None],
+    start: Callable[[], None],
+    part: tuple[int, int],
+    rank: int,
 ) -> Iterator[None]:
-    """Let rank 0 lock and start the folder; if it refuses, end all ranks."""
+    """Let rank 0 start in the folder and lock this part; if it refuses, end all."""
     refusal: EATError | None = None
     with ExitStack() as lock:
         if rank == 0:
             try:
+                check()  # before anything is written
                 store.folder.mkdir(parents=True, exist_ok=True)
-                lock.enter_context(lock_folder(store.folder))
-                _start(store, clips, settings, sources)
+                with _lock(store):
+                    start()
+                    if not store.finished:
+                        name = f".lock-{part[0]}-of-{part[1]}"
+                        chunks = store.folder / CHUNKS
+                        lock.enter_context(lock_folder(chunks, name, "--out"))
             except EATError as error:
                 refusal = error
             except OSError as error:
-                reason = f"cannot be written to ({error.strerror})"
+                reason = f"cannot be written to, {error.strerror} (check --out)"
                 refusal = ExperimentError(f"{store.folder}: {reason}")
         if all_gather_objects(refusal is not None)[0]:
             raise refusal or SystemExit(1)  # rank 0 reports it
         yield
 
 
-def _start(
-    store: FeatureFolder, clips: ClipDataset, settings: dict, sources: dict
+@contextmanager
+def _lock(store: FeatureFolder) -> Iterator[None]:
+    """Lock the folder while it is started or joined; wait for others that start."""
+    last = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            file = lock_folder(store.folder, option="--out")
+            break
+        except LockError:
+            if time.monotonic() > last:
+                raise
+            time.sleep(0.2)
+    with file:
+        yield
+
+
+def _check(
+    store: FeatureFolder, data: ClipDataset, settings: Mapping[str, Any]
 ) -> None:
-    """Record settings and sources, if features may be written to the folder."""
+    """Raise `ExperimentError` if nothing may or can be written."""
+    _check_settings(store, settings)
+    if not store.finished:
+        _check_readable(data)
+
+
+def _check_settings(store: FeatureFolder, settings: Mapping[str, Any]) -> None:
     if conflict := store.conflict(settings):
         raise ExperimentError(
-            f"{store.folder}: contains other features ({conflict}; give a new folder, "
+            f"{store.out}: there are other features ({conflict}; give a new --out, "
             "or re-run the original command to resume)"
         )
+
+
+def _start(
+    store: FeatureFolder, settings: Mapping[str, Any], sources: Mapping[str, Any]
+) -> None:
+    """Record settings and sources; others may have started since the check."""
+    _check_settings(store, settings)
     store.clean_up()
     if not store.finished:
-        _check_readable(clips)
         store.start(settings, **sources, versions=versions())
 
 
@@ -260,15 +231,27 @@ def _check_readable(clips: ClipDataset) -> None:
     )
 
 
+def _join(store: FeatureFolder, own: range, ids: Iterable[str]) -> Extraction:
+    """Join the chunks if all are there; say what has been done."""
+    if not store.finished and not store.is_complete():
+        return Extraction(False, sum(map(store.failed, own)), store.clips)
+    with _lock(store), _disk_errors(store):
+        if not store.finished:
+            store.join(ids)
+    return Extraction(True, store.record()["failed"], store.clips)
+
+
 @contextmanager
-def _single_thread() -> Iterator[None]:
-    """Compute in one thread; more would change the last digits of sums."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+def _disk_errors(store: FeatureFolder) -> Iterator[None]:
+    """Name the folder in errors; ignore that others have joined all chunks."""
     try:
         yield
-    finally:
-        torch.set_num_threads(before)
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) and store.finished:
+            return
+        if error.filename is not None or error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(store.folder)) from error
 
 
 @contextmanager

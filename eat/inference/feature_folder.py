@@ -1,58 +1,82 @@
-"""A folder of features: chunks while they are computed, one array at the end."""
+"""Where features are written: chunks while they are computed, then joined."""
 
 from __future__ import annotations
 
 import csv
 import json
 import logging
+import os
 import shutil
-import zipfile
-import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
 
-import numpy as np
 from tqdm import tqdm
 
 from eat.errors import ExperimentError
-from eat.utils.files import atomic_open, atomic_path, write_json
+from eat.inference.feature_chunk import (
+    DAMAGED,
+    ChunkWriter,
+    ClipFeatures,
+    FeatureChunk,
+    write_chunk,
+)
+from eat.inference.feature_writers import FRAME_FILES, open_writer
+from eat.utils.files import atomic_open, atomic_path, remove_temporaries, write_json
 from eat.utils.settings_diff import describe_changes
 
 logger = logging.getLogger(__name__)
 
-FEATURES = "features.npy"
+FORMATS = (".npy", ".parquet", ".csv", ".jsonl")
+ARRAY, FRAMES = "features.npy", "frames.csv"  # in a folder
 CLIPS = "clips.csv"
 RECORD = "features.json"
 CHUNKS = "chunks"
 
 
-class _Chunk(NamedTuple):
-    """Features `[m, D]` of m rows; reasons and warnings by row of the manifest."""
-
-    features: np.ndarray
-    failures: dict[int, str]
-    warnings: dict[int, str]
-
-
 class FeatureFolder:
-    """Features `[M, D]` of a manifest's M clips, complete or in progress.
+    """The features of M clips, complete or in progress.
 
-    Each chunk has `chunk_clips` rows; the last one may have fewer. D is `width`.
+    Attributes
+    ----------
+    out
+        A file or folder, as given.
+    target
+        The file that marks them as complete, since it appears last: `out` if it has a
+        suffix of `FORMATS`, otherwise in the folder `out`: ``features.npy``, or for
+        several `parts` of each clip ``frames.csv``.
+    folder
+        The folder of the list of clips, of the settings and of the chunks: `out`, or
+        for a file ``OUT.info``.
     """
 
     def __init__(
-        self, folder: str | Path, num_clips: int, chunk_clips: int, width: int
+        self,
+        out: str | Path,
+        num_clips: int,
+        chunk_clips: int,
+        shape: Sequence[int],
+        layers: Sequence[int] | None = None,
+        parts: bool = False,
     ) -> None:
-        self.folder = Path(folder)
+        self.out = out = Path(out)
+        is_file = out.suffix.lower() in FORMATS
+        self.folder = out.with_name(f"{out.name}.info") if is_file else out
+        self.target = out if is_file else out / (FRAMES if parts else ARRAY)
         self.num_clips = num_clips
         self.chunk_clips = chunk_clips
-        self.width = width
+        self.shape = tuple(shape)
+        self.layers = layers
+
+    @property
+    def clips(self) -> Path:
+        """The list of clips, with the reasons for which some have no features."""
+        return self.folder / CLIPS
 
     @property
     def finished(self) -> bool:
         """Whether all chunks have been computed and joined."""
-        return (self.folder / FEATURES).exists()
+        return self.target.exists()
 
     def chunks(self) -> range:
         """Return the numbers of all chunks."""
@@ -68,32 +92,51 @@ class FeatureFolder:
         path = self._path(chunk)
         if not path.exists():
             return False
-        if self._read(chunk) is None:
+        try:
+            for _ in self._read(chunk):
+                pass
+        except DAMAGED:
             logger.warning("%s: damaged, computed again", path)
             return False
         return True
+
+    def is_complete(self) -> bool:
+        """Return whether all chunks are there; they may be damaged."""
+        return all(self._path(chunk).exists() for chunk in self.chunks())
+
+    def failed(self, chunk: int) -> int:
+        """Return how many clips of a complete chunk have no features."""
+        return len(self._read(chunk).failures)
 
     def conflict(self, settings: Mapping[str, object]) -> str:
         """Return why features with these settings cannot be written here.
 
         The settings are all that the numbers depend on, as JSON values. The answer is
-        for instance ``pooling was cls, now mean``; it is empty if the folder is new or
-        contains features with these settings, complete or in progress.
+        for instance ``pooling was cls, now mean``; it is empty if there is nothing or
+        features with these settings, complete or in progress.
 
         Raises
         ------
         ExperimentError
-            If the folder's files are damaged.
+            If what is there is damaged.
         """
-        path = self.folder / RECORD
-        if not path.exists():
-            found = [n for n in (FEATURES, CLIPS) if (self.folder / n).exists()]
-            return f"{found[0]} without a {RECORD}" if found else ""
-        if not self.finished and not self._any_chunk():
+        if not (self.folder / RECORD).exists():
+            names = (ARRAY, FRAMES, CLIPS, FRAME_FILES)
+            found = [self.target, *(self.folder / name for name in names)]
+            there = [path for path in found if os.path.lexists(path)]
+            return f"{there[0].name} without a {RECORD}" if there else ""
+        arrays = (self.target, self.folder / ARRAY, self.folder / FRAMES)
+        if not self._any_chunk() and not any(path.exists() for path in arrays):
             return ""  # nothing was computed: a failed start must not fix the settings
-        changes = describe_changes(self._record()["settings"], settings)
+        record = self.record()
+        changes = describe_changes(record["settings"], settings)
         if self.finished and not changes:
-            self._check_features()
+            size = self.target.stat().st_size
+            if size != record.get("bytes"):
+                raise ExperimentError(
+                    f"{self.target}: damaged, it has {size} bytes (delete it and "
+                    "re-run the same command)"
+                )
         return changes
 
     def start(self, settings: Mapping[str, object], **provenance: object) -> None:
@@ -102,34 +145,15 @@ class FeatureFolder:
         if not self._any_chunk():
             write_json(self.folder / RECORD, {"settings": settings, **provenance})
 
-    def write(
-        self,
-        chunk: int,
-        features: np.ndarray,
-        failures: Mapping[int, str],
-        warnings: Mapping[int, str],
-    ) -> None:
-        """Write the features `[m, D]` of a chunk's m rows, float32.
-
-        They are NaN for the clips in `failures`, and finite for all others. Failures
-        and warnings are reasons by row of the manifest.
-        """
-        path = self._path(chunk)
-        with atomic_path(path, sync=True) as temporary, open(temporary, "wb") as file:
-            np.savez(
-                file,
-                features=features,
-                rows=np.array([*failures], np.int64),
-                reasons=np.array([*failures.values()], str),
-                warned_rows=np.array([*warnings], np.int64),
-                warnings=np.array([*warnings.values()], str),
-            )
+    def write(self, chunk: int) -> AbstractContextManager[ChunkWriter]:
+        """Write a chunk, which appears once the block has succeeded."""
+        return write_chunk(self._path(chunk))
 
     def join(self, ids: Iterable[str]) -> int:
         """Join all chunks, one at a time, and write the list of clips.
 
-        Returns the number of unreadable clips. ``features.npy``, which marks the folder
-        as complete, appears last; then the chunks are removed.
+        Returns the number of clips without features. The target appears last; then the
+        chunks are removed.
 
         Raises
         ------
@@ -138,55 +162,40 @@ class FeatureFolder:
         """
         failures: dict[int, str] = {}
         warnings: dict[int, str] = {}
-        with atomic_path(self.folder / FEATURES, sync=True) as temporary:
-            # Not a memory map, where a full disk would end in a SIGBUS.
-            with open(temporary, "wb") as file:
-                _write_header(file, (self.num_clips, self.width))
-                for number in tqdm(self.chunks(), "joining", leave=False, disable=None):
-                    chunk = self._read(number)
-                    if chunk is None:
-                        raise ExperimentError(
-                            f"{self._path(number)}: missing or damaged (re-run the "
-                            "same command to compute it)"
-                        )
-                    file.write(chunk.features.tobytes())
-                    failures |= chunk.failures
-                    warnings |= chunk.warnings
+        with atomic_path(self.target, sync=True) as temporary:
+            numbers, counts = iter(ids), []
+            form = (self.target, temporary, self.num_clips, self.shape, self.layers)
+            with open_writer(*form) as writer:
+                for chunk in tqdm(self.chunks(), "joining", leave=False, disable=None):
+                    for features in self._checked(chunk, failures, warnings):
+                        writer.add(next(numbers), features)
+                        counts.append(0 if features is None else len(features.values))
             if len(failures) == self.num_clips:
                 raise ExperimentError(
                     f"{self.folder}: none of {self.num_clips} clips has features; the "
-                    f"first: {failures[0]} (fix this, and give a new folder)"
+                    f"first: {failures[0]} (fix this, and give a new --out)"
                 )
-            self._write_clips(ids, failures, warnings)
-            record = self._record() | {"clips": self.num_clips, "width": self.width}
-            record |= {"unreadable": len(failures), "warned": len(warnings)}
+            self._write_clips(ids, counts, failures, warnings)
+            record = self.record() | {"clips": self.num_clips, "shape": self.shape}
+            record |= {"failed": len(failures), "warned": len(warnings)}
+            record["bytes"] = temporary.stat().st_size
             write_json(self.folder / RECORD, record)
         self.clean_up()
-        if warnings:
-            row, example = next(iter(warnings.items()))
-            logger.warning(
-                "%s: %d clips have warnings (column warnings), such as row %d: %s",
-                self.folder / CLIPS,
-                len(warnings),
-                row,
-                example,
-            )
+        self._log_warnings(warnings)
         return len(failures)
 
     def clean_up(self) -> None:
         """Remove what killed processes left, and the chunks of complete features."""
-        for temporary in self.folder.glob(".*.tmp"):
-            temporary.unlink()
+        for folder in {self.folder, self.target.parent, self.folder / CHUNKS}:
+            remove_temporaries(folder)
         if self.finished:
+            # Of killed processes of other machines, too: nobody writes it any more.
+            for temporary in self.target.parent.glob(f".{self.target.name}.*.tmp"):
+                temporary.unlink()
             shutil.rmtree(self.folder / CHUNKS, ignore_errors=True)
 
-    def _path(self, chunk: int) -> Path:
-        return self.folder / CHUNKS / f"{chunk:07d}.npz"
-
-    def _any_chunk(self) -> bool:
-        return any((self.folder / CHUNKS).glob("*.npz"))
-
-    def _record(self) -> dict:
+    def record(self) -> dict:
+        """Return what was recorded; raises `ExperimentError` if it is damaged."""
         path = self.folder / RECORD
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
@@ -194,58 +203,53 @@ class FeatureFolder:
                 return record
         except (ValueError, KeyError, TypeError):
             pass
-        raise ExperimentError(f"{path}: damaged (give a new folder)")
+        raise ExperimentError(f"{path}: damaged (give a new --out)")
 
-    def _check_features(self) -> None:
-        """Raise `ExperimentError` if the array is not what was written."""
-        path = self.folder / FEATURES
+    def _path(self, chunk: int) -> Path:
+        return self.folder / CHUNKS / f"{chunk:07d}.npz"
+
+    def _any_chunk(self) -> bool:
+        return any((self.folder / CHUNKS).glob("*.npz"))
+
+    def _read(self, chunk: int) -> FeatureChunk:
+        return FeatureChunk(self._path(chunk), self.rows(chunk), self.shape)
+
+    def _checked(
+        self, number: int, failures: dict[int, str], warnings: dict[int, str]
+    ) -> Iterator[ClipFeatures | None]:
+        """Yield the features of a chunk's clips; add its failures and warnings."""
         try:
-            found = np.load(path, mmap_mode="r")
-        except (OSError, ValueError, EOFError):
-            found = np.empty(0)
-        if (found.shape, found.dtype) != ((self.num_clips, self.width), np.float32):
+            chunk = self._read(number)
+            failures |= chunk.failures
+            warnings |= chunk.warnings
+            yield from (features for _, features in chunk)
+        except DAMAGED as error:
             raise ExperimentError(
-                f"{path}: damaged (delete it and re-run the same command)"
-            )
-
-    def _read(self, chunk: int) -> _Chunk | None:
-        """Read and check a chunk; None if it is missing or not what was written."""
-        try:
-            with np.load(self._path(chunk)) as arrays:
-                found = {name: arrays[name] for name in arrays.files}
-            pairs = (("rows", "reasons"), ("warned_rows", "warnings"))
-            tables = [
-                dict(zip(found[a].tolist(), found[b].tolist(), strict=True))
-                for a, b in pairs
-            ]
-            read = _Chunk(found["features"], *tables)
-        except (OSError, ValueError, KeyError, EOFError, TypeError):
-            return None
-        except (zipfile.BadZipFile, zlib.error, NotImplementedError):
-            return None
-        return read if self._is_sound(chunk, read) else None
-
-    def _is_sound(self, chunk: int, read: _Chunk) -> bool:
-        rows, features = self.rows(chunk), read.features
-        if features.shape != (len(rows), self.width) or features.dtype != np.float32:
-            return False
-        without = {rows[i] for i in np.flatnonzero(~np.isfinite(features).all(axis=1))}
-        return without == set(read.failures) and set(read.warnings) <= set(rows)
+                f"{self._path(number)}: missing or damaged, {error} (re-run the same "
+                "command to compute it)"
+            ) from None
 
     def _write_clips(
         self,
         ids: Iterable[str],
+        counts: Sequence[int],
         failures: Mapping[int, str],
         warnings: Mapping[int, str],
     ) -> None:
-        with atomic_open(self.folder / CLIPS) as file:
+        with atomic_open(self.clips) as file:
             writer = csv.writer(file)
-            writer.writerow(("row", "id", "unreadable", "warnings"))
-            for row, clip in enumerate(ids):
+            writer.writerow(("row", "path", "parts", "failure", "warnings"))
+            for row, (clip, parts) in enumerate(zip(ids, counts, strict=True)):
                 reasons = failures.get(row, ""), warnings.get(row, "")
-                writer.writerow((row, clip, *reasons))
+                writer.writerow((row, clip, parts, *reasons))
 
-
-def _write_header(file: BinaryIO, shape: tuple[int, int]) -> None:
-    header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(file, header)
+    def _log_warnings(self, warnings: Mapping[int, str]) -> None:
+        if warnings:
+            row, example = next(iter(warnings.items()))
+            logger.warning(
+                "%s: %d clips have warnings (column warnings), such as row %d: %s",
+                self.clips,
+                len(warnings),
+                row,
+                example,
+            )

@@ -9,15 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NoReturn
-
-from torch import Tensor
+from typing import Any
 
 from eat.errors import CheckpointError
-from eat.interop.config_schema import MAX_PATCHES
-from eat.interop.fairseq_names import HEAD, MODALITY, POSITIONS, our_name
 from eat.interop.fairseq_settings import (
     CLASSIFIER,
+    CLIPS,
     ENCODER,
     IGNORED,
     OBJECTIVE,
@@ -25,13 +22,17 @@ from eat.interop.fairseq_settings import (
     check_settings,
     plain_enum,
 )
+from eat.interop.fairseq_weights import (
+    MODALITY,
+    encoder_config,
+    position_scale,
+    split_head,
+    student_state,
+)
+from eat.interop.file_kinds import what_model
 from eat.interop.labels import audioset_by_id
-from eat.interop.other_models import describe
-from eat.interop.stored import StoredTensor, read_floats, without_wrappers
+from eat.interop.stored import StoredTensor, without_wrappers
 from eat.interop.torch_file import TorchFile
-from eat.model.patching import PATCH, sincos_positions
-
-FREQUENCY_PATCHES = 8
 
 # Mean and standard deviation of the log-mel, as in the official data loader.
 NORMALIZATION = {
@@ -42,9 +43,6 @@ NORMALIZATION = {
 
 # In `extra_state` of our own files: our config, of which `cfg` cannot hold all.
 OWN_CONFIG = "eat_config"
-
-# Weights of pre-training which only settings add that are refused.
-OBJECTIVE_WEIGHTS = ("recon_proj.", "cls_proj.", "center", "shared_decoder.")
 
 
 def read_fairseq(
@@ -86,7 +84,7 @@ def read_fairseq(
         known = any(MODALITY in name for name in weights)
         kind = "a fairseq checkpoint, but incomplete"
         if not known:
-            kind = describe(weights, model)
+            kind = what_model(weights, model)
         raise CheckpointError(f"{path}: has no {error} ({kind})") from error
     except CheckpointError:
         raise
@@ -106,33 +104,8 @@ def _not_fairseq(top: Mapping, path: str | Path) -> str:
     names = list(inner) if isinstance(inner, Mapping) else list(top)
     return (
         f"{path}: no {missing or 'usable model and cfg'} entry: not a checkpoint of "
-        f"fairseq ({describe(names)})"
+        f"fairseq ({what_model(names)})"
     )
-
-
-def student_state(
-    official: Mapping[str, StoredTensor], path: str | Path
-) -> dict[str, StoredTensor]:
-    """Return the student's weights under our names.
-
-    Raises `CheckpointError` if a weight is not known, or if the positions are not the
-    fixed sine-cosine ones.
-    """
-    _check_positions(official, path)
-    state = {name: tensor for k, tensor in official.items() if (name := our_name(k))}
-    unknown = [
-        name
-        for name in official
-        if not our_name(name)
-        and name != POSITIONS
-        and not name.startswith(OBJECTIVE_WEIGHTS)
-    ]
-    if unknown:
-        raise CheckpointError(
-            f"{path}: the weight '{min(unknown)}' is not known (a modified or "
-            "newer EAT? please report it)"
-        )
-    return state
 
 
 def _convert_pretraining(
@@ -154,6 +127,12 @@ def _convert_pretraining(
         for part, weights in parts.items()
         for name, tensor in student_state(weights, path).items()
     }
+    scales = {position_scale(weights) for weights in parts.values()}
+    if len(scales) > 1:
+        raise CheckpointError(
+            f"{path}: the positions of student and teacher are scaled differently (was "
+            "it trained with a modified position encoder?)"
+        )
     config = {
         "kind": "pretraining",
         "encoder": _encoder_config(official, settings, path),
@@ -166,8 +145,8 @@ def _convert_pretraining(
         },
         "student": {"mask_noise_std": image["mask_noise_std"]},
         "teacher": {"average_top_k": _top_k(settings)},
-        # The official utterance loss is a sum over a GPU's 12 clips x 16 clones.
-        "utterance_weight": settings["cls_loss"] * 12 * clones,
+        # The official utterance loss is a sum over the batch of a GPU.
+        "utterance_weight": settings["cls_loss"] * CLIPS * clones,
     }
     return config, state
 
@@ -193,16 +172,7 @@ def _convert_classifier(
     check_settings(own, CLASSIFIER, {}, path)
     pretraining = settings["pretrained_model_args"]["model"]
     check_settings(pretraining, ENCODER, OBJECTIVE | IGNORED, path)
-    head = {
-        f"{ours}.{part}": official[f"{theirs}.{part}"]
-        for theirs, ours in HEAD.items()
-        for part in ("weight", "bias")
-    }
-    inner = {
-        name.removeprefix("model."): value
-        for name, value in official.items()
-        if name.partition(".")[0] not in HEAD
-    }
+    inner, head = split_head(official)
     state = student_state(inner, path) | head
     config = {
         "kind": "classifier",
@@ -238,20 +208,6 @@ def _encoder_config(
     return encoder_config(official, dim, settings["depth"], settings["num_heads"])
 
 
-def encoder_config(
-    official: Mapping[str, StoredTensor], dim: int, depth: int, num_heads: int
-) -> dict[str, Any]:
-    """Return the encoder's config; the number of positions is that of the weights."""
-    return {
-        "dim": dim,
-        "depth": depth,
-        "num_heads": num_heads,
-        "max_frames": official[POSITIONS].shape[1] // FREQUENCY_PATCHES * PATCH,
-        "num_mels": FREQUENCY_PATCHES * PATCH,
-        "position_scale": _position_scale(official[POSITIONS].load()[0]),
-    }
-
-
 def _frontend_config(task: Mapping) -> dict:
     """Return the constants of the corpus that the task's flags name."""
     speech = "Speech Commands V2" if task["spcv2_eval"] else "AudioSet"
@@ -262,31 +218,3 @@ def _frontend_config(task: Mapping) -> dict:
 def _is_single_label(task: Mapping) -> bool:
     """Return whether each clip of the corpus has one label, as all but AudioSet's."""
     return bool(task["esc50_eval"] or task["spcv2_eval"])
-
-
-def _check_positions(official: Mapping[str, StoredTensor], path: str | Path) -> None:
-    """Refuse positions `[1, N, D]` that are not the fixed ones, which we recompute."""
-    shape = official[POSITIONS].shape
-    dim = official[MODALITY + "extra_tokens"].shape[-1]
-    if len(shape) != 3 or shape[0] != 1 or shape[1] % FREQUENCY_PATCHES:
-        _other_positions(path)
-    if shape[2] != dim or dim % 4 or not 0 < shape[1] <= MAX_PATCHES:
-        _other_positions(path)
-    positions = read_floats({POSITIONS: official[POSITIONS]}, path)[POSITIONS][0]
-    grid = (len(positions) // FREQUENCY_PATCHES, FREQUENCY_PATCHES)
-    scale = _position_scale(positions)
-    difference = sincos_positions(dim, grid) * scale - positions
-    if not 0.01 <= scale <= 100 or difference.abs().max() > 2e-3 * scale:
-        _other_positions(path)  # fp16 files are off by up to 5e-4
-
-
-def _position_scale(positions: Tensor) -> float:
-    """Return the factor of positions `[N, D]`: the first cosine, that of 0, is 1."""
-    return round(float(positions[0, positions.shape[1] // 4]), 6)
-
-
-def _other_positions(path: str | Path) -> NoReturn:
-    raise CheckpointError(
-        f"{path}: its positions are not EAT's fixed sine-cosine ones (was it trained "
-        "with a modified position encoder?)"
-    )

@@ -7,7 +7,7 @@ of the optimizer. It contains tensors and plain containers only.
 from __future__ import annotations
 
 import logging
-import os
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,52 @@ import torch
 from torch import Tensor
 
 from eat.errors import CheckpointError
-from eat.interop.fairseq import FREQUENCY_PATCHES, NORMALIZATION, OWN_CONFIG
-from eat.interop.fairseq_cfg import classifier_cfg, pretraining_cfg
-from eat.interop.fairseq_names import HEAD, POSITIONS, official_name
+from eat.interop.fairseq import NORMALIZATION, OWN_CONFIG
+from eat.interop.fairseq_settings import (
+    CLASSIFIER,
+    CLIPS,
+    CLONES,
+    ENCODER,
+    IGNORED,
+    MASKS,
+    OBJECTIVE,
+    POOLINGS,
+    written_values,
+)
+from eat.interop.fairseq_weights import (
+    FREQUENCY_PATCHES,
+    HEAD,
+    POSITIONS,
+    official_name,
+)
 from eat.interop.loading import Checkpoint
 from eat.model.encoder import EATEncoder
 from eat.model.patching import PATCH
-from eat.utils.files import atomic_path
+from eat.utils.files import new_path
 
 logger = logging.getLogger(__name__)
+
+TASK: dict[str, Any] = {
+    "_name": "mae_image_pretraining",
+    "data": "",
+    **dict.fromkeys(("multi_data", "local_cache_path"), None),
+    **dict.fromkeys(("beit_transforms", "target_transform", "no_transform"), False),
+    **dict.fromkeys(("h5_format", "flexible_mask", "AS2M_finetune"), False),
+    **dict.fromkeys(("spcv1_finetune", "roll_aug", "noise", "is_finetuning"), False),
+    **dict.fromkeys(("rebuild_batches", "audio_mae", "downsr_16hz"), True),
+    "input_size": 224,
+    "key": "source",
+    "precompute_mask_config": {
+        **MASKS,
+        **dict.fromkeys(("expand_adjacent", "non_overlapping"), False),
+        "clone_batch": CLONES,
+    },
+    "subsample": 1.0,
+    "seed": 1,
+    "dataset_type": "imagefolder",
+    "weights_file": "",
+    "num_samples": 200_000,
+}
 
 
 def export_fairseq(source: str | Path, out: str | Path) -> None:
@@ -40,18 +77,15 @@ def export_fairseq(source: str | Path, out: str | Path) -> None:
     Raises
     ------
     CheckpointError
-        If the checkpoint cannot be read, the official code has no such model, or `out`
-        exists.
+        If the checkpoint cannot be read, or the official code has no such model.
+    ExperimentError
+        If `out` exists or cannot be written.
     """
-    out = Path(out)
-    if os.path.lexists(out):
-        raise CheckpointError(f"{out}: already exists (choose another name)")
     checkpoint = Checkpoint.read(source)
     _check(checkpoint)
     content = _content(checkpoint)
-    out.parent.mkdir(parents=True, exist_ok=True)
     # Given a path, torch would write the temporary name into the file.
-    with atomic_path(out) as temporary, open(temporary, "wb") as file:
+    with new_path(out) as temporary, open(temporary, "wb") as file:
         try:
             torch.save(content, file)
         except RuntimeError as error:  # at the end of a file that was not written
@@ -95,6 +129,7 @@ def _content(checkpoint: Checkpoint) -> dict[str, Any]:
     config = {**checkpoint.config, "encoder": encoder.config}
     model: dict[str, Any]
     if checkpoint.kind == "classifier":
+        config["multi_label"] = checkpoint.multi_label
         cfg = classifier_cfg(config, corpus)
         model = {
             name if name.startswith(tuple(HEAD)) else f"model.{name}": tensor
@@ -139,3 +174,83 @@ def _official(state: Mapping[str, Tensor], encoder: EATEncoder) -> dict[str, Ten
         if name != "center"  # of a teacher
     }
     return {**official, POSITIONS: encoder.positions[None].clone()}
+
+
+def pretraining_cfg(config: Mapping[str, Any], corpus: Mapping[str, Any]) -> dict:
+    """Return the `cfg` of a pre-trained model.
+
+    Parameters
+    ----------
+    config
+        Our config; without a decoder, which the official code builds in any case, that
+        has some size.
+    corpus
+        The settings that depend on the corpus: ``target_length`` and two flags.
+    """
+    encoder = config["encoder"]
+    dim, depth, heads = (encoder[name] for name in ("dim", "depth", "num_heads"))
+    any_size = {"dim": dim, "depth": 1, "kernel": 3, "groups": math.gcd(dim, 16)}
+    decoder = config.get("decoder", any_size)
+    image = {
+        "embed_dim": dim,
+        "max_length": encoder["max_frames"] // PATCH,
+        "target_length": corpus["target_length"],
+        "model_depth": depth,
+        "num_alibi_heads": heads,
+        "mask_noise_std": config.get("student", {}).get("mask_noise_std", 0.01),
+        "decoder.decoder_dim": decoder["dim"],
+        "decoder.decoder_groups": decoder["groups"],
+        "decoder.decoder_kernel": decoder["kernel"],
+        "decoder.decoder_layers": decoder["depth"],
+    }
+    model = written_values(ENCODER | OBJECTIVE | IGNORED) | {
+        "embed_dim": dim,
+        "depth": depth,
+        "num_heads": heads,
+        "average_top_k_layers": config.get("teacher", {}).get("average_top_k") or depth,
+        "clone_batch": CLONES,
+        "cls_loss": config.get("utterance_weight", CLIPS * CLONES) / (CLIPS * CLONES),
+        **{f"modalities.image.{name}": value for name, value in image.items()},
+    }
+    return {
+        "_name": None,
+        "model": _nest(model),
+        "task": {**TASK, **corpus},
+        "criterion": {"_name": "model"},
+        "lr_scheduler": {"_name": "pass_through"},
+    }
+
+
+def classifier_cfg(config: Mapping[str, Any], corpus: Mapping[str, Any]) -> dict:
+    """Return the `cfg` of a fine-tuned model, which contains one of pre-training."""
+    pretraining = pretraining_cfg(config, corpus)
+    modes = {ours: mode for mode, ours in POOLINGS.items() if isinstance(mode, str)}
+    model = written_values(CLASSIFIER) | {
+        "num_classes": config["num_classes"],
+        "prediction_mode": modes[config["pooling"]],
+        "pretrained_model_args": pretraining,
+    }
+    task = TASK | {
+        "_name": "mae_image_classification",
+        "key": "imgs",
+        "precompute_mask_config": None,
+        "label_descriptors": "label_descriptors.csv",
+        "labels": "lbl",
+    }
+    return {
+        **pretraining,
+        "model": {**model, **corpus},
+        "task": {**task, **corpus},
+    }
+
+
+def _nest(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings whose names have dots as nested mappings."""
+    result: dict[str, Any] = {}
+    for name, value in settings.items():
+        *folders, last = name.split(".")
+        inner = result
+        for folder in folders:
+            inner = inner.setdefault(folder, {})
+        inner[last] = value
+    return result

@@ -2,22 +2,33 @@
 
 ``cfg.model`` of a checkpoint holds some hundred settings. A setting that decides what
 the encoder computes, or what pre-training compares, is either read by
-:mod:`eat.interop.fairseq` or must have the value that this toolkit implements.
+:mod:`eat.interop.fairseq` or must have the value that this toolkit implements. Any
+other has a value for new files: that of the official configuration for AudioSet.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from eat.errors import CheckpointError
 from eat.interop.config_schema import excerpt
+from eat.model.patching import PATCH
+
+
+@dataclass(frozen=True)
+class Ignored:
+    """A setting without effect here, and its value in new files if it is a constant."""
+
+    written: Any = ...
+
 
 USED = "used"  # a number
-NO_EFFECT = "no effect"
 
-Rule = str | tuple[Any, ...]  # USED, NO_EFFECT, or the values that are accepted
+# USED, Ignored, or the values that are accepted, first the one of new files.
+Rule = str | Ignored | tuple[Any, ...]
 ZERO = (0,)
 NO = (False, None)
 
@@ -85,40 +96,69 @@ OBJECTIVE: dict[str, Rule] = {
     "modalities.image.decoder.add_positions_masked": NO,
     "modalities.image.decoder.add_positions_all": NO,
     "modalities.image.decoder.decoder_residual": (True,),
-    "shared_decoder": NO,
+    "shared_decoder": (None, False),
 }
 
-_IMAGE = (
+# Batch of a GPU, over which the official utterance loss sums: clips, masks of each.
+CLIPS, CLONES = 12, 16
+
+MASKS = {
+    "patch_size": PATCH,
+    "mask_prob": 0.8,
+    "mask_prob_adjust": 0.07,
+    "mask_length": 5,
+    "inverse_mask": True,
+    "mask_dropout": 0.0,
+}
+_IMAGE: dict[str, Any] = {
     # only with a prenet, ALiBi or a transformer as decoder, which are refused
-    *("prenet_layerdrop", "start_drop_path_rate", "end_drop_path_rate"),
-    *("alibi_scale", "learned_alibi", "alibi_max_pos", "learned_alibi_scale"),
-    *("learned_alibi_scale_per_head", "learned_alibi_scale_per_layer"),
-    *("num_alibi_heads", "alibi_dims", "alibi_distance", "enc_dec_transformer"),
-    *("decoder.projection_layers", "decoder.projection_ratio"),
+    **dict.fromkeys(("prenet_layerdrop", "start_drop_path_rate"), 0.0),
+    "end_drop_path_rate": 0.0,
+    **dict.fromkeys(("learned_alibi", "enc_dec_transformer"), False),
+    **dict.fromkeys(("learned_alibi_scale", "learned_alibi_scale_per_head"), False),
+    "learned_alibi_scale_per_layer": False,
+    "alibi_max_pos": None,
+    "alibi_scale": 1.0,
+    "alibi_dims": 2,
+    "alibi_distance": "manhattan",
+    "decoder.projection_layers": 1,
+    "decoder.projection_ratio": 2.0,
     # the masks, which are arguments of a model here
-    *("mask_prob_min", "mask_prob", "inverse_mask", "mask_prob_adjust", "mask_length"),
-    *("add_masks", "remove_masks", "mask_dropout", "encoder_zero_mask"),
-    *("mask_channel_prob", "mask_channel_length"),
-    # initialization; sizes that the weights have
-    *("init_extra_token_zero", "model_depth", "input_size", "target_length"),
-    "max_length",
-)
+    **{name: value for name, value in MASKS.items() if name != "patch_size"},
+    **dict.fromkeys(("add_masks", "remove_masks"), False),
+    "mask_prob_min": None,
+    "encoder_zero_mask": True,
+    "mask_channel_prob": 0.0,
+    "mask_channel_length": 64,
+    # initialization
+    "init_extra_token_zero": False,
+    "input_size": 224,
+}
 # Schedules and logs, which the YAML file of a run decides, and what is never used.
 IGNORED: dict[str, Rule] = {
-    **dict.fromkeys((f"modalities.image.{name}" for name in _IMAGE), NO_EFFECT),
-    **dict.fromkeys(
-        (
-            *("ema_decay", "ema_end_decay", "ema_anneal_end_step", "ema_same_dtype"),
-            *("log_norms", "max_update", "seed", "skip_ema", "mae_init"),
-            *("min_target_var", "min_pred_var", "decoder_group", "drop_path_rate"),
-            *("init_center_token_zero", "center_exp"),  # only with utterance_level
-            *("softmax_temperature_student", "softmax_temperature_teacher"),
-            "modalities._name",
-        ),
-        NO_EFFECT,
-    ),
+    **{f"modalities.image.{name}": Ignored(value) for name, value in _IMAGE.items()},
+    "modalities._name": Ignored(None),
+    "ema_decay": Ignored(0.9998),
+    "ema_end_decay": Ignored(0.99999),
+    "ema_anneal_end_step": Ignored(100_000),
+    "ema_same_dtype": Ignored(True),
+    "log_norms": Ignored(True),
+    "max_update": Ignored(400_000),
+    "seed": Ignored(1),
+    **dict.fromkeys(("skip_ema", "mae_init", "decoder_group"), Ignored(False)),
+    **dict.fromkeys(("min_target_var", "min_pred_var"), Ignored(0.0)),
+    # only with utterance_level
+    "init_center_token_zero": Ignored(False),
+    "center_exp": Ignored(0.9),
+    "softmax_temperature_student": Ignored(0.1),
+    "softmax_temperature_teacher": Ignored(0.05),
+    # sizes that the weights have, and what only the official fine-tuning adds
+    "modalities.image.num_alibi_heads": Ignored(),
+    "modalities.image.model_depth": Ignored(),
+    "modalities.image.target_length": Ignored(),
+    "modalities.image.max_length": Ignored(),
+    "drop_path_rate": Ignored(),
 }
-
 # Official prediction mode, an enum -> our pooling.
 POOLINGS: dict[str | int, str] = {
     "MEAN_POOLING": "mean",
@@ -133,21 +173,36 @@ CLASSIFIER: dict[str, Rule] = {
     "num_classes": USED,
     "prediction_mode": tuple(POOLINGS),
     "use_fc_norm": (True,),
-    "norm_eps": (1e-6, None),
-    **dict.fromkeys(
-        (
-            *("model_path", "no_pretrained_weights", "data", "remove_alibi"),
-            # training only
-            *("linear_classifier", "mixup", "cutmix", "label_smoothing", "mixup_prob"),
-            *("mixup_switch_prob", "mixup_mode", "drop_path_rate", "layer_decay"),
-            *("encoder_dropout", "post_mlp_drop", "attention_dropout", "layerdrop"),
-            *("activation_dropout", "dropout_input", "prenet_layerdrop"),
-            *("prenet_dropout", "no_decay_blocks", "specaug", "freqm", "timem"),
-            *("mask_ratio", "audio_mae", "esc50_eval", "spcv2_eval", "target_length"),
-        ),
-        NO_EFFECT,
-    ),
+    "norm_eps": (None, 1e-6),
+    **dict.fromkeys(("model_path", "data"), Ignored("")),
+    **dict.fromkeys(("no_pretrained_weights", "remove_alibi"), Ignored(False)),
+    # training only
+    **dict.fromkeys(("cutmix", "label_smoothing", "mixup_switch_prob"), Ignored(0.0)),
+    **dict.fromkeys(("encoder_dropout", "post_mlp_drop"), Ignored(0.0)),
+    **dict.fromkeys(("attention_dropout", "activation_dropout"), Ignored(0.0)),
+    **dict.fromkeys(("dropout_input", "layerdrop"), Ignored(0.0)),
+    **dict.fromkeys(("prenet_layerdrop", "prenet_dropout"), Ignored(0.0)),
+    **dict.fromkeys(("no_decay_blocks", "audio_mae", "specaug"), Ignored(True)),
+    "linear_classifier": Ignored(False),
+    "mixup": Ignored(0.8),
+    "mixup_prob": Ignored(0.9),
+    "mixup_mode": Ignored("batch"),
+    "drop_path_rate": Ignored(0.1),
+    "layer_decay": Ignored(0.65),
+    "freqm": Ignored(25),
+    "timem": Ignored(200),
+    "mask_ratio": Ignored(0.2),
+    **dict.fromkeys(("esc50_eval", "spcv2_eval", "target_length"), Ignored()),
 }
+
+
+def written_values(rules: Mapping[str, Rule]) -> dict[str, Any]:
+    """Return the settings of a new file that do not depend on the model."""
+    return {
+        name: rule.written if isinstance(rule, Ignored) else rule[0]
+        for name, rule in rules.items()
+        if rule not in (USED, Ignored())
+    }
 
 
 def check_settings(

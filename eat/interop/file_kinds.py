@@ -1,4 +1,4 @@
-"""What a file or folder is that was given in place of a checkpoint."""
+"""What a file, folder or model is that was given in place of an EAT checkpoint."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import errno
 import os
 import re
 import stat
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from eat.errors import CheckpointError
 
@@ -45,6 +46,23 @@ OTHER_FILES = {
     "tf_model.h5": "TensorFlow weights: download the PyTorch model",
     "flax_model.msgpack": "Flax weights: download the PyTorch model",
     "saved_model.pb": "a TensorFlow model: download the PyTorch model",
+}
+
+# Part of a weight's name -> the model that has it; the first that fits is named.
+SIGNATURES = {
+    "audio_spectrogram_transformer.": "AST",
+    "v.patch_embed.": "AST",
+    "grep_linear": "BEATs or WavLM",
+    "modality_encoders.AUDIO.": "data2vec 2.0 for speech",
+    "modality_encoders.TEXT.": "data2vec 2.0 for text",
+    "feature_extractor.conv_layers.": "wav2vec 2.0, HuBERT or data2vec for speech",
+    "encoder.sentence_encoder.": "data2vec or RoBERTa for text",
+    "decoder_embed.": "a masked autoencoder (AudioMAE, MAE)",
+    "audio_branch.": "CLAP",
+    "conv_block1.": "PANNs",
+    "model.encoder.conv1.": "Whisper",
+    "embeddings.word_embeddings.": "BERT",
+    "patch_embed.": "a vision transformer (ViT, BEiT, AudioMAE)",
 }
 
 
@@ -160,4 +178,24 @@ def what_folder(folder: Path) -> str:
     return (
         f"contains no {missing}, but {found} (give a model folder, such as RUN/model "
         "of a finished run, or an official .pt file)"
+    )
+
+
+def what_model(names: Iterable[str], settings: Mapping[str, Any] | None = None) -> str:
+    """Say which model has weights of these names and such a ``cfg.model``."""
+    names = [name for name in names if isinstance(name, str)]
+    kind = (settings or {}).get("_name")
+    first = [f"'{ascii(name)[1:-1][:60]}'" for name in names[:2]]
+    if any("modality_encoders.IMAGE." in name for name in names):
+        return "EAT's weights, but not all that fairseq writes; give the complete file"
+    if any("encoder.patch_embedding." in name for name in names):
+        return "weights of this toolkit without their config; give the model folder"
+    model = next(
+        (model for part, model in SIGNATURES.items() if any(part in n for n in names)),
+        f"a model of type '{ascii(kind)[1:-1][:40]}'"
+        if isinstance(kind, str)
+        else "another model",
+    )
+    return (
+        f"not an EAT model but {model}; it contains {', '.join(first) or 'no weights'}"
     )

@@ -16,14 +16,19 @@ from pathlib import Path
 from typing import Any
 
 from eat.errors import CheckpointError
-from eat.interop.fairseq import NORMALIZATION, encoder_config, student_state
-from eat.interop.fairseq_names import MODALITY, POSITIONS
+from eat.interop.fairseq import NORMALIZATION
+from eat.interop.fairseq_weights import (
+    MODALITY,
+    POSITIONS,
+    encoder_config,
+    split_head,
+    student_state,
+)
+from eat.interop.file_kinds import what_model
 from eat.interop.folders import open_weights, read_json_object
-from eat.interop.other_models import describe
 from eat.interop.stored import StoredTensor
 
 MODALITY_PARTS = ("extra_tokens", "local_encoder.", "fixed_positional_encoder.")
-HEAD = {"fc_norm.": "norm.", "head.": "head."}
 # Option of our encoder -> key in the config.json of `eat export hf`.
 SIZES = {
     "dim": "hidden_size",
@@ -55,9 +60,9 @@ def read_hugging_face(
     if missing := {POSITIONS, MODALITY + "extra_tokens"} - official.keys():
         kind = {"_name": described.get("model_type")}
         raise CheckpointError(
-            f"{folder}: has no '{min(missing)}' ({describe(stored, kind)})"
+            f"{folder}: has no '{min(missing)}' ({what_model(stored, kind)})"
         )
-    head = _split_head(official)
+    official, head = split_head(official)
     state = student_state(official, folder) | head
     config: dict[str, Any] = {"kind": "encoder", "encoder": _encoder_config(official)}
     mean, std = NORMALIZATION["AudioSet"]
@@ -72,7 +77,10 @@ def _read_exported(
     folder: str | Path, described: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, StoredTensor]]:
     """Read a folder of `eat export hf`, or one that transformers saved from it."""
-    stored = {n.removeprefix("eat."): t for n, t in open_weights(folder).items()}
+    weights = open_weights(folder)
+    stored = {name.removeprefix("eat."): tensor for name, tensor in weights.items()}
+    if len(stored) < len(weights):
+        raise CheckpointError(f"{folder}: contains a weight under two names")
     stored.pop("encoder.positions", None)  # recomputed from the config
     sizes = {ours: described.get(theirs) for ours, theirs in SIZES.items()}
     extractor = Path(folder) / PREPROCESSOR
@@ -98,11 +106,11 @@ def _read_exported(
         "multi_label": described.get("problem_type") == "multi_label_classification",
     }
     names = described.get("id2label")
-    labels = [f"LABEL_{i}" for i in range(num_classes)]  # if none were given
+    unnamed = [f"LABEL_{i}" for i in range(num_classes)]  # if none were given
     if isinstance(names, Mapping):
-        labels = [names.get(str(i), label) for i, label in enumerate(labels)]
-    if not all(str(name).startswith("LABEL_") for name in labels):
-        config["labels"] = labels
+        labels = [names.get(str(i), label) for i, label in enumerate(unnamed)]
+        if labels != unnamed:
+            config["labels"] = labels
     return config, stored
 
 
@@ -112,16 +120,6 @@ def _official_name(name: str) -> str:
     if name.startswith("pre_norm."):
         return f"{MODALITY}context_encoder.norm.{name.removeprefix('pre_norm.')}"
     return MODALITY + name if name.startswith(MODALITY_PARTS) else name
-
-
-def _split_head(official: dict[str, StoredTensor]) -> dict[str, StoredTensor]:
-    """Remove the head's weights from the others; return them under our names."""
-    return {
-        ours + name.removeprefix(theirs): official.pop(name)
-        for theirs, ours in HEAD.items()
-        for name in [*official]
-        if name.startswith(theirs)
-    }
 
 
 def _encoder_config(official: Mapping[str, StoredTensor]) -> dict[str, Any]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import ast
 import inspect
 import os
-import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ from eat._version import __version__
 from eat.audio.frontend import LogMel
 from eat.errors import CheckpointError
 from eat.interop import modeling_eat
-from eat.interop.card import CARD, model_card
+from eat.interop.card import CARD, model_card, training_section, transformers_snippet
 from eat.interop.file_kinds import CONFIG, WEIGHTS
 from eat.interop.hugging_face import SIZES
 from eat.interop.loading import Checkpoint
@@ -29,7 +27,7 @@ from eat.interop.modeling_eat import (
 )
 from eat.model import classifier, encoder, patching, transformer
 from eat.model.encoder import EATEncoder
-from eat.utils.files import write_json, write_text
+from eat.utils.files import new_path, write_json, write_text
 
 # The sources that make up the file with the code, each after those it needs.
 PARTS = (patching, transformer, encoder, classifier, modeling_eat)
@@ -65,31 +63,14 @@ SENTENCE_TRANSFORMER = {
 USE = """\
 `FOLDER` is this folder, or its name on the Hub. With transformers and torchaudio:
 
-```python
-{use}```
-
+{use}
 With eat-toolkit, `import eat.hf` makes `trust_remote_code` unnecessary, and
 `eat.from_pretrained("FOLDER")` opens the folder as well.
-"""
-CLASSIFY = """\
-from transformers import pipeline
-
-classify = pipeline("audio-classification", "FOLDER", trust_remote_code=True)
-classify("dog.wav", function_to_apply="{function}")
-"""
-ENCODE = """\
-from transformers import AutoFeatureExtractor, AutoModel
-
-extractor = AutoFeatureExtractor.from_pretrained("FOLDER")
-model = AutoModel.from_pretrained("FOLDER", trust_remote_code=True).eval()
-# wav: a mono recording at 16 kHz, as an array of float32
-inputs = extractor(wav, sampling_rate=16000, return_tensors="pt")
-model(**inputs).pooler_output  # [1, {dim}]
 """
 
 
 def export_hugging_face(
-    source: str | os.PathLike[str],
+    source: str | Path,
     folder: str | os.PathLike[str],
     labels: Sequence[str] | None = None,
 ) -> None:
@@ -110,30 +91,22 @@ def export_hugging_face(
     Raises
     ------
     CheckpointError
-        If the checkpoint cannot be used, does not have as many classes as there are
-        labels, or the folder exists.
+        If the checkpoint cannot be used, or does not have as many classes as there are
+        labels.
+    ExperimentError
+        If the folder exists or cannot be written.
     """
-    folder = Path(folder)
-    if os.path.lexists(folder):
-        raise CheckpointError(f"{folder}: already exists (choose another name)")
-    checkpoint = Checkpoint.read(Path(source))
+    checkpoint = Checkpoint.read(source)
     model = _make_model(checkpoint, labels)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    # Complete or not at all: the last step gives it its name.
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        inner = temporary / folder.name
-        model.save_pretrained(inner)
-        _feature_extractor(checkpoint.frontend()).save_pretrained(inner)
-        write_modeling(inner)
-        write_text(inner / CARD, _card(checkpoint, model))
+    with new_path(folder) as new:
+        model.save_pretrained(new)
+        _feature_extractor(checkpoint.frontend()).save_pretrained(new)
+        write_modeling(new)
+        write_text(new / CARD, _card(checkpoint, model))
         for name, content in SENTENCE_TRANSFORMER.items():
-            write_json(inner / name, content)
+            write_json(new / name, content)
         # safetensors gives its files to the owner alone, whatever the umask.
-        (inner / WEIGHTS).chmod((inner / CONFIG).stat().st_mode & 0o777)
-        os.rename(inner, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        (new / WEIGHTS).chmod((new / CONFIG).stat().st_mode & 0o777)
 
 
 def _make_model(
@@ -156,13 +129,15 @@ def _make_model(
             f"{checkpoint.path}: has {num_classes} classes, but {len(names)} labels "
             "were given (give one for each class, in the order of the outputs)"
         )
-    kind = "multi" if checkpoint.multi_label else "single"
+    problem = "multi_label_classification" if checkpoint.multi_label else None
+    if num_classes > 1:  # transformers 5 refuses a single label of one class
+        problem = problem or "single_label_classification"
     config = EATConfig(
         **_sizes(encoder),
         pooling=network.pooling,
         id2label=dict(enumerate(names)),
         label2id={name: i for i, name in enumerate(names)},
-        problem_type=f"{kind}_label_classification",
+        problem_type=problem,
     )
     classifier = EATForAudioClassification(config)
     state = network.state_dict()
@@ -182,17 +157,16 @@ def _feature_extractor(frontend: LogMel) -> ASTFeatureExtractor:
 
 
 def _card(checkpoint: Checkpoint, model: EATPreTrainedModel) -> str:
-    use = ENCODE.format(dim=model.config.hidden_size)
-    kind = checkpoint.kind
-    if kind == "classifier":
-        use = CLASSIFY.format(
-            function="sigmoid" if checkpoint.multi_label else "softmax"
-        )
     config = {**checkpoint.config, "multi_label": checkpoint.multi_label}
-    config["kind"] = "encoder" if kind == "pretraining" else kind
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    use = USE.format(use=use)
-    return model_card(config, parameters, library="transformers", use=use)
+    if checkpoint.kind == "pretraining":
+        config["kind"] = "encoder"
+    return model_card(
+        config,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        training=training_section(Path(checkpoint.path)),
+        library="transformers",
+        use=USE.format(use=transformers_snippet(config)),
+    )
 
 
 def write_modeling(folder: str | os.PathLike[str]) -> None:

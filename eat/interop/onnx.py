@@ -27,7 +27,7 @@ from eat.interop.loading import Checkpoint
 from eat.model.classifier import EATClassifier
 from eat.model.encoder import EATEncoder
 from eat.model.patching import grid_of
-from eat.utils.files import atomic_path
+from eat.utils.files import new_path
 
 OPSET = 20
 MAX_BYTES = 2**31 - 2**20  # of a protobuf file
@@ -146,12 +146,9 @@ def export_onnx(
     CheckpointError
         If the checkpoint is missing, corrupt, or too large for one file.
     ExperimentError
-        If `out` exists, its folder or a package is missing, or the result differs from PyTorch's.
+        If `out` exists, its folder or a package is missing, or the result is not
+        PyTorch's.
     """
-    if os.path.lexists(out):
-        raise ExperimentError(f"{out}: exists (remove it, or give another name)")
-    if not Path(out).absolute().parent.is_dir():
-        raise ExperimentError(f"{out}: its folder does not exist (create it)")
     _require_packages()
     checkpoint = Checkpoint.read(Path(source))
     model = OnnxModel(checkpoint).eval()
@@ -160,7 +157,7 @@ def export_onnx(
         raise CheckpointError(
             f"{source}: {size} bytes, more than an ONNX file can hold"
         )
-    with atomic_path(out) as path, _quiet():
+    with new_path(out) as path, _quiet():
         _write(model, path, _metadata(checkpoint, model), opset)
         difference = _difference(model, path)
         if difference > TOLERANCE:

@@ -62,7 +62,8 @@ class EATBrain(sb.Brain):
     The YAML file must have: ``seed``, ``output_folder``, ``batch_size``,
     ``steps_per_epoch``, ``epoch_counter``, ``num_workers``, ``max_unreadable_share``,
     ``lr``, ``min_lr``, ``scale_min_lr``, ``warmup_steps``, ``total_steps``,
-    ``log_interval``, ``keep_checkpoints``, ``keep_every_epochs``.
+    ``log_interval``, ``tensorboard``, ``wandb``, ``keep_checkpoints``,
+    ``keep_every_epochs``.
 
     Attributes
     ----------
@@ -89,7 +90,9 @@ class EATBrain(sb.Brain):
         self.step_loss: Tensor | float = 0.0  # sum over the batches of a step
         self.meter = IntervalMeter(self.rank, self.world_size)
         self.folder = Path(self.hparams.output_folder)
-        self.metrics_logger = MetricsLogger(self.folder)
+        self.metrics_logger = MetricsLogger(
+            self.folder, self.hparams.tensorboard, self.hparams.wandb
+        )
         self.interruption = Interruption()
         self.train_state = TrainState()
         self.skips = SkipMonitor(self.train_state, self.metrics_logger)

@@ -7,12 +7,14 @@ import json
 import logging
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 
 from speechbrain.utils.distributed import if_main_process, main_process_only
 from torch import Tensor
 
+from eat.training.trackers import Tracker, open_trackers, require_packages
 from eat.utils.files import atomic_path, keep_copy, open_append, sync_to_disk
 
 logger = logging.getLogger(__name__)
@@ -31,10 +33,17 @@ class MetricsLogger:
     ----------
     folder
         The run's folder; gets ``metrics.jsonl`` and ``skipped.jsonl``.
+    tensorboard, wandb
+        See :func:`eat.training.trackers.open_trackers`.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(
+        self, folder: str | Path, tensorboard: bool = False, wandb: str = "none"
+    ) -> None:
+        require_packages(tensorboard, wandb)
         self.folder = Path(folder)
+        self.tracker_settings = tensorboard, wandb
+        self.trackers: list[Tracker] | None = None  # until the first record
 
     def write(
         self,
@@ -47,12 +56,22 @@ class MetricsLogger:
         if not if_main_process():
             return
         values = {key: _finite(value) for key, value in record.items()}
-        line = json.dumps({"kind": kind, "epoch": epoch, "step": step, **values})
-        self._append(METRICS, line)
+        written = {"kind": kind, "epoch": epoch, "step": step, **values}
+        self._append(METRICS, json.dumps(written))
+        self._track(written)
         shown = "  ".join(
             f"{key} {value:.4g}" for key, value in values.items() if value is not None
         )
         logger.info("%s %d  %s", kind, step, shown)
+
+    def _track(self, record: dict) -> None:
+        """Show the newest record elsewhere; the first time, all records."""
+        new: Iterable[dict] = [record]
+        if self.trackers is None:
+            self.trackers = open_trackers(self.folder, *self.tracker_settings)
+            new = self.records() if self.trackers else ()
+        for tracker, item in product(self.trackers, new):
+            tracker.log(item)
 
     def write_skipped_clips(self, step: int, reason: str, clips: Sequence[str]) -> None:
         """Record which clips were not trained on, and why."""

@@ -44,6 +44,17 @@ def number(low: float, high: float) -> Callable[[str], float]:
     return parse
 
 
+def part(text: str) -> tuple[int, int]:
+    """Parse ``i/N``, one of 1/N to N/N."""
+    try:
+        index, parts = map(integer(1), text.split("/"))
+    except (ValueError, argparse.ArgumentTypeError):
+        index = parts = 0
+    if not 1 <= index <= parts:
+        raise argparse.ArgumentTypeError(f"'{text}' is not one of 1/N to N/N")
+    return index, parts
+
+
 @contextmanager
 def option_errors() -> Iterator[None]:
     """Turn the `ValueError` of an option's value into an `ExperimentError`."""

@@ -9,8 +9,9 @@ import re
 import shutil
 import socket
 import stat
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
@@ -42,6 +43,38 @@ def atomic_path(path: str | os.PathLike[str], sync: bool = False) -> Iterator[Pa
             sync_to_disk(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield where to write a file or folder that becomes `path` when all succeeded.
+
+    Raises `ExperimentError` if `path` exists, or nothing can be written there.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):
+            path.lstat()  # whether a file may have this name
+        # Not named after `path`, whose name may be as long as names can be.
+        temporary = tempfile.TemporaryDirectory(prefix=".eat-", dir=path.parent)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        if isinstance(error, FileExistsError | NotADirectoryError):
+            reason = "a part of the path is a file"
+        raise ExperimentError(
+            f"{path}: cannot be written, {reason} (check its folder, or give another)"
+        ) from error
+    with temporary as folder:
+        _require_new(path)
+        yield (new := Path(folder) / "new")
+        _require_new(path)  # by another process
+        os.rename(new, path)
+
+
+def _require_new(path: Path) -> None:
+    if os.path.lexists(path):
+        raise ExperimentError(f"{path}: already exists (choose another name)")
 
 
 def remove_temporaries(folder: Path) -> None:

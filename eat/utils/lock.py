@@ -32,8 +32,13 @@ else:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def lock_folder(folder: Path) -> BinaryIO:
+def lock_folder(
+    folder: Path, name: str = LOCK, option: str = "--output_folder"
+) -> BinaryIO:
     """Lock an existing folder until this process ends, however it ends.
+
+    Locks of different names do not exclude each other. `option` is what a user can give
+    to use another folder.
 
     Returns the lock file; closing it releases the lock. On a file system without locks
     there is a warning, and no lock.
@@ -45,13 +50,13 @@ def lock_folder(folder: Path) -> BinaryIO:
     ExperimentError
         If the lock file is a link or no regular file.
     """
-    path = folder / LOCK
+    path = folder / name
     try:
         file = open_append(path)
     except PermissionError as error:
         raise LockError(
             f"{path}: cannot be opened, {error.strerror} (it belongs to another user: "
-            "ask for write permission, or choose another --output_folder)"
+            f"ask for write permission, or choose another {option})"
         ) from None
     try:
         _lock(file)
@@ -69,7 +74,7 @@ def lock_folder(folder: Path) -> BinaryIO:
         file.close()
         raise LockError(
             f"{folder}: another process is using it ({holder}; wait until it ends or "
-            "choose another --output_folder)"
+            f"choose another {option})"
         ) from None
     file.truncate(0)
     file.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())

@@ -10,6 +10,9 @@ import pytest
 import yaml
 from speechbrain.utils.run_opts import RunOptions
 
+from eat.cli import make_parser
+from example_pages import example_files
+
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted(path.parent for path in ROOT.glob("recipes/*/train.py"))
 PAGES = [
@@ -188,6 +191,15 @@ def test_commands_name_scripts_and_their_options(page):
 
 
 @each_page
+def test_eat_commands_parse(page):
+    for _, words in commands(page):
+        if words[0] != "eat" or "..." in words:
+            continue
+        end = words.index(">") if ">" in words else None
+        make_parser(words[1]).parse_args(words[1:end])  # else it exits
+
+
+@each_page
 def test_options_exist(page, all_options):
     for span in code_spans(text_of(page)):
         for option in re.findall(r"(?<!\S)--([a-z][\w-]*)", span):
@@ -195,8 +207,10 @@ def test_options_exist(page, all_options):
 
 
 def test_the_site_has_every_page():
-    nav = re.findall(r"(\w+\.md)$", text_of(ROOT / "mkdocs.yml"), flags=re.MULTILINE)
-    assert sorted(nav) == sorted(path.name for path in ROOT.glob("docs/*.md"))
+    nav = re.findall(r"([\w/]+)\.md$", text_of(ROOT / "mkdocs.yml"), flags=re.MULTILINE)
+    pages = [path.stem for path in ROOT.glob("docs/*.md")]
+    pages += [f"examples/{path.stem}" for path in example_files()]
+    assert sorted(nav) == sorted(pages)
 
 
 def test_the_citation_parses():

@@ -9,7 +9,7 @@ import torch
 from speechbrain.utils.epoch_loop import EpochCounter
 from torch import nn
 
-from eat.interop.fairseq import our_name
+from eat.interop.fairseq_weights import our_name
 from eat.pretraining.masking import Masks
 
 FRAMES, MELS = 128, 128
@@ -151,6 +151,8 @@ def settings(folder, optimizer, batch_size, updates):
         "num_workers": 0,
         "log_interval": 1,
         "max_unreadable_share": 0.0,
+        "tensorboard": False,
+        "wandb": "none",
     }
 
 

@@ -46,6 +46,8 @@ def settings(folder, batch_size):
         "steps_per_epoch": STEPS,
         "num_workers": 0,
         "max_unreadable_share": 0.01,
+        "tensorboard": False,
+        "wandb": "none",
         "epoch_counter": EpochCounter(2),
         "log_interval": 1,
         "keep_checkpoints": 1,

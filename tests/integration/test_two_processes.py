@@ -65,6 +65,8 @@ def settings(folder):
         "log_interval": 1,
         "keep_every_epochs": 0,
         "max_unreadable_share": 0.01,
+        "tensorboard": False,
+        "wandb": "none",
         "keep_checkpoints": 1,
         "keep_epoch_models": False,
         "weight_decay": 0.05,

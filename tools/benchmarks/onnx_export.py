@@ -5,8 +5,8 @@
 
 MANIFEST and LABELS are the ``eval.csv`` and ``labels.csv`` of a prepare script. The
 script reports the mAP of each, its size in MB, and the milliseconds of CPU time for one
-clip of the model's length in one thread: a median. Size and time are also those of a base-size
-model of 527 classes and 1024 frames; its weights are random.
+clip of the model's length in one thread: a median. Size and time are also those of a
+base-size model of 527 classes and 1024 frames; its weights are random.
 """
 
 from __future__ import annotations

@@ -21,6 +21,21 @@ def test_fairseq(parity_folder, tmp_path, capsys):
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["x.pt"]
 
 
+@pytest.mark.parametrize("target", ["fairseq", "hf", "onnx"])
+def test_what_exists_stays(target, parity_folder, tmp_path):
+    source = str(parity_folder / "official_finetuned.pt")
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "link").symlink_to("missing")
+    (tmp_path / "folder").mkdir()
+    before = sorted(tmp_path.iterdir())
+    for name in ("file", "link", "folder", "file/x"):
+        with pytest.raises(SystemExit) as caught:
+            main(["export", target, source, str(tmp_path / name)])
+        assert str(tmp_path / name) in str(caught.value)
+    assert sorted(tmp_path.iterdir()) == before
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 @pytest.mark.parametrize("words", [["export"], ["export", "nobody", "a", "b"]])
 def test_a_target_is_needed(words, capsys):
     with pytest.raises(SystemExit) as caught:

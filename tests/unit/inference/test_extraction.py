@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 from eat.errors import ExperimentError
+from eat.inference.feature_chunk import ClipFeatures
 from eat.inference.feature_folder import FeatureFolder
 
 SETTINGS = {"pooling": "cls", "batch_size": 2}
 IDS = [f"clip, {row}" for row in range(11)]
 UNREADABLE = {4: "4.wav: not audio (replace it)", 10: "10.wav: no such file"}
+TIMES = np.array([[0.0, 1.5]])
 WARNED = {7: "silent: all samples are zero"}
 
 
@@ -26,21 +28,27 @@ def features():
 @pytest.fixture
 def store(tmp_path):
     """Eleven rows in chunks of four."""
-    return FeatureFolder(tmp_path / "features", 11, 4, 3)
+    return FeatureFolder(tmp_path / "features", 11, 4, [3])
 
 
 def write(store, features, *chunks):
+    """Write chunks in groups of two, the last rows first."""
     for chunk in chunks:
         rows = store.rows(chunk)
         failed = {row: why for row, why in UNREADABLE.items() if row in rows}
         warned = {row: why for row, why in WARNED.items() if row in rows}
-        store.write(chunk, features[rows.start : rows.stop], failed, warned)
+        good = [row for row in reversed(rows) if row not in failed]
+        with store.write(chunk) as file:
+            for i in range(0, len(good), 2):
+                group = good[i : i + 2]
+                file.add({r: ClipFeatures(features[[r]], TIMES) for r in group})
+            file.close(failed, warned)
 
 
 def test_chunks_cover_all_rows(store):
     rows = [[*store.rows(chunk)] for chunk in store.chunks()]
     assert rows == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10]]
-    assert len(FeatureFolder(store.folder, 12, 4, 3).chunks()) == 3
+    assert len(FeatureFolder(store.folder, 12, 4, [3]).chunks()) == 3
 
 
 def test_joined_chunks_are_what_numpy_saves(store, features):
@@ -58,19 +66,19 @@ def test_joined_chunks_are_what_numpy_saves(store, features):
     with open(store.folder / "clips.csv", newline="") as file:
         table = [*csv.DictReader(file)]
     assert [int(line["row"]) for line in table] == [*range(11)]
-    assert [line["id"] for line in table] == IDS
-    assert {int(t["row"]): t["unreadable"] for t in table if t["unreadable"]} == (
-        UNREADABLE
-    )
+    assert [line["path"] for line in table] == IDS
+    assert {int(t["row"]): t["failure"] for t in table if t["failure"]} == UNREADABLE
+    assert [t["parts"] for t in table] == [*"1111011111", "0"]
     assert {int(t["row"]): t["warnings"] for t in table if t["warnings"]} == WARNED
     record = json.loads((store.folder / "features.json").read_text())
     assert record == {
         "settings": SETTINGS,
         "manifest": "m.csv",
         "clips": 11,
-        "width": 3,
-        "unreadable": 2,
+        "shape": [3],
+        "failed": 2,
         "warned": 1,
+        "bytes": len(saved.getvalue()),
     }
     assert store.finished
     assert sorted(path.name for path in store.folder.iterdir()) == [
@@ -127,9 +135,10 @@ def test_files_of_another_tool_are_refused(store):
 def test_clean_up_removes_leftovers_of_killed_processes(store, features):
     store.start(SETTINGS)
     write(store, features, 0)
-    (store.folder / ".features.npy.host-1.tmp").touch()  # killed during the join
+    (store.folder / ".features.npy.host-1.tmp").touch()  # of another machine
     store.clean_up()
     assert store.has(0)
+    assert [*store.folder.glob(".*.tmp")]  # it may still be written
     (store.folder / "features.npy").touch()  # killed right after the join
     store.clean_up()
     names = sorted(path.name for path in store.folder.iterdir())
@@ -138,10 +147,12 @@ def test_clean_up_removes_leftovers_of_killed_processes(store, features):
 
 def npz(**arrays):
     """Return the bytes of a chunk of four rows, with some arrays replaced."""
-    empty = {"rows": np.empty(0, np.int64), "reasons": np.empty(0, str)}
-    empty |= {"warned_rows": empty["rows"], "warnings": empty["reasons"]}
+    empty = {"failed": np.empty(0, np.int64), "reasons": np.empty(0, str)}
+    empty |= {"warned": empty["failed"], "warnings": empty["reasons"]}
+    group = {"clips0": np.arange(4), "parts0": np.ones(4, int)}
+    group |= {"values0": np.ones((4, 3), np.float32), "times0": np.ones((4, 2))}
     content = io.BytesIO()
-    whole = {"features": np.ones((4, 3), np.float32), **empty, **arrays}
+    whole = {"groups": np.array(1), **group, **empty, **arrays}
     np.savez(content, **{key: whole[key] for key in whole if whole[key] is not None})
     return content.getvalue()
 
@@ -149,7 +160,7 @@ def npz(**arrays):
 NAN = np.ones((4, 3), np.float32)
 NAN[2, 1] = np.nan
 FLIPPED = bytearray(npz())
-FLIPPED[FLIPPED.index(b"NUMPY") + 130] ^= 64  # within the features
+FLIPPED[FLIPPED.index(b"values0.npy") + 180] ^= 64  # within the features
 DAMAGED = {
     "empty": b"",
     "cut": npz()[:-40],
@@ -157,23 +168,28 @@ DAMAGED = {
     "not zip": b"x" * 900,
     "parquet": b"PAR1" + bytes(400) + b"PAR1",
     "flipped bit": bytes(FLIPPED),
-    "rows": npz(features=np.ones((3, 3), np.float32)),
-    "width": npz(features=np.ones((4, 2), np.float32)),
-    "dimensions": npz(features=np.ones(12, np.float32)),
-    "dtype": npz(features=np.ones((4, 3))),
-    "half precision": npz(features=np.ones((4, 3), np.float16)),
-    "integers": npz(features=np.ones((4, 3), np.int64)),
-    "NaN": npz(features=NAN),
-    "infinite": npz(features=np.where(np.isnan(NAN), np.inf, NAN)),
-    "objects": npz(features=np.full((4, 3), None, object)),
-    "no features": npz(features=None),
+    "rows": npz(values0=np.ones((3, 3), np.float32)),
+    "width": npz(values0=np.ones((4, 2), np.float32)),
+    "dimensions": npz(values0=np.ones(12, np.float32)),
+    "dtype": npz(values0=np.ones((4, 3))),
+    "half precision": npz(values0=np.ones((4, 3), np.float16)),
+    "integers": npz(values0=np.ones((4, 3), np.int64)),
+    "NaN": npz(values0=NAN),
+    "infinite": npz(values0=np.where(np.isnan(NAN), np.inf, NAN)),
+    "objects": npz(values0=np.full((4, 3), None, object)),
+    "no features": npz(values0=None),
+    "no times": npz(times0=None),
+    "times": npz(times0=np.ones((3, 2))),
     "no reasons": npz(reasons=None),
-    "another chunk's rows": npz(rows=np.array([4]), reasons=np.array(["x"])),
-    "more rows than reasons": npz(rows=np.array([0, 1]), reasons=np.array(["x"])),
-    "failed but finite": npz(rows=np.array([1]), reasons=np.array(["x"])),
-    "warnings of other rows": npz(
-        warned_rows=np.array([9]), warnings=np.array(["silent"])
-    ),
+    "a group is missing": npz(groups=np.array(0)),
+    "a group too many": npz(groups=np.array(2)),
+    "fewer clips": npz(clips0=np.arange(3)),
+    "a clip twice": npz(clips0=np.array([0, 1, 2, 2])),
+    "other parts": npz(parts0=np.array([1, 1, 1, 2])),
+    "another chunk's rows": npz(failed=np.array([4]), reasons=np.array(["x"])),
+    "more rows than reasons": npz(failed=np.array([0, 1]), reasons=np.array(["x"])),
+    "failed but finite": npz(failed=np.array([1]), reasons=np.array(["x"])),
+    "warnings of other rows": npz(warned=np.array([9]), warnings=np.array(["silent"])),
 }
 
 
@@ -204,12 +220,34 @@ def test_a_missing_chunk_is_not_joined(store, features):
 def test_features_of_no_clip_are_not_complete(store):
     store.start(SETTINGS)
     for chunk in store.chunks():
-        rows = store.rows(chunk)
-        nothing = np.full((len(rows), 3), np.nan, np.float32)
-        store.write(chunk, nothing, dict.fromkeys(rows, "not finite"), {})
+        with store.write(chunk) as file:
+            file.close(dict.fromkeys(store.rows(chunk), "not finite"), {})
     with pytest.raises(ExperimentError, match="none of 11 "):
         store.join(IDS)
     assert not store.finished
+
+
+def test_an_array_of_clips_is_not_mixed_with_frames(store, features):
+    store.start(SETTINGS)
+    write(store, features, 0, 1, 2)
+    store.join(IDS)
+    frames = {**SETTINGS, "granularity": "frames"}
+    other = FeatureFolder(store.folder, 11, 4, [3], parts=True)
+    assert not other.finished
+    assert other.conflict(frames) == "granularity was None, now frames"
+
+
+def test_a_file_has_its_own_folder(tmp_path, features):
+    store = FeatureFolder(tmp_path / "birds.npy", 11, 4, [3])
+    store.start(SETTINGS)
+    write(store, features, 0, 1, 2)
+    store.join(IDS)
+    np.testing.assert_array_equal(np.load(tmp_path / "birds.npy"), features)
+    names = sorted(path.name for path in (tmp_path / "birds.npy.info").iterdir())
+    assert names == ["clips.csv", "features.json"]
+    assert FeatureFolder(tmp_path / "birds.csv", 11, 4, [3]).conflict(SETTINGS) == ""
+    (tmp_path / "mine.npy").touch()
+    assert "mine.npy" in FeatureFolder(tmp_path / "mine.npy", 11, 4, [3]).conflict({})
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Exported files have what the official code's files have, name for name."""
 
+import json
 import logging
 import pickletools
 import resource
@@ -10,9 +11,7 @@ import pytest
 import torch
 
 import eat
-from eat.errors import CheckpointError
-from eat.interop.fairseq_cfg import pretraining_cfg
-from eat.interop.fairseq_export import export_fairseq
+from eat.interop.fairseq_export import export_fairseq, pretraining_cfg
 from eat.interop.fairseq_settings import ENCODER, OBJECTIVE, flatten
 from eat.interop.loading import Checkpoint, build_classifier, build_pretraining
 from eat.interop.pretrained import save_model
@@ -162,6 +161,17 @@ def test_ours_survive_the_round_trip(kind, tmp_path):
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
+def test_how_scores_are_made_survives(tmp_path):
+    """Also if the config does not say it, as in version 0.1."""
+    folder = make(tmp_path / "ours", "classifier")
+    config = json.loads((folder / "config.json").read_text())
+    del config["multi_label"]
+    (folder / "config.json").write_text(json.dumps(config))
+    export_fairseq(folder, tmp_path / "x.pt")
+    assert not Checkpoint.read(folder).multi_label
+    assert not Checkpoint.read(tmp_path / "x.pt").multi_label
+
+
 @pytest.mark.parametrize(("max_frames", "rows"), [(1024, 512), (12288, 6144)])
 def test_positions_have_the_length_of_the_model(max_frames, rows, tmp_path):
     encoder = {"max_frames": max_frames, "position_scale": 1.0}
@@ -224,13 +234,6 @@ def test_what_the_official_code_has_not_is_refused(
     torch.save(content, tmp_path / "other.pt")
     assert "d2v_loss" in refusal(export, tmp_path / "other.pt")
     assert not (tmp_path / "out").exists()
-
-
-def test_nothing_is_overwritten(official, tmp_path):
-    (tmp_path / "x.pt").write_text("mine")
-    with pytest.raises(CheckpointError, match="exists"):
-        export_fairseq(official, tmp_path / "x.pt")
-    assert (tmp_path / "x.pt").read_text() == "mine"
 
 
 def test_a_full_disk_leaves_nothing_and_is_said(official, tmp_path):

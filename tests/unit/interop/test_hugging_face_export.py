@@ -7,11 +7,17 @@ from collections import Counter
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
 
 import eat
 from eat.cli import main
-from eat.errors import CheckpointError
+from eat.errors import CheckpointError, ExperimentError
+from eat.interop.card import Training, folder_texts
 from eat.interop.loading import Checkpoint
+from eat.interop.pretrained import save_model
+from eat.model.classifier import EATClassifier
+from eat.model.encoder import EATEncoder
 
 pytest.importorskip("transformers")
 from eat.interop.hugging_face_export import export_hugging_face, modeling_source
@@ -73,7 +79,7 @@ def test_nothing_is_overwritten_or_left_behind(official, tmp_path):
     kept = tmp_path / "hf" / "notes.txt"
     kept.parent.mkdir()
     kept.write_text("mine")
-    with pytest.raises(CheckpointError, match="hf"):
+    with pytest.raises(ExperimentError, match="hf"):
         export_hugging_face(official, kept.parent)
     damaged = tmp_path / "damaged.pt"
     damaged.write_bytes(official.read_bytes()[:5000])
@@ -88,6 +94,54 @@ def test_as_many_labels_as_classes(official_finetuned, tmp_path, refusal):
         export_hugging_face(path, tmp_path / "hf", ["one"])
 
     assert "7" in refusal(export, official_finetuned)
+
+
+@pytest.mark.parametrize(
+    ("labels", "multi_label"),
+    [
+        (["one"], False),
+        (["one"], True),
+        (["LABEL_1", "LABEL_0"], True),
+        (["same", "same", "", 'a "b"', "l\u00e9t\u00e9\n\u97f3"], False),
+    ],
+)
+@pytest.mark.parametrize("pooling", ["mean", "linear_softmax"])
+def test_labels_and_scores_survive(pooling, labels, multi_label, tmp_path):
+    encoder = EATEncoder(dim=16, depth=1, num_heads=2, max_frames=64)
+    network = EATClassifier(encoder, len(labels), pooling)
+    config = {"kind": "classifier", **network.config, "labels": labels}
+    config["frontend"] = {"mean": -1.0, "std": 2.0, "num_frames": 32}
+    config["multi_label"] = multi_label
+    save_model(tmp_path / "model", config, network)
+    export_hugging_face(tmp_path / "model", tmp_path / "hf")
+    ours, back = (
+        eat.from_pretrained(tmp_path / name, device="cpu") for name in ("model", "hf")
+    )
+    assert back.labels == ours.labels == tuple(labels)
+    wav = torch.randn(2, 6000) / 10
+    assert torch.equal(ours.tag_batch(wav), back.tag_batch(wav))
+
+
+def test_the_card_says_how_the_model_was_trained(tmp_path):
+    encoder = EATEncoder(dim=16, depth=1, num_heads=2, max_frames=64)
+    config = {"kind": "encoder", "encoder": encoder.config}
+    config["frontend"] = {"mean": -1.0, "std": 2.0, "num_frames": 32}
+    training = Training("FSD50K", settings={"lr": 0.001}, metrics={"mAP": 0.5})
+    texts = folder_texts(tmp_path, config, 7, training)
+    save_model(tmp_path / "model", config, nn.ModuleDict({"encoder": encoder}), texts)
+    export_hugging_face(tmp_path / "model", tmp_path / "hf")
+    export_hugging_face(tmp_path / "hf", tmp_path / "again")
+    for name in ("hf", "again"):
+        card = (tmp_path / name / "README.md").read_text()
+        assert "FSD50K" in card and "| mAP | 0.5 |" in card and "| lr | 0.001 |" in card
+
+
+def test_a_weight_under_two_names_is_refused(official_finetuned, tmp_path, refusal):
+    export_hugging_face(official_finetuned, tmp_path / "hf")
+    weights = load_file(tmp_path / "hf" / "model.safetensors")
+    weights["head.bias"] = torch.zeros(7)
+    save_file(weights, tmp_path / "hf" / "model.safetensors")
+    assert "two names" in refusal(eat.load_classifier, tmp_path / "hf")
 
 
 @pytest.mark.parametrize("change", ["without normalization", "edited"])

@@ -100,14 +100,23 @@ def test_labels_that_do_not_fit_are_none(change, state):
     assert Checkpoint.read(change(alter, finetuned=True)).labels is None
 
 
-def test_scaled_positions_are_recognized(change, write_hugging_face, tmp_path):
+@pytest.mark.parametrize("scale", [0.2, 0.001, 0.0, -3.0])
+def test_scaled_positions_are_recognized(scale, change, write_hugging_face, tmp_path):
     def alter(content):
-        content["model"][POSITIONS] *= 0.2
+        for weights in (content["model"], content["model"]["_ema"]):
+            weights[POSITIONS] *= scale
 
     path = change(alter)
     hub = write_hugging_face(tmp_path / "hub", path)
     for source in (path, hub):
-        assert eat.load_encoder(source).config["position_scale"] == 0.2
+        assert eat.load_encoder(source).config["position_scale"] == scale
+
+
+def test_a_teacher_with_other_positions_is_refused(change, refusal):
+    def alter(content):
+        content["model"]["_ema"][POSITIONS] *= 0.2
+
+    assert "positions" in refusal(eat.load_encoder, change(alter))
 
 
 def test_loaded_weights_do_not_change_with_the_file(tmp_path, official):

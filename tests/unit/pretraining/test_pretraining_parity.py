@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import eat
-from eat.interop.fairseq import our_name
+from eat.interop.fairseq_weights import our_name
 from eat.pretraining.masking import InverseBlockMasking, Masks
 from eat.pretraining.model import take
 from eat.pretraining.teacher import EMATeacher, ema_decay

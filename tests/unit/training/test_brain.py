@@ -25,6 +25,8 @@ SETTINGS = {
     "batch_size": 2,
     "num_workers": 0,
     "max_unreadable_share": 0.01,
+    "tensorboard": False,
+    "wandb": "none",
     "keep_checkpoints": 1,
     "keep_every_epochs": 0,
     "log_interval": 2,

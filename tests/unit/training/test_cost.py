@@ -63,6 +63,8 @@ def test_operations_of_the_papers_pretraining(tmp_path):
         "output_folder": str(tmp_path),
         "batch_size": 12,
         "clones": 16,
+        "tensorboard": False,
+        "wandb": "none",
         "mask_sampler": block_masking(0.8, 0.07, "5x5"),
     }
     brain = PretrainBrain(modules, torch.optim.AdamW, hparams, {"device": "cpu"})

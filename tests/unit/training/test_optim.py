@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from eat.interop.fairseq import our_name
+from eat.interop.fairseq_weights import our_name
 from eat.model.classifier import EATClassifier
 from eat.model.encoder import EATEncoder
 from eat.training.optim import (

@@ -81,6 +81,8 @@ def make_brain(folder, center_momentum=None, seed=1):
         "log_interval": 2,
         "keep_every_epochs": 0,
         "max_unreadable_share": 0.01,
+        "tensorboard": False,
+        "wandb": "none",
         "keep_epoch_models": False,
         "weight_decay": 0.05,
         "decay_vectors": True,

@@ -9,11 +9,12 @@ import sys
 
 import pytest
 
-from eat.errors import ExperimentError
+from eat.errors import ExperimentError, printable
 from eat.utils.files import (
     atomic_open,
     atomic_path,
     keep_copy,
+    new_path,
     open_append,
     remove_temporaries,
     sha256_file,
@@ -29,6 +30,34 @@ def test_file_appears_when_complete(tmp_path):
         temporary.write_bytes(b"abc")
         assert not path.exists() and temporary.parent == tmp_path
     assert path.read_bytes() == b"abc" and list(tmp_path.iterdir()) == [path]
+
+
+def test_new_path_appears_when_complete(tmp_path):
+    path = tmp_path / "a" / ("n" * 255)
+    with new_path(path) as new:
+        new.mkdir()
+        assert not path.exists()
+    assert path.is_dir() and list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("name", ["", "file", "file/x", "nul\0l", "n" * 256, "\ud800"])
+def test_new_path_is_refused(tmp_path, name):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ExperimentError) as caught, new_path(f"{tmp_path}/{name}"):
+        pass
+    assert printable(str(tmp_path / name)) in str(caught.value)
+    assert list(tmp_path.iterdir()) == [tmp_path / "file"]
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_new_path_of_two_processes(tmp_path):
+    with (
+        pytest.raises(ExperimentError, match="exists"),
+        new_path(tmp_path / "x") as new,
+    ):
+        new.write_text("second")
+        (tmp_path / "x").write_text("first")
+    assert (tmp_path / "x").read_text() == "first"
 
 
 def test_failed_write_keeps_the_former_file(tmp_path):

@@ -1,7 +1,6 @@
-"""The command line gives the features of the encoder, called clip by clip."""
+"""`eat features` writes what the encoder gives, called clip by clip."""
 
 import csv
-import importlib.util
 import json
 import os
 import shutil
@@ -9,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 
@@ -19,21 +19,17 @@ import soundfile
 import torch
 
 import eat
+from eat import cli
 from eat.audio.frontend import LogMel
-from eat.data.dataset import audio_dataset
 from eat.data.manifest import ManifestRow, write_manifest
-from eat.inference import extraction
-from eat.inference.extraction import FeatureFolder, compute_chunks
-from eat.inference.features import AudioEncoder, pool
+from eat.inference.chunk_encoding import ClipEncoder
+from eat.inference.feature_folder import FeatureFolder
 from eat.interop.pretrained import save_model
 from eat.model.classifier import EATClassifier
 from eat.model.encoder import EATEncoder
 
-ROOT = Path(__file__).parents[2]
-SCRIPT = ROOT / "tools" / "extract_features.py"
-spec = importlib.util.spec_from_file_location("extract_features", SCRIPT)
-extract_features = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(extract_features)
+ROOT = Path(__file__).parents[3]
+SCRIPT = ROOT / "eat" / "cli.py"
 
 FRAMES, CLIPS, BATCH = 64, 20, 2  # so that a chunk has 16 clips
 SOON = 25  # seconds; a launcher kills the other ranks after 30
@@ -66,40 +62,55 @@ def corpus(tmp_path_factory):
     return folder
 
 
-def words(corpus, output, *options):
-    given = {"--checkpoint": corpus / "model", "--batch_size": BATCH, "--device": "cpu"}
+def words(corpus, output, *options, paths=None, model=None):
+    given = {"--batch_size": BATCH, "--device": "cpu", "--data_root": corpus}
     given |= dict(zip(options[::2], options[1::2], strict=True))
-    options = [str(word) for pair in given.items() for word in pair]
-    return [str(corpus / "m.csv"), str(output), "--data_root", str(corpus), *options]
+    command = ["features", model or corpus / "model", *(paths or [corpus / "m.csv"])]
+    options = [word for pair in given.items() for word in pair]
+    return [str(word) for word in (*command, "--out", output, *options)]
 
 
-def run(corpus, output, *options):
-    extract_features.main(words(corpus, output, *options))
-    return np.load(output / "features.npy", mmap_mode="r")
+def run(corpus, output, *options, status=0, **given):
+    """Run the command in this process; it must exit with this status."""
+    if status:
+        with pytest.raises(SystemExit) as ended:
+            cli.main(words(corpus, output, *options, **given))
+        assert ended.value.code == status
+    else:
+        cli.main(words(corpus, output, *options, **given))
+    is_file = output.suffix == ".npy"
+    return np.load(output if is_file else output / "features.npy", mmap_mode="r")
 
 
 @pytest.fixture
 def batches_seen(monkeypatch):
     """Sizes of the batches that the model encodes."""
-    sizes, forward = [], AudioEncoder.forward
+    sizes = []
 
-    def counted(self, wav, lengths):
-        sizes.append(len(wav))
-        return forward(self, wav, lengths)
+    def watch(name):
+        encode = getattr(ClipEncoder, name)
 
-    monkeypatch.setattr(AudioEncoder, "forward", counted)
+        def counted(self, rows, *batch):
+            sizes.append(len(rows) if batch else 1)  # a long clip by itself
+            return encode(self, rows, *batch)
+
+        monkeypatch.setattr(ClipEncoder, name, counted)
+
+    watch("encode_batch")
+    watch("encode_long")
     return sizes
 
 
 @torch.no_grad()
 def one_by_one(corpus, checkpoint, pooling, samples):
-    """Features of the first samples of each clip."""
+    """Features of each clip that fits into the model, NaN for the others."""
     encoder, frontend = eat.load_encoder(checkpoint), eat.load_frontend(checkpoint)
     found = []
     for row in range(CLIPS):
         wav, _ = soundfile.read(corpus / f"{row}.wav", dtype="float32")
         encoded = encoder(frontend(torch.from_numpy(wav[:samples])[None]))
-        found.append(encoded.cls if pooling == "cls" else encoded.patches.mean(dim=1))
+        vector = encoded.cls if pooling == "cls" else encoded.patches.mean(dim=1)
+        found.append(vector if len(wav) <= samples else torch.nan * vector)
     return torch.cat(found).numpy()
 
 
@@ -112,16 +123,21 @@ def test_features_are_those_of_the_encoder(
     if kind == "ours":
         checkpoint = corpus / "model"
     frames = eat.load_frontend(checkpoint).num_frames
-    options = ("--checkpoint", checkpoint, "--pooling", pooling)
-    found = run(corpus, tmp_path, *options)
+    found = run(corpus, tmp_path, "--pooling", pooling, model=checkpoint)
     expected = one_by_one(corpus, checkpoint, pooling, (frames - 1) * 160 + 400)
     assert found.dtype == np.float32 and found.flags.c_contiguous
-    np.testing.assert_allclose(found, expected, atol=2e-5)
+    short = np.isfinite(expected[:, 0])
+    assert short.sum() >= 10
+    np.testing.assert_allclose(found[short], expected[short], atol=2e-5)
+    model = eat.from_pretrained(checkpoint, device="cpu")
+    for row in range(CLIPS):
+        alone = model.encode_file(corpus / f"{row}.wav", pooling=pooling).numpy()
+        np.testing.assert_allclose(found[row], alone, atol=2e-5)
     assert found.std(axis=0).mean() > 0.01  # clips differ
     with open(tmp_path / "clips.csv", newline="") as file:
         table = [*csv.DictReader(file)]
-    assert [line["id"] for line in table] == [f"clip {row}" for row in range(CLIPS)]
-    assert not any(line["unreadable"] for line in table)
+    assert [line["path"] for line in table] == [f"clip {row}" for row in range(CLIPS)]
+    assert not any(line["failure"] for line in table)
     assert capsys.readouterr().out == f"{tmp_path}: complete\n"
     weights = checkpoint
     if checkpoint.is_dir():
@@ -158,11 +174,11 @@ def test_a_restart_computes_only_missing_chunks(
     assert sum(batches_seen) == CLIPS and max(batches_seen) == BATCH
     write, written = FeatureFolder.write, []
 
-    def dying(self, chunk, *given):
+    def dying(self, chunk):
         if written:
             raise KeyboardInterrupt
         written.append(chunk)
-        write(self, chunk, *given)
+        return write(self, chunk)
 
     monkeypatch.setattr(FeatureFolder, "write", dying)
     with pytest.raises(SystemExit, match=str(128 + signal.SIGINT)):
@@ -171,7 +187,7 @@ def test_a_restart_computes_only_missing_chunks(
     assert not (tmp_path / "parts" / "features.npy").exists()
     batches_seen.clear()
     assert run(corpus, tmp_path / "parts").tobytes() == whole
-    assert batches_seen == [2, 2]  # rows 16 to 19
+    assert sum(batches_seen) == 4  # rows 16 to 19
     batches_seen.clear()
     assert run(corpus, tmp_path / "parts").tobytes() == whole
     assert batches_seen == []
@@ -181,8 +197,10 @@ def test_a_restart_computes_only_missing_chunks(
 def test_a_signal_stops_it_cleanly(corpus, tmp_path, monkeypatch, capsys):
     write = FeatureFolder.write
 
-    def signaled(self, *given):
-        write(self, *given)
+    @contextmanager
+    def signaled(self, chunk):
+        with write(self, chunk) as file:
+            yield file
         os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(FeatureFolder, "write", signaled)
@@ -194,26 +212,51 @@ def test_a_signal_stops_it_cleanly(corpus, tmp_path, monkeypatch, capsys):
     assert [*(tmp_path / "chunks").glob("*.npz")]
 
 
-def test_processes_share_chunks_and_repeat_no_clip(corpus, tmp_path, batches_seen):
+def test_a_signal_stops_a_long_recording_between_windows(tmp_path, monkeypatch):
+    write_classifier(tmp_path / "model", seed=0)
+    noise = np.random.default_rng(0).uniform(-0.1, 0.1, 16000 * 60)
+    soundfile.write(tmp_path / "long.flac", noise, 16000)
+    forward, passes = EATEncoder.forward, []
+
+    def signaled(self, *given, **options):
+        passes.append(given)
+        if len(passes) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return forward(self, *given, **options)
+
+    monkeypatch.setattr(EATEncoder, "forward", signaled)
+    with pytest.raises(SystemExit) as stopped:
+        run(tmp_path, tmp_path / "out.npy", paths=[tmp_path / "long.flac"])
+    assert stopped.value.code == 143 and len(passes) < 10  # of 24
+
+
+def test_parts_share_chunks_and_repeat_no_clip(corpus, tmp_path, batches_seen, capsys):
     """Here one after the other; the third one has no chunks."""
     whole = run(corpus, tmp_path / "whole").tobytes()
     batches_seen.clear()
-    model = eat.from_pretrained(corpus / "model", device="cpu")
-    clips = audio_dataset(corpus / "m.csv", corpus, None, model.max_seconds)
-    store = FeatureFolder(tmp_path / "shared", CLIPS, 8 * BATCH, 16)
-    store.start({})
+    for part in ("3/3", "2/3"):
+        cli.main(words(corpus, tmp_path / "shared", "--part", part))
+        assert f"part {part[0]} of 3 " in capsys.readouterr().out
+    assert sum(batches_seen) == CLIPS - 8 * BATCH
+    found = run(corpus, tmp_path / "shared", "--part", "1/3", "--num_workers", 1)
+    assert sum(batches_seen) == CLIPS and found.tobytes() == whole
+    assert capsys.readouterr().out.endswith("complete\n")
+    assert not (tmp_path / "shared" / "chunks").exists()
+    cli.main(words(corpus, tmp_path / "shared", "--part", "2/3"))
+    assert capsys.readouterr().out.endswith("nothing to do\n")
 
-    def compute(rank):
-        compute_chunks(store, clips, model, "cls", BATCH, 1, rank, num_ranks=3)
 
-    compute(rank=2)
-    compute(rank=1)
-    assert [store.has(0), store.has(1)] == [False, True]
-    compute(rank=0)
-    assert sum(batches_seen) == CLIPS
-    store.join(clips.manifest.ids)
-    found = np.load(tmp_path / "shared" / "features.npy")
-    assert found.tobytes() == whole
+def test_any_number_of_threads_gives_the_same_bytes(corpus, tmp_path):
+    threads, found = torch.get_num_threads(), set()
+    try:
+        for number in (1, 3):
+            torch.set_num_threads(number)
+            output = tmp_path / str(number)
+            found.add(run(corpus, output, "--layers", "all").tobytes())
+            assert torch.get_num_threads() == number
+    finally:
+        torch.set_num_threads(threads)
+    assert len(found) == 1
 
 
 def test_unreadable_clips_are_nan_and_named(corpus, tmp_path, capsys):
@@ -222,22 +265,27 @@ def test_unreadable_clips_are_nan_and_named(corpus, tmp_path, capsys):
     (clips / "3.wav").write_text("not audio")
     (clips / "16.wav").unlink()  # a whole batch
     (clips / "17.wav").unlink()
-    whole, found = run(corpus, tmp_path / "whole"), run(clips, tmp_path / "parts")
+    whole = run(corpus, tmp_path / "whole")
+    found = run(clips, tmp_path / "parts", status=1)
     unreadable = np.isin(np.arange(CLIPS), [3, 16, 17])
     assert np.isnan(found[unreadable]).all()
     np.testing.assert_allclose(found[~unreadable], whole[~unreadable], atol=2e-5)
     with open(tmp_path / "parts" / "clips.csv", newline="") as file:
-        table = {int(line["row"]): line["unreadable"] for line in csv.DictReader(file)}
+        table = {int(line["row"]): line["failure"] for line in csv.DictReader(file)}
     assert [row for row, reason in table.items() if reason] == [3, 16, 17]
     assert table[16].startswith(f"{clips / '16.wav'}: ")
     record = json.loads((tmp_path / "parts" / "features.json").read_text())
-    assert record["unreadable"] == 3
-    assert "\n3 unreadable" in capsys.readouterr().out
+    assert record["failed"] == 3
+    answer = capsys.readouterr()
+    assert answer.err.startswith("failed: 3 clips")
+    assert str(tmp_path / "parts" / "clips.csv") in answer.err
+    run(clips, tmp_path / "parts", status=1)  # nothing to do, and still incomplete
 
 
 def test_a_wrong_data_folder_is_detected_at_the_start(corpus, tmp_path):
     with pytest.raises(SystemExit, match="^error: none of 8 clips"):
         run(corpus, tmp_path / "features", "--data_root", str(tmp_path))
+    assert not (tmp_path / "features").exists()
     assert len(run(corpus, tmp_path / "features")) == CLIPS  # the folder is still free
 
 
@@ -245,8 +293,9 @@ def test_other_features_are_refused(corpus, tmp_path):
     before = run(corpus, tmp_path / "features").tobytes()
     other = write_classifier(tmp_path / "other", seed=1)
     refusals = {
-        ("--checkpoint", other): "checkpoint_sha256 was .*, now",
         ("--pooling", "mean"): "pooling was cls, now mean",
+        ("--layers", "0"): "layers was 1, now 0",
+        ("--granularity", "frames"): "granularity was clip, now frames",
         ("--batch_size", 4): "batch_size was 2, now 4",
         ("--norm_mean", -4.0): "mean was -5.0, now -4.0",
     }
@@ -254,11 +303,13 @@ def test_other_features_are_refused(corpus, tmp_path):
         refusal = rf"^error: \S+features: .*{difference}"
         with pytest.raises(SystemExit, match=refusal):
             run(corpus, tmp_path / "features", *options)
+    with pytest.raises(SystemExit, match="checkpoint_sha256 was .*, now"):
+        run(corpus, tmp_path / "features", model=other)
     shorter = tmp_path / "clips"
     shutil.copytree(corpus, shorter)
     lines = (corpus / "m.csv").read_text().splitlines(keepends=True)
     (shorter / "m.csv").write_text("".join(lines[:-1]))
-    with pytest.raises(SystemExit, match="manifest_sha256 was"):
+    with pytest.raises(SystemExit, match="clips was 20, now 19"):
         run(shorter, tmp_path / "features")
     assert run(corpus, tmp_path / "features").tobytes() == before
 
@@ -266,16 +317,43 @@ def test_other_features_are_refused(corpus, tmp_path):
 @pytest.mark.parametrize(
     ("options", "error"),
     [
-        (("--checkpoint", "none.pt"), "none.pt: "),
+        (("--layers", "2"), "--layers.* 2"),
+        (("--window", "100"), "--window 100"),
+        (("--pooling", "cls", "--granularity", "frames"), "--pooling"),
+        (("--hop_ms", "40"), "--hop_ms 40"),
+        (("--weights", "teacher"), ".*teacher"),
         (("--num_frames", 60), "num_frames 60: .*16"),
         (("--num_frames", 256), "num_frames 256: .*128"),
-        (("--device", "abacus"), "--device abacus: "),
+        (("--device", "abacus"), "device 'abacus'"),
     ],
 )
 def test_errors_are_one_line(corpus, tmp_path, options, error):
     with pytest.raises(SystemExit, match=f"^error: {error}[^\n]*$"):
         run(corpus, tmp_path / "features", *options)
     assert not (tmp_path / "features").exists()
+
+
+def test_what_is_wrong_is_said_before_torch_is_imported(run_code):
+    commands = {
+        "none.pt sounds --out out": "none.pt: ",
+        ". none.wav --out out": "none.wav: ",
+        ". none.csv --out out": "none.csv: ",
+        ". . --out out.h5": "--out out.h5: ",
+        ". . --out out.npy --granularity frames": "--out out.npy: ",
+    }
+    code = """
+import sys
+from eat import cli
+for command in sys.argv[1:]:
+    try:
+        cli.main(["features", *command.split()])
+    except SystemExit as stopped:
+        print(stopped)
+assert "torch" not in sys.modules
+"""
+    lines = run_code(code, *commands)[0].splitlines()
+    for line, error in zip(lines, commands.values(), strict=True):
+        assert line.startswith(f"error: {error}")
 
 
 @pytest.fixture(scope="module")
@@ -340,24 +418,22 @@ def test_features_that_are_not_finite_count_as_failures(
     corpus, tmp_path, monkeypatch, capsys
 ):
     whole = run(corpus, tmp_path / "whole").copy()
-    calls = []
+    check = ClipEncoder._finite
 
-    def broken(encoded, pooling):
-        found = pool(encoded, pooling)
-        calls.append(len(found))
-        if len(calls) == 2:  # rows 2 and 3
-            found[1, 0] = float("inf")
-        return found
+    def broken(self, clips):
+        if 3 in clips:
+            clips[3].values[0] = float("inf")
+        return check(self, clips)
 
-    monkeypatch.setattr(extraction, "pool", broken)
-    found = run(corpus, tmp_path / "broken")
+    monkeypatch.setattr(ClipEncoder, "_finite", broken)
+    found = run(corpus, tmp_path / "broken", status=1)
     assert np.isnan(found[3]).all()
     others = np.delete(np.arange(CLIPS), 3)
     np.testing.assert_array_equal(found[others], whole[others])
     assert [
-        line["row"] for line in table_of(tmp_path / "broken") if line["unreadable"]
+        line["row"] for line in table_of(tmp_path / "broken") if line["failure"]
     ] == ["3"]
-    assert "\n1 unreadable" in capsys.readouterr().out
+    assert capsys.readouterr().err.startswith("failed: 1 clips")
 
 
 def test_suspicious_clips_are_counted_and_absurd_ones_refused(tmp_path, caplog):
@@ -377,15 +453,15 @@ def test_suspicious_clips_are_counted_and_absurd_ones_refused(tmp_path, caplog):
     ]
     write_manifest(tmp_path / "m.csv", rows)
     write_classifier(tmp_path / "model", seed=0)
-    found = run(tmp_path, tmp_path / "out")
-    table = {line["id"]: line for line in table_of(tmp_path / "out")}
+    found = run(tmp_path, tmp_path / "out", status=1)
+    table = {line["path"]: line for line in table_of(tmp_path / "out")}
     assert {name for name in table if table[name]["warnings"]} == {
         "silent",
         "short",
         "integers",
     }
-    assert {name for name in table if table[name]["unreadable"]} == {"flipped", "nan"}
+    assert {name for name in table if table[name]["failure"]} == {"flipped", "nan"}
     assert np.isfinite(found[:4]).all() and np.isnan(found[4:]).all()
     record = json.loads((tmp_path / "out" / "features.json").read_text())
-    assert (record["warned"], record["unreadable"]) == (3, 2)
+    assert (record["warned"], record["failed"]) == (3, 2)
     assert "clips.csv: 3 " in caplog.text
