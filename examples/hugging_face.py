@@ -23,7 +23,7 @@ subprocess.run(["eat", "export", "hf", checkpoint, folder], check=True)
 
 model = AutoModel.from_pretrained(folder).eval()
 extract = AutoFeatureExtractor.from_pretrained(folder)
-# The extractor cuts what is longer than the model's input, this toolkit encodes windows.
+# The extractor cuts longer recordings, of which this toolkit encodes windows.
 ours = eat.from_pretrained(checkpoint)
 wav = read_audio(recording, max_seconds=ours.max_seconds)  # [S] at 16 kHz
 inputs = extract(wav.numpy(), sampling_rate=16000, return_tensors="pt")

@@ -97,8 +97,7 @@ class EATBrain(sb.Brain):
         self.train_state = TrainState()
         self.skips = SkipMonitor(self.train_state, self.metrics_logger)
         if self.checkpointer is not None:
-            # In place of SpeechBrain's own record, which counts the batches of one
-            # process.
+            # In place of SpeechBrain's own record, of the batches of one process.
             self.checkpointer.add_recoverable("brain", self.train_state)
         if self.ckpt_interval_steps % self.grad_accumulation_factor:
             raise ExperimentError(
@@ -466,9 +465,9 @@ class EATBrain(sb.Brain):
         self, folder: Path, config: Mapping[str, Any], metrics: Mapping[str, Any]
     ) -> dict[str, str]:
         """Return the card of the model, and the other texts, of an epoch's metrics."""
-        corpus = str(getattr(self.hparams, "data_folder", ""))
-        run = self.fingerprint, metrics
-        return model_texts(folder, config, self.unwrapped_model, corpus, *run)
+        data = str(getattr(self.hparams, "data_folder", ""))
+        run = data, self.fingerprint, metrics
+        return model_texts(folder, config, self.unwrapped_model, *run)
 
     def newest_metrics(self) -> dict[str, Any]:
         """Return the metrics of the newest epoch, of an earlier process perhaps."""

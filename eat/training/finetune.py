@@ -291,14 +291,14 @@ def finetuned_modules(path: str, labels: LabelSet) -> dict[str, nn.Module]:
     """
     checkpoint = Checkpoint.read(path)
     classifier = checkpoint.classifier()
-    names = checkpoint.config.get("labels")  # official checkpoints have none
+    names = checkpoint.config.get("labels")  # ids in some official checkpoints
     num_classes = checkpoint.config["num_classes"]
     if num_classes != len(labels):
         raise ExperimentError(
             f"{path}: was trained on {num_classes} classes, the corpus has "
             f"{len(labels)} (give a checkpoint that was fine-tuned on this corpus)"
         )
-    if names and list(names) != list(labels.names):
+    if names and tuple(names) not in (tuple(labels.names), tuple(labels.ids)):
         pairs = zip(names, labels.names, strict=True)
         theirs, ours = next(pair for pair in pairs if pair[0] != pair[1])
         raise ExperimentError(

@@ -18,7 +18,7 @@ from eat.training import meter
 from eat.training.finetune import FinetuneBrain, finetuned_modules, require_classes
 from eat.utils import distributed
 
-SEVEN = LabelSet(tuple("0123456"), tuple("abcdefg"))
+SEVEN = LabelSet(tuple(f"/m/c{number}" for number in range(7)), tuple("abcdefg"))
 
 
 class Toy(FinetuneBrain):
@@ -280,6 +280,7 @@ def test_padding_matters_unless_it_is_masked(finetune_brain, tmp_path, mask_padd
     same = torch.allclose(*logits, atol=1e-5)
     assert same == mask_padding
     brain.label_set = LabelSet(tuple("abc"), tuple("abc"))
-    brain.write_model()
+    brain.evaluation = SingleLabelEvaluation()
+    brain.write_model({})
     assert eat.load_classifier(brain.model_folder).mask_padding == mask_padding
     assert Checkpoint.read(brain.model_folder).mask_padding == mask_padding
