@@ -17,8 +17,7 @@ from torch.nn import functional as F
 from eat.audio.frontend import SAMPLE_RATE
 from eat.errors import CheckpointError
 from eat.inference.features import from_pretrained
-
-FRAME = 2560  # samples that a frame covers
+from eat.inference.windows import FRAME
 
 
 class HearModel(nn.Module):

@@ -21,8 +21,7 @@ from torch import Tensor, nn
 
 from eat.audio.frontend import SAMPLE_RATE
 from eat.inference.features import from_pretrained
-
-FRAME_MS = 160
+from eat.inference.windows import FRAME_MS
 
 
 class EATEncoder(nn.Module):

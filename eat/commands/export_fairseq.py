@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from eat.errors import printable
+
 HELP = "write the .pt file that the official code, or fairseq, loads"
 
 
@@ -16,3 +18,4 @@ def run(options: argparse.Namespace) -> None:
     from eat.interop.fairseq_export import export_fairseq
 
     export_fairseq(options.model, options.out)
+    print(printable(f"{options.out}: written"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from eat.errors import CheckpointError
+from eat.errors import CheckpointError, printable
 
 HELP = "write a folder for Hugging Face transformers, sentence-transformers and the Hub"
 
@@ -32,3 +32,4 @@ def run(options: argparse.Namespace) -> None:
     logging.disable_progress_bar()
     labels = None if options.labels is None else read_label_names(options.labels)
     export_hugging_face(options.model, options.out, labels)
+    print(printable(f"{options.out}: written"))

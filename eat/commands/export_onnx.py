@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from eat.errors import printable
 from eat.utils.arguments import integer
 
 HELP = "write an ONNX file, from waveform to scores and features"
@@ -29,4 +30,5 @@ def run(options: argparse.Namespace) -> None:
     from eat.interop.onnx import export_onnx
 
     difference = export_onnx(options.model, options.out, options.int8, options.opset)
-    print(f"{options.out}: written; differs from PyTorch by at most {difference:.1g}")
+    text = f"{options.out}: written; differs from PyTorch by at most {difference:.1g}"
+    print(printable(text))

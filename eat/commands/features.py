@@ -69,8 +69,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--overlap", type=float, default=0.0, help="share of a window, 0 to below 1")
     add("--hop_ms", type=integer(10, 160), help="time between frames (default: 160)")
-    padded = "pad short clips to the model's length (default), or not"
-    add("--pad_to", choices=("model", "clip"), default="model", help=padded)
+    padded = "pad short clips to the model's length, or not (default: as in training)"
+    add("--pad_to", choices=("model", "clip"), help=padded)
     which = "of a pre-trained checkpoint"
     add("--weights", choices=("student", "teacher"), default="student", help=which)
     add("--data_root", help="folder of the recordings of a manifest")

@@ -12,12 +12,15 @@ from torch.nn.utils.rnn import pad_sequence
 
 from eat.audio.frontend import SAMPLE_RATE
 from eat.inference.encoding import Encoding
-from eat.inference.file_encoding import encode_file, encode_groups
+from eat.inference.file_encoding import (
+    encode_file,
+    encode_groups,
+    read_groups,
+    read_short,
+)
 from eat.inference.network import AudioNetwork
-from eat.inference.options import choose
-from eat.inference.reading import read_groups, read_short
-from eat.inference.readout import Readout
-from eat.inference.results import Features, Tag
+from eat.inference.options import check_integer, choose
+from eat.inference.results import Features, Readout, Tag
 from eat.inference.tagging import check_top, mean_scores, top_tags, window_scores
 from eat.inference.waveforms import Lengths, Waveforms, split_waveforms
 from eat.inference.windows import Recording, Windowing
@@ -56,7 +59,7 @@ class AudioEncoder(AudioNetwork):
         window: float | None = None,
         overlap: float = 0.0,
         hop_ms: int | None = None,
-        pad_to: str = "model",
+        pad_to: str | None = None,
     ) -> Features:
         """Encode an audio file of any length, sample rate and number of channels.
 
@@ -73,7 +76,7 @@ class AudioEncoder(AudioNetwork):
             then in time.
         pooling
             Of a clip: ``cls`` (default), ``mean`` or ``both`` `[2D]`, see
-            `eat.inference.readout.pool`.
+            `eat.inference.results.pool`.
         layers
             A layer (block) by its index, negative from the end; a list of them or
             ``all`` adds a first axis `[L, ...]`.
@@ -87,8 +90,9 @@ class AudioEncoder(AudioNetwork):
             Time between frames, a divisor of 160 that is a multiple of 10: passes over
             the file, each shifted by this, are interleaved.
         pad_to
-            ``model``: shorter clips are padded to the model's length, as in training.
-            ``clip``: each is encoded at its own length, in whole frames.
+            ``model``: shorter clips are padded to the model's length. ``clip``: each is
+            encoded at its own length, in whole frames. By default as in training:
+            ``clip`` for a model fine-tuned with masked padding, otherwise ``model``.
 
         Raises
         ------
@@ -116,7 +120,7 @@ class AudioEncoder(AudioNetwork):
         window: float | None = None,
         overlap: float = 0.0,
         hop_ms: int | None = None,
-        pad_to: str = "model",
+        pad_to: str | None = None,
     ) -> Tensor:
         """Encode a batch of waveforms; each clip gives what it gives alone.
 
@@ -189,14 +193,11 @@ class AudioEncoder(AudioNetwork):
             If an option is wrong.
         """
         choose("on_error", on_error, ON_ERROR)
-        if isinstance(paths, str | os.PathLike):
-            raise ValueError(
-                f"paths '{paths}': expected a list (one file: encode_file)"
-            )
-        if batch_size < 1 or num_workers < 0:
-            raise ValueError(
-                f"batch_size {batch_size}, num_workers {num_workers}: at least 1 and 0"
-            )
+        one = isinstance(paths, str | bytes | os.PathLike)
+        if one or not isinstance(paths, Iterable):
+            raise ValueError(f"paths {paths!r}: must be a list (one file: encode_file)")
+        check_integer("batch_size", batch_size, 1)
+        check_integer("num_workers", num_workers, 0)
         encoding = self.encoding(**options)
         size = batch_size
         if encoding.windowing.pad_to == "clip":
@@ -285,7 +286,7 @@ class AudioEncoder(AudioNetwork):
         window: float | None = None,
         overlap: float = 0.0,
         hop_ms: int | None = None,
-        pad_to: str = "model",
+        pad_to: str | None = None,
     ) -> Encoding:
         """Check the options of :meth:`encode_file`; return how recordings are encoded.
 
@@ -294,5 +295,7 @@ class AudioEncoder(AudioNetwork):
         if hop_ms is not None and granularity == "clip":
             raise ValueError(f"hop_ms {hop_ms}: only for frames and patches")
         readout = Readout.check(self.encoder, granularity, pooling, layers)
+        if pad_to is None:
+            pad_to = "clip" if self.mask_padding else "model"
         windowing = self._windowing(window, overlap, hop_ms, pad_to)
         return Encoding(readout, windowing, self.window_encoder(readout, windowing))

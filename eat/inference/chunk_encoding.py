@@ -29,8 +29,7 @@ from eat.inference.audio_encoder import AudioEncoder
 from eat.inference.clip_list import ClipList
 from eat.inference.feature_chunk import ClipFeatures
 from eat.inference.feature_folder import FeatureFolder
-from eat.inference.file_encoding import encode_file
-from eat.inference.reading import AudioFile
+from eat.inference.file_encoding import AudioFile, encode_file
 from eat.inference.results import Features
 from eat.inference.rows import ClipRows, LoadedRows, clips_up_to, collate_up_to
 from eat.inference.windows import Recording
@@ -81,7 +80,8 @@ class ClipEncoder:
         """The options and what they mean for this model, as JSON values."""
         readout = self._encoding.readout
         layers = [*readout.layers] if readout.layer_axis else readout.layers[0]
-        return {**self._options, "pooling": readout.pooling, "layers": layers}
+        meant = {"pooling": readout.pooling, "layers": layers}
+        return {**self._options, **meant, "pad_to": self._encoding.windowing.pad_to}
 
     def encode_batch(self, rows: Sequence[int], batch: Batch | None) -> Encoded:
         """Encode clips that fit into the model, if there are any."""

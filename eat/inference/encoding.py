@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 
 from eat.audio.frontend import SAMPLE_RATE
-from eat.inference.joining import Stitcher, WindowMean
-from eat.inference.readout import Readout
-from eat.inference.results import Features
+from eat.inference.results import Features, Readout
 from eat.inference.windows import (
     FRAME,
     TAIL,
     Recording,
+    Stitcher,
     Window,
     Windowing,
+    WindowMean,
     cut_windows,
     frame_times,
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from numbers import Integral
 from pathlib import Path
 
 import torch
@@ -11,8 +12,13 @@ import torch
 from eat.errors import ExperimentError
 from eat.inference.audio_encoder import AudioEncoder
 from eat.inference.network import PRECISIONS
-from eat.inference.readout import GRANULARITIES, POOLINGS, pool
-from eat.inference.results import Features, Tag
+from eat.inference.results import (
+    GRANULARITIES,
+    POOLINGS,
+    Features,
+    Tag,
+    pool,
+)
 from eat.interop.labels import read_label_names
 from eat.interop.loading import Checkpoint
 from eat.model.classifier import EATClassifier
@@ -115,6 +121,8 @@ def _check_labels(
         names, where = read_label_names(labels), f"labels {os.fspath(labels)}"
     else:
         names, where = tuple(labels), "labels"
+        if not all(isinstance(name, str) for name in names):
+            raise ValueError(f"labels {labels!r}: must be a list of class names")
     if not isinstance(network, EATClassifier):
         raise ValueError(f"{where}: {source} has no classifier (omit them)")
     classes = network.config["num_classes"]
@@ -130,9 +138,10 @@ def _check_num_frames(
     num_frames: int, encoder: EATEncoder, source: str | os.PathLike[str]
 ) -> None:
     longest = encoder.config["max_frames"]
-    if not 0 < num_frames <= longest:
+    if not (isinstance(num_frames, Integral) and 0 < num_frames <= longest):
         raise ExperimentError(
-            f"num_frames {num_frames}: the encoder of {source} supports up to {longest}"
+            f"num_frames {num_frames!r}: the encoder of {source} supports integers up "
+            f"to {longest}"
         )
     try:
         grid_of(num_frames)

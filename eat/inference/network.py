@@ -10,11 +10,11 @@ from torch.nn.utils.rnn import pad_sequence
 
 from eat.audio.frontend import HOP, SAMPLE_RATE, WINDOW, LogMel
 from eat.inference.options import choose
-from eat.inference.readout import Readout
+from eat.inference.results import Readout
 from eat.inference.windows import Window, Windowing
 from eat.model.classifier import EATClassifier
 from eat.model.encoder import EATEncoder, EncoderOutput
-from eat.model.patching import PATCH
+from eat.model.patching import PATCH, whole_patches
 
 PRECISIONS = ("fp32", "bf16")
 # Windows of a recording that are encoded at a time: their memory is what counts.
@@ -57,6 +57,11 @@ class AudioNetwork(nn.Module):
         return network.encoder if isinstance(network, EATClassifier) else network
 
     @property
+    def mask_padding(self) -> bool:
+        """Whether the model was fine-tuned with the padding of clips masked."""
+        return self.classifier is not None and self.classifier.mask_padding
+
+    @property
     def device(self) -> torch.device:
         """Device of the weights."""
         return self.encoder.cls_token.device
@@ -91,13 +96,19 @@ class AudioNetwork(nn.Module):
         -------
         EncoderOutput
             ``cls`` `[B, D]` and ``patches`` `[B, N, D]`, fp32 on the model's device.
-            The N patches include those of the padding.
+            The N patches include those of the padding. A model that was fine-tuned with
+            masked padding attends to none; ``valid`` `[B, N]` tells which are not.
         """
         _check_batch(wav, lengths)
         wav = wav.to(self.device)
-        lengths = None if lengths is None else lengths.to(self.device)
-        encoded = self._encode(self.frontend(wav, lengths))
-        return EncoderOutput(encoded.cls.float(), encoded.patches.float())
+        if lengths is None:
+            lengths = torch.full((len(wav),), wav.shape[1])
+        lengths = lengths.to(self.device)
+        valid = self.frontend.valid_frames(lengths) if self.mask_padding else None
+        encoded = self._encode(self.frontend(wav, lengths), valid_frames=valid)
+        return EncoderOutput(
+            encoded.cls.float(), encoded.patches.float(), valid=encoded.valid
+        )
 
     def window_encoder(
         self, readout: Readout, windowing: Windowing
@@ -111,10 +122,15 @@ class AudioNetwork(nn.Module):
             if windowing.pad_to == "model":
                 spec, valid = self.frontend(wav, lengths), None
             else:
-                frames = [PATCH * window.frames(windowing.size) for window in windows]
-                spec = self.frontend(wav, lengths, max(frames))
-                ragged = min(frames) < max(frames)
-                valid = lengths.new_tensor(frames) if ragged else None
+                valid = whole_patches(self.frontend.valid_frames(lengths))
+                if readout.granularity != "clip":
+                    # Also those of a last frame too short for the spectrogram.
+                    frames = [window.frames(windowing.size) for window in windows]
+                    valid = PATCH * lengths.new_tensor(frames)
+                longest = int(valid.max())
+                spec = self.frontend(wav, lengths, longest)
+                if valid.min() == longest:  # quicker without a mask
+                    valid = None
             return readout(self._encode(spec, not readout.only_last, valid))
 
         return encode

@@ -9,21 +9,19 @@ from torch import Tensor
 
 from eat.audio.frontend import SAMPLE_RATE
 from eat.inference.encoding import encode_windows
-from eat.inference.joining import WindowMean
+from eat.inference.options import check_integer, check_number
 from eat.inference.results import Tag
-from eat.inference.windows import FRAME, Recording, Window, Windowing
+from eat.inference.windows import FRAME, Recording, Window, Windowing, WindowMean
 
 Score = Callable[[Sequence[Window]], Tensor]
 
 
 def check_top(top_k: int | None, threshold: float | None) -> None:
     """Raise `ValueError` unless these can select tags."""
-    if top_k is not None and (top_k != int(top_k) or top_k < 1):
-        raise ValueError(
-            f"top_k {top_k}: must be an integer, at least 1, or None for all classes"
-        )
-    if threshold is not None and not 0 <= threshold <= 1:
-        raise ValueError(f"threshold {threshold}: must be a score from 0 to 1")
+    if top_k is not None:
+        check_integer("top_k", top_k, 1)
+    if threshold is not None:
+        check_number("threshold", threshold, 0, 1)
 
 
 def mean_scores(

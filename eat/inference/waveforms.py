@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from numbers import Real
 
 import numpy as np
 import torch
@@ -13,6 +15,7 @@ from eat.audio.resampling import resample
 
 Waveforms = Tensor | np.ndarray | Sequence[Tensor | np.ndarray]
 Lengths = Tensor | np.ndarray | Sequence[float]
+MAX_SAMPLE = 256.0  # larger ones are of integers that were not scaled
 
 
 def split_waveforms(
@@ -40,14 +43,10 @@ def split_waveforms(
     ValueError
         If it is not such a batch, or a clip is empty or has NaN or infinite samples.
     """
-    if (
-        isinstance(sample_rate, bool)
-        or sample_rate != int(sample_rate)
-        or (sample_rate < 1)
-    ):
-        raise ValueError(f"sample_rate {sample_rate}: must be a positive integer, Hz")
-    ragged = isinstance(wavs, list | tuple)
-    if ragged:
+    rate = sample_rate if isinstance(sample_rate, Real) else 0
+    if rate < 1 or not float(rate).is_integer():
+        raise ValueError(f"sample_rate {sample_rate!r}: must be a positive integer, Hz")
+    if isinstance(wavs, list | tuple):
         if wav_lens is not None or lengths is not None:
             raise ValueError("wavs: a list of clips has its own lengths (give a batch)")
         clips = [_to_tensor(wav, f"wavs[{i}]") for i, wav in enumerate(wavs)]
@@ -60,9 +59,7 @@ def split_waveforms(
         clips = _split_batch(_to_tensor(wavs, "wavs"), wav_lens, lengths)
     if not clips:
         raise ValueError("wavs: no clips")
-    return [
-        _finish(clip, int(sample_rate), f"wavs[{i}]") for i, clip in enumerate(clips)
-    ]
+    return [_finish(clip, int(rate), f"wavs[{i}]") for i, clip in enumerate(clips)]
 
 
 def _to_tensor(wav: object, name: str) -> Tensor:
@@ -70,13 +67,19 @@ def _to_tensor(wav: object, name: str) -> Tensor:
         raise ValueError(
             f"{name}: expected a tensor or an array, got {type(wav).__name__}"
         )
-    wav = torch.as_tensor(wav)
-    if not wav.is_floating_point():
+    if isinstance(wav, Tensor):
+        floating = wav.is_floating_point()
+    else:
+        floating = wav.dtype.kind == "f"
+    if not floating:
         raise ValueError(
             f"{name}: expected floating-point samples in [-1, 1], got {wav.dtype} "
             "(16-bit integers: divide by 32768)"
         )
-    return wav.detach()
+    if isinstance(wav, Tensor):
+        return wav.detach()
+    # A copy: a tensor cannot be read-only, reversed, or in another byte order.
+    return torch.from_numpy(np.array(wav, np.float32))
 
 
 def _split_batch(
@@ -124,8 +127,14 @@ def _finish(clip: Tensor, sample_rate: int, name: str) -> Tensor:
     if not len(clip):
         raise ValueError(f"{name}: 0 samples (remove the clip)")
     clip = clip.float()
-    if not clip.isfinite().all():
+    peak = clip.abs().max().item()
+    if not math.isfinite(peak):
         raise ValueError(f"{name}: contains NaN or infinite samples")
+    if peak > MAX_SAMPLE:
+        raise ValueError(
+            f"{name}: samples of up to {peak:g}, expected [-1, 1] (from 16-bit "
+            "integers: divide by 32768)"
+        )
     if sample_rate == SAMPLE_RATE:
         return clip
     return resample(clip.cpu().contiguous(), sample_rate, SAMPLE_RATE)

@@ -1,4 +1,4 @@
-"""Windows of a recording on one regular grid of frames.
+"""Windows of a recording on one regular grid of frames, cut and joined again.
 
 Everything is counted in samples at 16 kHz or in frames of 160 ms (2,560 samples, the
 width of a patch), so that times never drift.
@@ -7,17 +7,16 @@ width of a patch), so that times never drift.
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import zip_longest
+from numbers import Real
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from eat.audio.frontend import HOP, SAMPLE_RATE, WINDOW
-from eat.inference.options import choose
+from eat.inference.options import check_number, choose
 from eat.model.patching import PATCH
 
 PADDINGS = ("model", "clip")
@@ -82,19 +81,19 @@ class Windowing:
         choose("pad_to", pad_to, PADDINGS)
         size = longest = num_frames // PATCH
         if window is not None:
-            low, high = FRAME / SAMPLE_RATE, span(longest) / SAMPLE_RATE
-            if not low <= window <= high:
-                raise ValueError(f"window {window}: must be from {low} to {high} s")
+            limits = FRAME / SAMPLE_RATE, span(longest) / SAMPLE_RATE
+            check_number("window", window, *limits)
             size = min(longest, round(window * SAMPLE_RATE) // FRAME)
-        if not 0 <= overlap < 1:
+        if not (isinstance(overlap, Real) and 0 <= overlap < 1):
             raise ValueError(
-                f"overlap {overlap}: must be in [0, 1), a fraction of the window"
+                f"overlap {overlap!r}: must be in [0, 1), a fraction of the window"
             )
         stride = max(1, round(size * (1 - overlap)))
         hop = FRAME_MS if hop_ms is None else hop_ms
-        if hop < HOP_MS or hop % HOP_MS or FRAME_MS % hop:
+        if not isinstance(hop, Real) or hop < HOP_MS or hop % HOP_MS or FRAME_MS % hop:
             raise ValueError(
-                f"hop_ms {hop_ms}: must divide {FRAME_MS} and be a multiple of {HOP_MS}"
+                f"hop_ms {hop_ms!r}: must divide {FRAME_MS} and be a multiple of "
+                f"{HOP_MS}"
             )
         return cls(size, stride, int(hop) * SAMPLE_RATE // 1000, pad_to)
 
@@ -147,58 +146,75 @@ def cut_windows(
     tail
         A last frame of no more samples than this needs no window of its own.
     """
-    copies = _copies(recording, FRAME // windowing.hop)
-    passes = [
-        _cut_pass(_skip(copy, shift * windowing.hop), windowing, tail, shift)
-        for shift, copy in enumerate(copies)
-    ]
-    for windows in zip_longest(
-        *passes
-    ):  # in step, since a copy keeps what others have read
-        yield from (window for window in windows if window is not None)
-
-
-def _copies(blocks: Iterable[Tensor], number: int) -> list[Iterator[Tensor]]:
-    """Return iterators over the same blocks; `itertools.tee` would keep up to 57."""
-    iterator = iter(blocks)
-    waiting: list[deque[Tensor]] = [deque() for _ in range(number)]
-
-    def copy(own: deque[Tensor]) -> Iterator[Tensor]:
-        while own or (following := next(iterator, None)) is not None:
-            if not own:
-                for queue in waiting:
-                    queue.append(following)
-            yield own.popleft()
-
-    return [*map(copy, waiting)]
-
-
-def _cut_pass(
-    blocks: Iterable[Tensor], windowing: Windowing, tail: int, shift: int
-) -> Iterator[Window]:
-    """Cut at every stride; the last window is moved back to end with the recording."""
-    size = windowing.size
+    size, hop = windowing.size, windowing.hop
+    shifts = range(FRAME // hop)
     kept = torch.empty(0)
-    base, following = 0, 0  # first frame in `kept`, and of the next window
-    for block in blocks:
+    base, following = 0, 0  # first frame in `kept`, and of the next windows
+    for block in recording:
         kept = torch.cat([kept.to(block), block]) if len(kept) else block
-        # Not the last window: the recording goes on after it.
-        while len(kept) > (following - base) * FRAME + span(size):
+        # Not the last windows: the recording goes on after those of all passes.
+        while len(kept) > (following - base) * FRAME + shifts[-1] * hop + span(size):
             kept, base = kept[(following - base) * FRAME :], following
-            yield Window(shift, base, kept[: span(size)])
+            for shift in shifts:
+                yield Window(shift, base, kept[shift * hop :][: span(size)])
             following += windowing.stride
-    if not len(kept):
-        return
-    frames = count_frames(base * FRAME + len(kept) - tail)
-    last = max(frames - size, 0)
-    for start in (*range(following, last, windowing.stride), last):
-        begin = (start - base) * FRAME
-        yield Window(shift, start, kept[begin : begin + span(size)])
+    for shift in shifts[: count_frames(base * FRAME + len(kept), hop)]:
+        own = kept[shift * hop :]
+        frames = count_frames(base * FRAME + len(own) - tail)
+        last = max(frames - size, 0)  # moved back to end with the recording
+        for start in (*range(following, last, windowing.stride), last):
+            yield Window(shift, start, own[(start - base) * FRAME :][: span(size)])
 
 
-def _skip(blocks: Iterable[Tensor], samples: int) -> Iterator[Tensor]:
-    for block in blocks:
-        rest = block[samples:]
-        samples -= len(block) - len(rest)
-        if len(rest):
-            yield rest
+class WindowMean:
+    """The mean over windows of one value each."""
+
+    def __init__(self) -> None:
+        self._total: Tensor | None = None
+        self._count = 0
+
+    def add(self, values: Tensor) -> None:
+        """Add the value of a window, of any shape."""
+        self._total = values if self._total is None else self._total + values
+        self._count += 1
+
+    def result(self) -> Tensor:
+        """Return the mean."""
+        assert self._total is not None
+        return self._total / self._count
+
+
+class Stitcher:
+    """Joins the frames of windows; those that several windows have are averaged."""
+
+    def __init__(self) -> None:
+        self._done: list[Tensor] = []
+        self._first = 0  # the frame of the recording at which the sums begin
+        self._sums = torch.empty(0)
+        self._counts = torch.empty(0)
+
+    def __bool__(self) -> bool:
+        return self._sums.ndim > 1
+
+    def add(self, start: int, values: Tensor) -> None:
+        """Add the frames `[L, n, ...]` of a window; no window begins before another."""
+        if not self:
+            self._sums, self._counts = values, values.new_ones(values.shape[1])
+            return
+        self._finish(start - self._first)
+        seen, new = len(self._counts), values.shape[1] - len(self._counts)
+        sums = [self._sums + values[:, :seen], values[:, seen:]]
+        self._sums = torch.cat(sums, dim=1)
+        self._counts = torch.cat([self._counts + 1, self._counts.new_ones(new)])
+
+    def result(self) -> Tensor:
+        """Return all frames `[L, T, ...]`."""
+        self._finish(len(self._counts))
+        return torch.cat(self._done, dim=1)
+
+    def _finish(self, frames: int) -> None:
+        """Average the first frames of the sums, which no later window has."""
+        sums, self._sums = self._sums[:, :frames], self._sums[:, frames:]
+        counts, self._counts = self._counts[:frames], self._counts[frames:]
+        self._done.append(sums / counts.view(-1, *[1] * (sums.ndim - 2)))
+        self._first += frames

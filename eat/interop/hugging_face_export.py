@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from transformers import ASTFeatureExtractor
 
 from eat._version import __version__
 from eat.audio.frontend import LogMel
-from eat.errors import CheckpointError
+from eat.errors import CheckpointError, ExperimentError
 from eat.interop import modeling_eat
 from eat.interop.card import CARD, model_card, training_section, transformers_snippet
 from eat.interop.file_kinds import CONFIG, WEIGHTS
@@ -99,7 +100,12 @@ def export_hugging_face(
     checkpoint = Checkpoint.read(source)
     model = _make_model(checkpoint, labels)
     with new_path(folder) as new:
-        model.save_pretrained(new)
+        try:
+            model.save_pretrained(new)
+        except SafetensorError as error:  # for instance if the disk is full
+            raise ExperimentError(
+                f"{folder}: cannot be written, {error} (free some space)"
+            ) from error
         _feature_extractor(checkpoint.frontend()).save_pretrained(new)
         write_modeling(new)
         write_text(new / CARD, _card(checkpoint, model))

@@ -67,9 +67,14 @@ def new_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         ) from error
     with temporary as folder:
         _require_new(path)
-        yield (new := Path(folder) / "new")
-        _require_new(path)  # by another process
-        os.rename(new, path)
+        try:
+            yield (new := Path(folder) / "new")
+            _require_new(path)  # by another process
+            os.rename(new, path)
+        except OSError as error:
+            if str(error.filename or folder).startswith(folder):
+                error.filename, error.filename2 = str(path), None
+            raise
 
 
 def _require_new(path: Path) -> None:

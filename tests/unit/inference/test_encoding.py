@@ -11,6 +11,7 @@ from torchaudio.compliance import kaldi
 from torchaudio.functional import resample
 
 import eat
+from eat.audio.frontend import LogMel
 from eat.inference.features import GRANULARITIES, AudioEncoder, pool
 
 ATOL = {"atol": 1e-5, "rtol": 0}
@@ -76,6 +77,11 @@ def test_short_clips_in_a_ragged_batch(model, granularity, pooling, pad_to):
     torch.testing.assert_close(last, every[:, 2], **ATOL)
     middle = model.encode_batch(wavs, layers=1, **options)
     assert torch.equal(middle, every[:, 1])
+    if granularity == "clip":
+        by_array = model.encode_batch(wavs, layers=np.array([1, 2]), **options)
+        assert torch.equal(by_array, chosen)
+        by_item = model.encode_batch(wavs, layers=np.int64(1), **options)
+        assert torch.equal(by_item, middle)
     for wav, row in zip(wavs, every, strict=True):
         for layer, values in enumerate(row):
             expected = expected_alone(model, wav, granularity, pooling, pad_to, layer)
@@ -168,6 +174,11 @@ def test_features_can_be_trained_on_and_are_not_shared(model):
         ({"layers": None}, "layers"),
         ({"layers": 1.5}, "layers"),
         ({"layers": "last"}, "layers"),
+        ({"layers": np.array([0.5])}, "layers"),
+        ({"pooling": ""}, "pooling"),
+        ({"window": "a"}, "window"),
+        ({"overlap": None}, "overlap"),
+        ({"granularity": "frames", "hop_ms": "40"}, "hop_ms"),
         ({"hop_ms": 40}, "hop_ms"),
     ],
 )
@@ -181,13 +192,11 @@ def test_wrong_options_are_refused_before_reading(model, options, named):
 # -- the official code's numbers -----------------------------------------------------
 
 
-class OfficialSpectrograms(nn.Module):
+class OfficialSpectrograms(LogMel):
     """The input of the official code, whatever the waveforms are."""
 
-    num_frames = 128
-
     def __init__(self, spec):
-        super().__init__()
+        super().__init__(0.0, 1.0, 128)
         self.spec = spec
 
     def forward(self, wav, lengths=None, num_frames=128):

@@ -3,10 +3,14 @@
 import pytest
 import soundfile
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 import eat
 from eat.errors import AudioError, ManifestError
+from eat.inference.features import pool
 from eat.inference.tagging import top_tags
+from eat.interop.loading import Checkpoint
+from eat.interop.pretrained import save_model
 
 NAMES = ("a", "b", "c", "d", "e", "f", "g")
 FRAME = 2560
@@ -75,6 +79,35 @@ def test_tags_of_windows(model, wav, path):
         assert [tag.score for tag in found] == pytest.approx(values.tolist(), abs=1e-5)
 
 
+def test_a_model_trained_with_masked_padding_attends_to_none(model, official, tmp_path):
+    """Batches give what they give in training."""
+    checkpoint = Checkpoint.read(official)
+    config = {**checkpoint.config, "mask_padding": True}
+    save_model(tmp_path / "model", config, checkpoint.classifier())
+    masked = eat.from_pretrained(tmp_path / "model", device="cpu")
+    # The second has a last frame that is too short for the spectrogram.
+    samples = (7000, 4 * FRAME + 399, 4 * FRAME + 400, 8 * FRAME + 240)
+    wavs = [torch.sin(torch.arange(n) ** 1.3) for n in samples]
+    lengths = torch.tensor(samples)
+    batch = pad_sequence(wavs, batch_first=True)
+    frames = masked.frontend.valid_frames(lengths)
+    spec = masked.frontend(batch, lengths)
+    with torch.no_grad():
+        expected = masked.encoder(spec, valid_frames=frames)
+        logits = masked.classifier(spec, frames)
+    close = {"atol": 1e-5, "rtol": 0}
+    scores = masked.tag_batch(wavs)
+    expected_scores = logits.sigmoid() if masked.multi_label else logits.softmax(1)
+    torch.testing.assert_close(scores, expected_scores, **close)
+    torch.testing.assert_close(masked(batch, lengths).cls, expected.cls, **close)
+    for pooling in ("cls", "mean"):
+        found = masked.encode_batch(wavs, pooling=pooling)
+        torch.testing.assert_close(found, pool(expected, pooling), **close)
+        official_way = masked.encode_batch(wavs, pooling=pooling, pad_to="model")
+        assert torch.equal(official_way, model.encode_batch(wavs, pooling=pooling))
+        assert (official_way - found)[0].abs().max() > 0.01
+
+
 def test_equal_scores_keep_the_order_of_the_classes():
     tags = top_tags(torch.tensor([0.5, 0.7, 0.5, 0.7]), (0, 1), None, 3, None)
     assert [tag.label for tag in tags] == ["1", "3", "0"]
@@ -89,6 +122,8 @@ def test_labels_from_a_file(official, tmp_path, path):
     for labels in (listed, str(listed), NAMES[:6], []):
         with pytest.raises(ValueError, match="^labels.* 7 "):
             eat.from_pretrained(official, labels=labels)
+    with pytest.raises(ValueError, match="^labels "):  # id2label, of Hugging Face
+        eat.from_pretrained(official, labels=dict(enumerate(NAMES)))
     with pytest.raises(ManifestError, match="absent"):
         eat.from_pretrained(official, labels=tmp_path / "absent.csv")
 
@@ -102,7 +137,7 @@ def test_what_cannot_be_tagged(model, parity_folder, path):
         eat.from_pretrained(parity_folder / "official_pretrain.pt", labels=NAMES)
     with pytest.raises(AudioError, match=r"none\.wav"):
         model.tag_file("none.wav")
-    wrong = {"top_k": (0, -1, 1.5), "threshold": (-0.1, 2, float("nan"))}
+    wrong = {"top_k": (0, -1, 1.5, "3"), "threshold": (-0.1, 2, float("nan"), "a")}
     wrong |= {"window": (0, 11), "overlap": (1,)}
     for option, values in wrong.items():
         for value in values:

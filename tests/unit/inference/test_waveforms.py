@@ -10,6 +10,10 @@ from eat.inference.waveforms import split_waveforms
 WAV = torch.rand(2, 1000, generator=torch.Generator().manual_seed(0)) - 0.5
 
 
+RAGGED = [WAV[0], WAV[1, :300]]
+
+
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(
     ("wavs", "options"),
     [
@@ -17,8 +21,10 @@ WAV = torch.rand(2, 1000, generator=torch.Generator().manual_seed(0)) - 0.5
         (WAV, {"wav_lens": [1, 0.3001]}),
         (WAV.numpy(), {"lengths": np.array([1000, 300])}),
         (WAV.double(), {"lengths": [1000, 300]}),
-        ([WAV[0], WAV[1, :300]], {}),
+        (RAGGED, {}),
         ((WAV[0].numpy(), WAV[1, :300].numpy().astype(np.float64)), {}),
+        ([WAV[0].numpy().astype(">f4"), WAV[1, :300].flip(0).numpy()[::-1]], {}),
+        ([np.frombuffer(wav.numpy().tobytes(), np.float32) for wav in RAGGED], {}),
     ],
 )
 def test_the_same_clips_in_every_form(wavs, options):
@@ -47,6 +53,8 @@ NAN = torch.tensor([[0.1, float("nan")], [0.1, 0.2]])
         (np.zeros(9, np.uint8), {}, "wavs"),
         ([torch.zeros(9), np.zeros(9, int)], {}, r"wavs\[1\]"),
         (torch.zeros(2, 9, dtype=torch.complex64), {}, "wavs"),
+        (np.array([np.zeros(9), np.zeros(8)], dtype=object), {}, "wavs"),
+        ([WAV[0], WAV[1] * 32768], {}, r"wavs\[1\]"),
         (torch.zeros(2, 1, 9), {}, "wavs"),
         (torch.zeros(900, 2), {}, "wavs"),
         ([torch.zeros(1, 9)], {}, r"wavs\[0\]"),
@@ -70,6 +78,8 @@ NAN = torch.tensor([[0.1, float("nan")], [0.1, 0.2]])
         (WAV, {"lengths": [1000, 300], "wav_lens": [1, 0.3]}, "lengths"),
         ([WAV[0]], {"lengths": [300]}, "wavs"),
         (WAV, {"sample_rate": 0}, "sample_rate"),
+        (WAV, {"sample_rate": None}, "sample_rate"),
+        (WAV, {"sample_rate": float("inf")}, "sample_rate"),
         (WAV, {"sample_rate": 44100.5}, "sample_rate"),
     ],
 )

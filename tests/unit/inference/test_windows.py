@@ -8,10 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eat.inference.joining import Stitcher
 from eat.inference.windows import (
     FRAME,
     TAIL,
+    Stitcher,
     Windowing,
     count_frames,
     cut_windows,

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import resource
 import sys
 from collections import Counter
 
@@ -87,6 +88,17 @@ def test_nothing_is_overwritten_or_left_behind(official, tmp_path):
         export_hugging_face(damaged, tmp_path / "out")
     assert kept.read_text() == "mine"
     assert {path.name for path in tmp_path.iterdir()} == {"hf", "damaged.pt"}
+
+
+def test_a_full_disk_leaves_nothing_and_is_said(official, tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(ExperimentError, match="hf"):
+            export_hugging_face(official, tmp_path / "hf")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not [*tmp_path.iterdir()]
 
 
 def test_as_many_labels_as_classes(official_finetuned, tmp_path, refusal):
