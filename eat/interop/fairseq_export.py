@@ -108,6 +108,12 @@ def _check(checkpoint: Checkpoint) -> None:
             f"{path}: encoder.num_mels is {num_mels}, the official code's is "
             f"{FREQUENCY_PATCHES * PATCH} (train with {FREQUENCY_PATCHES * PATCH})"
         )
+    if config.get("mask_padding"):
+        logger.warning(
+            "%s: was fine-tuned with masked padding, which the official code encodes: "
+            "scores of clips shorter than the input differ there",
+            path,
+        )
     if config.get("teacher", {}).get("center_momentum") is not None:
         logger.warning(
             "%s: the teacher's center is left out: the official code does not center "

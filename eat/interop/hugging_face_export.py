@@ -92,12 +92,13 @@ def export_hugging_face(
     Raises
     ------
     CheckpointError
-        If the checkpoint cannot be used, or does not have as many classes as there are
-        labels.
+        If the checkpoint cannot be used, masks the padding, or does not have as many
+        classes as there are labels.
     ExperimentError
         If the folder exists or cannot be written.
     """
     checkpoint = Checkpoint.read(source)
+    checkpoint.require_no_mask("a model of transformers")
     model = _make_model(checkpoint, labels)
     with new_path(folder) as new:
         try:

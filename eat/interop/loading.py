@@ -104,6 +104,14 @@ class Checkpoint:
         """Whether it is a classifier that was trained with masked padding."""
         return self.config.get("mask_padding", False)
 
+    def require_no_mask(self, target: str) -> None:
+        """Raise `CheckpointError` if it masks the padding, which `target` cannot."""
+        if self.mask_padding:
+            raise CheckpointError(
+                f"{self.path}: was fine-tuned with masked padding, but {target} is "
+                "given no lengths of clips (fine-tune with --mask_padding False)"
+            )
+
     def frontend(self, **overrides: float) -> LogMel:
         """Build the front end; `overrides` replace `mean`, `std` or `num_frames`."""
         options = {**self.config.get("frontend", {}), **overrides}

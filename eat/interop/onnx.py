@@ -144,13 +144,15 @@ def export_onnx(
     Raises
     ------
     CheckpointError
-        If the checkpoint is missing, corrupt, or too large for one file.
+        If the checkpoint is missing, corrupt, too large for one file, or masks the
+        padding.
     ExperimentError
         If `out` exists, its folder or a package is missing, or the result is not
         PyTorch's.
     """
     _require_packages()
     checkpoint = Checkpoint.read(Path(source))
+    checkpoint.require_no_mask("the graph")
     model = OnnxModel(checkpoint).eval()
     size = sum(4 * tensor.numel() for tensor in model.state_dict().values())
     if size > MAX_BYTES:

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import eat
+from eat.cli import main
 from eat.interop.fairseq_export import export_fairseq, pretraining_cfg
 from eat.interop.fairseq_settings import ENCODER, OBJECTIVE, flatten
 from eat.interop.loading import Checkpoint, build_classifier, build_pretraining
@@ -253,3 +254,19 @@ def test_a_config_in_a_file_is_checked(refusal, official, tmp_path):
     content["extra_state"]["eat_config"]["encoder"]["dim"] = 10**9
     torch.save(content, tmp_path / "y.pt")
     assert "dim" in refusal(eat.load_encoder, tmp_path / "y.pt")
+
+
+def test_masked_padding_is_said_to_be_lost(tmp_path, caplog):
+    """Reading it back here keeps it; only the official code encodes the padding."""
+    folder = make(tmp_path / "ours", "classifier", mask_padding=True)
+    export_fairseq(folder, tmp_path / "x.pt")
+    assert str(folder) in caplog.text
+    assert Checkpoint.read(tmp_path / "x.pt").mask_padding
+
+
+@pytest.mark.parametrize("target", ["hf", "onnx"])
+def test_others_refuse_masked_padding(target, tmp_path):
+    folder = make(tmp_path / "ours", "classifier", mask_padding=True)
+    with pytest.raises(SystemExit, match="mask_padding"):
+        main(["export", target, str(folder), str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
