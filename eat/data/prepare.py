@@ -420,8 +420,10 @@ def write_results(
     if manifests is None:
         manifests = {name: selection.rows for name, selection in subsets.items()}
     skipped = [*_all_skipped(subsets), *unlisted]
-    # The summary is written last, so that its presence means complete results.
-    for name in ("summary.json", *stale):
+    # The summary is written last, so that its presence means complete results. What is
+    # written again is only replaced: another run may have begun to read it.
+    rewritten = {f"{name}.csv" for name in manifests}
+    for name in {"summary.json", *stale} - rewritten:
         (save_folder / name).unlink(missing_ok=True)
     for name, rows in manifests.items():
         write_manifest(save_folder / f"{name}.csv", rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sized
 from itertools import chain
 from pathlib import Path
@@ -17,6 +18,7 @@ from eat.data.manifest import LabelSet
 from eat.data.workers import ClipLoader, worker_errors
 from eat.errors import ExperimentError
 from eat.evaluation.per_class import Evaluation
+from eat.interop.file_kinds import is_folder
 from eat.interop.labels import LABELS, labels_json
 from eat.interop.loading import Checkpoint
 from eat.interop.pretrained import load_strictly, read_model, save_model
@@ -26,6 +28,8 @@ from eat.training.checkpoint_files import own_metrics
 from eat.training.optim import parameter_groups
 from eat.training.train_state import TrainState
 from eat.utils.distributed import all_gather_objects, connection_errors
+
+logger = logging.getLogger(__name__)
 
 
 class FinetuneBrain(EATBrain):
@@ -301,8 +305,11 @@ def finetuned_modules(path: str, labels: LabelSet) -> dict[str, nn.Module]:
     if names and tuple(names) not in (tuple(labels.names), tuple(labels.ids)):
         pairs = zip(names, labels.names, strict=True)
         theirs, ours = next(pair for pair in pairs if pair[0] != pair[1])
-        raise ExperimentError(
-            f"{path}: has class '{theirs}' where the corpus has '{ours}' "
-            "(give a checkpoint that was fine-tuned on this corpus)"
-        )
+        what = f"{path}: has class '{theirs}' where the corpus has '{ours}'"
+        # An official file may spell all of them otherwise.
+        if is_folder(path) or {*names} & {*labels.names, *labels.ids}:
+            raise ExperimentError(
+                f"{what} (give a checkpoint that was fine-tuned on this corpus)"
+            )
+        logger.warning("%s; the classes are matched by their order", what)
     return {"frontend": checkpoint.frontend(), "classifier": classifier}

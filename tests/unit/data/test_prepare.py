@@ -363,6 +363,22 @@ def test_results_are_written_and_skipped_clips_named(tmp_path, caplog):
     assert second.startswith("1 ") and "unlisted: audio/x.wav" in second
 
 
+def test_a_manifest_that_is_written_again_is_never_missing(tmp_path, monkeypatch):
+    """Another run may have begun to read it: it is replaced, not removed."""
+    write = prepare.write_manifest
+    subsets, stale = {"all": selection([ROW])}, ["all.csv"]
+    prepare.write_results(tmp_path, {}, subsets, LABELS, stale=stale)
+    before = (tmp_path / "all.csv").read_text()
+
+    def watched(path, rows):
+        assert path.read_text() == before
+        write(path, rows)
+
+    monkeypatch.setattr(prepare, "write_manifest", watched)
+    prepare.write_results(tmp_path, {"n": 2}, subsets, LABELS, stale=stale)
+    assert (tmp_path / "all.csv").read_text() == before
+
+
 def test_names_are_abbreviated():
     assert prepare.abbreviate("abc", 3) == "a, b, c"
     assert prepare.abbreviate(range(12), 2) == "0, 1 and 10 more"
