@@ -284,6 +284,7 @@ def test_a_malformed_corpus(corpus, tmp_path, spoil, fault):
     assert results <= {"checked.csv"}
 
 
+@pytest.mark.slow
 def test_the_command_line_logs_a_line_per_subset(corpus, tmp_path):
     run = subprocess.run(
         [sys.executable, SCRIPT, corpus, tmp_path / "save"],

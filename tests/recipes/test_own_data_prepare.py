@@ -375,6 +375,7 @@ def test_the_users_labels_are_never_overwritten(data):
         prepare.prepare_own_data(data / "no", data / "save")
 
 
+@pytest.mark.slow
 def test_the_command_line(data, save):
     run = subprocess.run(
         [sys.executable, SCRIPT, data, save],

@@ -69,6 +69,7 @@ def check_step(output):
     assert step["loss"] > 0 and step["grad_norm"] > 0 and step["skipped_batches"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", FULL)
 def test_a_step_with_a_tiny_network(path, run_recipe, corpora, tmp_path):
     """All settings but those of the network's size are the file's."""

@@ -39,6 +39,7 @@ def test_what_matters_stays(levels):
     )
 
 
+@pytest.mark.slow
 def test_imports_print_nothing():
     command = [sys.executable, "-W", "error::UserWarning", "-c", IMPORT]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

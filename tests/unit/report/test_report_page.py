@@ -123,6 +123,7 @@ def cells(page, selector):
     return page.locator(selector).all_text_contents()
 
 
+@pytest.mark.slow
 def test_every_metric_has_a_curve_of_every_run(page):
     titles = cells(page, "#curves svg")
     assert len(titles) == 3  # loss, valid_loss, lr
@@ -130,6 +131,7 @@ def test_every_metric_has_a_curve_of_every_run(page):
     assert lines.count() == 2 * 3
 
 
+@pytest.mark.slow
 def test_a_run_can_be_hidden(page):
     page.locator('input[data-run="1"]').uncheck()
     assert not page.locator("#loss-run-1").is_visible()
@@ -138,6 +140,7 @@ def test_a_run_can_be_hidden(page):
     assert page.locator("#loss-run-1").is_visible()
 
 
+@pytest.mark.slow
 def test_masks_and_attention_are_drawn(page):
     widths = "images => images.map(image => image.naturalWidth)"
     for kind in ("masks", "attention"):
@@ -147,16 +150,19 @@ def test_masks_and_attention_are_drawn(page):
     assert page.locator("#clips p.note").count() == 4
 
 
+@pytest.mark.slow
 def test_classes_are_sorted_by_average_precision(page):
     names = cells(page, "#class-ap td:first-child")
     assert names == ["<b>cat</b>", "dog", "rain & wind"]
 
 
+@pytest.mark.slow
 def test_confusions(page):
     rows = page.locator("#classes table:not(#class-ap) tr td").all_text_contents()
     assert rows[:6] == ["rain & wind", "dog", "2", "dog", "<b>cat</b>", "1"]
 
 
+@pytest.mark.slow
 def test_data_speed_results_and_settings(page):
     assert "eval" in page.locator("#data").inner_text()
     assert cells(page, "#data td.number")[:3] == ["7", "5", ""]
