@@ -14,7 +14,7 @@ from eat.errors import exit_on_error
 # Subcommand, a module of `eat.commands` -> its line in the help.
 COMMANDS = {
     "features": "write the features of files, folders or a manifest",
-    "tag": "print the classes that are heard in audio files",
+    "tag": "print the classes detected in audio files",
     "neighbors": "find the recordings of a folder that are most similar to a file",
     "info": "describe a checkpoint",
     "export": "write a checkpoint for other programs: fairseq, Hugging Face, ONNX",

@@ -1,7 +1,7 @@
 """# Tags over time
 
-What a fine-tuned model hears in a recording, and when: the scores of overlapping
-windows, below the spectrogram.
+The classes that a fine-tuned model detects in a recording, and when: the scores of
+overlapping windows, below the spectrogram.
 
     python examples/tags_over_time.py MODEL RECORDING PICTURE.png
 

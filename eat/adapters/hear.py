@@ -69,7 +69,7 @@ def get_timestamp_embeddings(audio: Tensor, model: HearModel) -> tuple[Tensor, T
     """Encode clips `[B, S]` at 16 kHz to vectors `[B, T, D]` and their times `[B, T]`.
 
     A time, in ms, is the center of the frame. The first is half a hop, and frames whose
-    center is past the end of the clip are left out. So that the first frames have their
+    center is past the end of the clip are dropped. So that the first frames have their
     centers there, half a frame less half a hop of silence is put before the clip.
     """
     hop = model.hop_ms * SAMPLE_RATE // 1000

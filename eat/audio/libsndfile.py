@@ -47,6 +47,7 @@ class _SoundFile(soundfile.SoundFile):
     """Without soundfile's seek after each read, which is not exact in Ogg and MP3."""
 
     def seekable(self) -> bool:
+        """Return False, so that soundfile does not seek."""
         return False
 
 

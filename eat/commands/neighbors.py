@@ -152,7 +152,7 @@ def read_features(folder: Path, model: str, chosen: dict[str, Any]) -> Gallery:
     for name, value in chosen.items():
         if (found := encoding.get(name)) != value:
             raise ExperimentError(
-                f"{folder}: features of {name} {found}, not {value} (leave out "
+                f"{folder}: features of {name} {found}, not {value} (omit "
                 f"--{name}, or give the folder of the recordings)"
             )
     return Gallery(paths, features, loading, encoding)

@@ -1,4 +1,4 @@
-"""`eat tag`: print the classes that are heard in audio files."""
+"""`eat tag`: print the classes detected in audio files."""
 
 from __future__ import annotations
 

@@ -126,7 +126,7 @@ def _fit(
 ) -> list[str]:
     """Return the fields of a row, one per column of the header.
 
-    Spreadsheets leave out empty fields at the end of a row, or add some.
+    Spreadsheets omit empty fields at the end of a row, or add some.
     """
     if not needed <= len(fields) <= width and any(map(clean, fields[width:] or "-")):
         if len(fields) > width:

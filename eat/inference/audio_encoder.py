@@ -181,7 +181,7 @@ class AudioEncoder(AudioNetwork):
         num_workers
             Threads that read files ahead.
         on_error
-            ``raise``, or ``skip`` to log the files that cannot be read and go on.
+            ``raise``, or ``skip`` to log the unreadable files and continue.
         options
             As in :meth:`encode_file`.
 

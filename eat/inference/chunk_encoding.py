@@ -223,6 +223,7 @@ def _encoding_threads(
             raise CancelledError
 
     def run_ahead(steps: Iterable[Step]) -> Iterator[tuple[Step, Encoded]]:
+        """Yield each step with its result, in order; later ones run meanwhile."""
         running: deque[tuple[Step, Future[Encoded]]] = deque()
         for step in steps:
             running.append((step, pool.submit(step.encode)))

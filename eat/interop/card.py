@@ -122,7 +122,7 @@ def folder_texts(
 ) -> dict[str, str]:
     """Return the contents of README.md and hyperparams.yaml, by name, for a folder.
 
-    README.md is left out if there is one that was not generated, or was edited since.
+    README.md is omitted if there is one that was not generated, or was edited since.
     """
     texts = {HYPERPARAMS: _SPEECHBRAIN}
     if not is_edited(Path(folder) / CARD):

@@ -116,7 +116,7 @@ def _check(checkpoint: Checkpoint) -> None:
         )
     if config.get("teacher", {}).get("center_momentum") is not None:
         logger.warning(
-            "%s: the teacher's center is left out: the official code does not center "
+            "%s: the teacher's center is omitted: the official code does not center "
             "its targets",
             path,
         )

@@ -123,14 +123,14 @@ class Run:
         return list(table[columns].head(MAX_CLASSES).itertuples(index=False, name=None))
 
     def num_skipped(self) -> int:
-        """Return how many batches or clips were left out of training, see the log."""
+        """Return how many batches or clips were excluded from training."""
         path = self.folder / "skipped.jsonl"
         return len(path.read_bytes().splitlines()) if path.is_file() else 0
 
     def clip_paths(self) -> list[str]:
         """Return the files of the first clips of the manifests, the evaluation's first.
 
-        Clips in shards are left out.
+        Clips in shards are not among them.
         """
         root = str(self.settings.get("data_folder"))
         folder = Path(self.settings.get("manifest_folder") or "")

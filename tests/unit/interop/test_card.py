@@ -91,6 +91,6 @@ def test_edited_card_is_not_replaced(tmp_path, edit):
     generated = model_card(CLASSIFIER, 1, TRAINING)
     path.write_text(generated)
     assert not is_edited(path)
-    assert CARD in folder_texts(tmp_path, CLASSIFIER, 2)  # as training goes on
+    assert CARD in folder_texts(tmp_path, CLASSIFIER, 2)  # while training continues
     path.write_text(edit(generated))
     assert folder_texts(tmp_path, CLASSIFIER, 2).keys() == {HYPERPARAMS}
