@@ -65,7 +65,7 @@ class EATClassifier(nn.Module):
 
         In evaluation not in bf16, in which many clips would have the same logit.
         """
-        pooled = self.norm(self.pool(encoded))
+        pooled = self.norm(self.pool(encoded).to(self.norm.weight.dtype))
         if self.training or not torch.is_autocast_enabled(pooled.device.type):
             return self.head(pooled)
         with torch.autocast(pooled.device.type, enabled=False):
@@ -83,7 +83,7 @@ class EATClassifier(nn.Module):
 def mean_pool(patches: Tensor, valid: Tensor | None = None) -> Tensor:
     """Return the mean `[B, D]` of patches `[B, N, D]`, or of the `valid` `[B, N]`."""
     if valid is None:
-        return patches.mean(dim=1)
+        return patches.mean(dim=1, dtype=torch.float32)
     total = patches.masked_fill(~valid[..., None], 0.0).sum(dim=1)
     return total / valid.sum(dim=1, keepdim=True)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 NORM_EPS = 1e-5  # torch's default; the transformer's norms use 1e-6
 
@@ -65,6 +66,11 @@ class CNNDecoder(nn.Module):
         for convolution in self.convolutions:
             # A permuted view of [B, H, W, D] memory is NCHW in channels-last format.
             y = convolution(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-            y = F.gelu(F.layer_norm(y, y.shape[-1:], eps=NORM_EPS))
+            # Recomputed in the backward pass: the norm takes little time but memory.
+            y = checkpoint(_normalize, y, use_reentrant=False, preserve_rng_state=False)
             x = x + y if x.shape == y.shape else y
         return x
+
+
+def _normalize(y: Tensor) -> Tensor:
+    return F.gelu(F.layer_norm(y, y.shape[-1:], eps=NORM_EPS).to(y.dtype))

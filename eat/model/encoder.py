@@ -20,7 +20,7 @@ from eat.model.transformer import NORM_EPS, PostNormBlock, init_bert_weights
 
 # Base and large are the paper's; small has the size of ViT-S, tiny trains in minutes on
 # two CPU cores.
-PRESETS = {
+PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {"dim": 128, "depth": 4, "num_heads": 2},
     "small": {"dim": 384, "depth": 12, "num_heads": 6},
     "base": {"dim": 768, "depth": 12, "num_heads": 12},
@@ -72,6 +72,9 @@ class EATEncoder(nn.Module):
     position_scale
         Factor of the fixed positions. 1 is EAT. Small models need a smaller one, since
         they would otherwise predict the targets from the positions alone.
+    bf16_residual
+        Under autocast to bf16, keep the tokens between the layers in bf16 too. In fp32
+        they take more time and memory.
     """
 
     positions: Tensor
@@ -85,6 +88,7 @@ class EATEncoder(nn.Module):
         max_frames: int = 12288,
         num_mels: int = 128,
         position_scale: float = 1.0,
+        bf16_residual: bool = True,
     ) -> None:
         super().__init__()
         self.config = {
@@ -96,6 +100,7 @@ class EATEncoder(nn.Module):
             "position_scale": position_scale,
         }
         self.dim = dim
+        self.bf16_residual = bf16_residual
         self.patch_embedding = PatchEmbedding(dim)
         positions = sincos_positions(dim, (max_frames // PATCH, num_mels // PATCH))
         # Fixed and recomputed, so not part of a checkpoint.
@@ -177,6 +182,8 @@ class EATEncoder(nn.Module):
         """
         cls_token = self.cls_token.expand(patches.shape[0], -1, -1)
         x = self.norm(torch.cat([cls_token.to(patches.dtype), patches], dim=1))
+        if self.bf16_residual and _autocasts_to_bf16(x.device.type):
+            x = x.bfloat16()
         keys = None if valid is None else F.pad(valid, (1, 0), value=True)
         layers, ffn_outputs = [], []
         for block in self.blocks:
@@ -186,3 +193,8 @@ class EATEncoder(nn.Module):
             if return_ffn:
                 ffn_outputs.append(ffn_output)
         return EncoderOutput(x[:, 0], x[:, 1:], layers, ffn_outputs, valid)
+
+
+def _autocasts_to_bf16(device: str) -> bool:
+    enabled = torch.is_autocast_enabled(device)
+    return enabled and torch.get_autocast_dtype(device) is torch.bfloat16

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 NORM_EPS = 1e-6
+SCORES = 2**23  # bytes of attention scores at a time
 
 
 class Attention(nn.Module):
@@ -34,10 +35,10 @@ class Attention(nn.Module):
         qkv = self.qkv(x).view(batch, tokens, 3, self.num_heads, -1)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)
         mask = None if valid is None else valid[:, None, None]  # of keys
-        if x.is_cuda:
-            mixed = F.scaled_dot_product_attention(query, key, value, mask)
-        else:
+        if x.device.type == "cpu" and query.dtype is torch.bfloat16:
             mixed = explicit_attention(query, key, value, mask)
+        else:
+            mixed = F.scaled_dot_product_attention(query, key, value, mask)
         return self.proj(mixed.transpose(1, 2).reshape(batch, tokens, dim))
 
 
@@ -46,14 +47,24 @@ def explicit_attention(
 ) -> Tensor:
     """Compute softmax attention without a fused kernel, `[B, heads, N, D/heads]` each.
 
-    On the CPU in bf16 it is faster than the fused kernel at EAT's lengths. The softmax
-    is computed in fp32, as in the official code. Where a boolean `mask`, broadcast to
-    `[B, heads, N, N]`, is False, a query does not attend to a key.
+    With bf16 instructions of the CPU it is faster than the fused kernel at EAT's
+    lengths. It is computed in pieces of the batch whose scores fit the cache. Where a
+    boolean `mask` `[B, 1, 1, N]` is False, no query attends to that key.
     """
+    heads, tokens = query.shape[1:3]
+    clips = max(1, SCORES // (heads * tokens**2 * query.element_size()))
+    if clips >= len(query):
+        return _attend(query, key, value, mask)
+    parts = [tensor.split(clips) for tensor in (query, key, value)]
+    masks = [None] * len(parts[0]) if mask is None else mask.split(clips)
+    return torch.cat([_attend(*part) for part in zip(*parts, masks, strict=True)])
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
     scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
     if mask is not None:
         scores = scores.masked_fill(~mask, -torch.inf)
-    return scores.softmax(-1, dtype=torch.float32).to(value.dtype) @ value
+    return scores.softmax(-1) @ value  # computed in fp32 within the kernel
 
 
 class FeedForward(nn.Module):
@@ -126,9 +137,10 @@ class PostNormBlock(nn.Module):
 
         No token attends to those that are not `valid` `[B, N]`.
         """
-        x = self.norm1(x + self.drop_path(self.attn(x, valid)))
+        # On a GPU, autocast makes the norms return fp32.
+        x = self.norm1(x + self.drop_path(self.attn(x, valid))).to(x.dtype)
         ffn_output = self.mlp(x)
-        return self.norm2(x + self.drop_path(ffn_output)), ffn_output
+        return self.norm2(x + self.drop_path(ffn_output)).to(x.dtype), ffn_output
 
 
 def init_bert_weights(module: nn.Module) -> None:

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 import eat
 from eat.audio.augment import mix_with_flipped
+from eat.model import transformer
 from eat.model.encoder import EATEncoder, EncoderOutput
 from eat.model.patching import sincos_positions
 from eat.model.transformer import Attention, DropPath, explicit_attention
@@ -146,12 +147,18 @@ def test_drop_path_preserves_the_mean():
     assert torch.equal(drop.eval()(dropped), dropped)
 
 
-def test_explicit_attention_is_torch_attention():
+def test_explicit_attention_in_pieces_is_torch_attention(monkeypatch):
+    monkeypatch.setattr(transformer, "SCORES", 2 * 4 * 10 * 10 * 4)  # two clips
     torch.manual_seed(0)
-    query, key, value = torch.randn(3, 2, 4, 10, 8)
-    torch.testing.assert_close(
-        explicit_attention(query, key, value),
-        F.scaled_dot_product_attention(query, key, value),
-    )
+    query, key, value = torch.randn(3, 5, 4, 10, 8)
+    keys = (torch.arange(10) < torch.tensor([[10], [3], [9], [1], [5]]))[:, None, None]
+    for mask in (None, keys):
+        torch.testing.assert_close(
+            explicit_attention(query, key, value, mask),
+            F.scaled_dot_product_attention(query, key, value, mask),
+        )
+
+
+def test_a_width_that_the_heads_do_not_divide_is_refused():
     with pytest.raises(ValueError, match="16.*5"):
         Attention(16, 5)

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 import eat
@@ -10,7 +9,6 @@ from eat.audio.frontend import LogMel
 from eat.model.classifier import POOLINGS, EATClassifier
 from eat.model.encoder import EATEncoder
 from eat.model.patching import valid_patches, whole_patches
-from eat.model.transformer import explicit_attention
 
 FRAMES = [128, 80, 49, 16, 1]  # before the padding; 49 need four time steps
 
@@ -121,16 +119,6 @@ def test_waveforms_of_a_published_model(parity_folder):
         assert spec.shape[1] == (num_frames or 128)
         logits = classifier(spec, frames)
         torch.testing.assert_close(logits, singles, atol=1e-5, rtol=0)
-
-
-def test_the_fused_attention_takes_the_same_mask():
-    torch.manual_seed(0)
-    query, key, value = torch.randn(3, 2, 4, 10, 8)
-    mask = torch.tensor([[True] * 10, [True] * 3 + [False] * 7])[:, None, None]
-    torch.testing.assert_close(
-        explicit_attention(query, key, value, mask),
-        F.scaled_dot_product_attention(query, key, value, mask),
-    )
 
 
 @pytest.mark.parametrize(
