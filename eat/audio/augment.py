@@ -1,8 +1,8 @@
 """Augmentations for fine-tuning: whole batches, on any device.
 
-Every random number comes from the given generator. A generator on the CPU works with
-batches on any device (its numbers are copied there), and gives the same numbers for all
-of them.
+Every random number comes from the given NumPy generator: those of a whole batch on the
+host, those of its clips by a seed on the batch's device. They are the same on all
+devices, and nothing waits for the device.
 """
 
 from __future__ import annotations
@@ -11,14 +11,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-
-def _uniform(size: tuple[int, ...], generator: torch.Generator, like: Tensor) -> Tensor:
-    """Draw from U[0, 1) on the generator's device, float32; move to that of `like`."""
-    draws = torch.rand(size, generator=generator, device=generator.device)
-    return draws.to(like.device, non_blocking=True)
+from eat.utils.random import CounterGenerator, uniform
 
 
-def roll_and_gain(wav: Tensor, lengths: Tensor, generator: torch.Generator) -> Tensor:
+def _of_clips(generator: np.random.Generator, like: Tensor) -> CounterGenerator:
+    """Return the generators of the clips of a batch, on its device."""
+    seed = int(generator.integers(2**63))
+    return CounterGenerator.from_seed(seed, len(like), like.device)
+
+
+def roll_and_gain(
+    wav: Tensor, lengths: Tensor, generator: np.random.Generator
+) -> Tensor:
     """Roll each clip circularly by a random shift, then scale it by a random gain.
 
     The shift is a uniform integer below the clip's own length; the gain is
@@ -33,19 +37,14 @@ def roll_and_gain(wav: Tensor, lengths: Tensor, generator: torch.Generator) -> T
     generator
         Source of the random numbers.
     """
-    batch = len(wav)
-    shifts = (_uniform((batch,), generator, wav) * lengths).long().tolist()
+    clips, lengths = _of_clips(generator, wav), lengths[:, None]
+    shift = (uniform(len(wav), (1,), clips) * lengths).long()
     # The 10th smallest of 19 uniforms is exactly Beta(10, 10).
-    uniforms = _uniform((batch, 19), generator, wav)
-    gain = uniforms.sort(dim=1).values[:, 9] + 0.5
-
-    rolled = torch.zeros_like(wav)
-    # Clip by clip: copying is many times faster than gathering by index.
-    for row, clip, length, shift in zip(
-        rolled, wav, lengths.tolist(), shifts, strict=True
-    ):
-        row[:length] = clip[:length].roll(shift)
-    return rolled * gain[:, None].to(wav.dtype)
+    gain = uniform(len(wav), (19,), clips).sort(dim=1).values[:, 9:10] + 0.5
+    position = torch.arange(wav.shape[1], device=wav.device)
+    source = (position - shift) % lengths.clamp(min=1)
+    rolled = wav.gather(1, source).mul_(gain.to(wav.dtype))
+    return rolled.masked_fill_(position >= lengths, 0.0)
 
 
 def mix_with_flipped(spec: Tensor, labels: Tensor, lam: float) -> tuple[Tensor, Tensor]:
@@ -77,7 +76,7 @@ def mixup(
     labels: Tensor,
     alpha: float,
     probability: float,
-    generator: torch.Generator,
+    generator: np.random.Generator,
 ) -> tuple[Tensor, Tensor]:
     """Mix a batch with its reverse, with one lambda ~ Beta(alpha, alpha) for all clips.
 
@@ -99,17 +98,12 @@ def mixup(
     tuple
         `spec` and `labels`, mixed or unchanged.
     """
-    device = generator.device
-    draw = torch.rand((), generator=generator, device=device).item()
-    if alpha == 0 or draw >= probability:
+    if alpha == 0 or generator.random() >= probability:
         return spec, labels
-    # torch cannot draw from Beta with a generator; NumPy can, from a seed.
-    seed = torch.randint(2**62, (), generator=generator, device=device).item()
-    lam = np.random.default_rng(int(seed)).beta(alpha, alpha)
-    return mix_with_flipped(spec, labels, float(lam))
+    return mix_with_flipped(spec, labels, generator.beta(alpha, alpha))
 
 
-def noise_and_shift(spec: Tensor, generator: torch.Generator) -> Tensor:
+def noise_and_shift(spec: Tensor, generator: np.random.Generator) -> Tensor:
     """Add noise to each clip, then roll it circularly along time.
 
     The noise is u * v / 10 with u ~ U[0, 1) for every bin and v ~ U[0, 1) for the clip;
@@ -123,26 +117,25 @@ def noise_and_shift(spec: Tensor, generator: torch.Generator) -> Tensor:
     generator
         Source of the random numbers.
     """
-    batch, frames, _ = spec.shape
-    strength = _uniform((batch, 1, 1), generator, spec) / 10
-    noise = _uniform(tuple(spec.shape), generator, spec)
-    shift = (_uniform((batch, 1), generator, spec) * 20).long() - 10
-    clips = torch.arange(batch, device=spec.device)[:, None]
+    batch, frames, bins = spec.shape
+    clips = _of_clips(generator, spec)
+    strength = uniform(batch, (1, 1), clips) / 10
+    noise = uniform(batch, (frames, bins), clips)
+    shift = (uniform(batch, (1,), clips) * 20).long() - 10
+    rows = torch.arange(batch, device=spec.device)[:, None]
     source = (torch.arange(frames, device=spec.device) - shift) % frames
-    return torch.addcmul(spec, noise, strength)[clips, source]
+    return torch.addcmul(spec, noise, strength)[rows, source]
 
 
-def _mask_along(
-    size: int, max_width: float, spec: Tensor, generator: torch.Generator
-) -> Tensor:
+def _mask_along(size: int, max_width: float, clips: CounterGenerator) -> Tensor:
     """Draw one masked interval per clip along an axis, `[B, size]` bool."""
-    width = _uniform((len(spec), 1), generator, spec) * max_width
-    start = (_uniform((len(spec), 1), generator, spec) * (size - width)).long()
-    position = torch.arange(size, device=spec.device)
+    width = uniform(len(clips), (1,), clips) * max_width
+    start = (uniform(len(clips), (1,), clips) * (size - width)).long()
+    position = torch.arange(size, device=clips.device)
     return (position >= start) & (position < start + width.long())
 
 
-def spec_augment(spec: Tensor, ratio: float, generator: torch.Generator) -> Tensor:
+def spec_augment(spec: Tensor, ratio: float, generator: np.random.Generator) -> Tensor:
     """Mask one random band of mel bins and one random interval of frames per clip.
 
     As `torchaudio.functional.mask_along_axis_iid`, frequency first, then time: a width
@@ -159,6 +152,7 @@ def spec_augment(spec: Tensor, ratio: float, generator: torch.Generator) -> Tens
         Source of the random numbers.
     """
     _, frames, bins = spec.shape
-    band = _mask_along(bins, bins * ratio, spec, generator)
-    stretch = _mask_along(frames, frames * ratio, spec, generator)
+    clips = _of_clips(generator, spec)
+    band = _mask_along(bins, bins * ratio, clips)
+    stretch = _mask_along(frames, frames * ratio, clips)
     return spec.masked_fill(band[:, None, :] | stretch[:, :, None], 0.0)

@@ -1,13 +1,14 @@
 """Multi-masks: the masked patches of each of a clip's K clones (paper, section 3.2).
 
-A sampler draws all masks of a batch at once, on the device of the given generator (or
-of the clips' own generators). All masks have the same number of visible patches.
+A sampler draws all masks of a batch at once, on the device of the given generators, and
+never waits for it. All masks have the same number of visible patches.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cache
 from typing import Protocol
 
 import torch
@@ -36,7 +37,7 @@ class Masks:
 
     @classmethod
     def from_mask(cls, mask: Tensor) -> Masks:
-        """Build from `[B*K, N]` bool or uint8, 1 = masked.
+        """Build from `[B*K, N]` bool or uint8, 1 = masked; waits for the device.
 
         Raises
         ------
@@ -57,7 +58,8 @@ class Masks:
     @classmethod
     def keep_highest(cls, scores: Tensor, num_visible: int) -> Masks:
         """Keep the `num_visible` highest scoring patches of each row of `[B*K, N]`."""
-        order = scores.argsort(dim=1, descending=True)
+        # Stable, so that equal scores are kept in the same order on every device.
+        order = scores.argsort(dim=1, descending=True, stable=True)
         ids_keep, ids_mask = order[:, :num_visible], order[:, num_visible:]
         mask = torch.ones_like(scores, dtype=torch.bool).scatter_(1, ids_keep, False)
         return cls(mask, ids_keep, ids_mask)
@@ -128,7 +130,7 @@ class FlexibleBlockMasking:
         self.mask_ratio = mask_ratio
         self.adjust = adjust
         self.blocks = tuple(tuple(block) for block in blocks)
-        self.offset = offset
+        self.offset = tuple(offset)
 
     def __call__(
         self, batch: int, clones: int, grid: tuple[int, int], generator: Generators
@@ -143,7 +145,8 @@ class FlexibleBlockMasking:
         centers = integers(
             height * width, batch, (clones, num_centers, 1), generator
         ).flatten(0, 1)
-        cells = self._block_cells().to(centers.device)[shape][:, None]  # [B*K, 1, A, 2]
+        cells = _block_cells(self.blocks, self.offset, centers.device)
+        cells = cells[shape][:, None]  # [B*K, 1, A, 2]
         time = (centers // width + cells[..., 0]).clamp(0, height - 1)
         frequency = (centers % width + cells[..., 1]).clamp(0, width - 1)
         visible = (time * width + frequency).flatten(1)
@@ -159,17 +162,6 @@ class FlexibleBlockMasking:
         # At least one: on a small grid the official rule gives none, which would make
         # the masks uniform.
         return max(1, int(num_patches * (share / area)))
-
-    def _block_cells(self) -> Tensor:
-        """Return the cells of each shape relative to its center `[shapes, A, 2]`."""
-        area = max(height * width for height, width in self.blocks)
-        tables = []
-        for height, width in self.blocks:
-            table = torch.cartesian_prod(torch.arange(height), torch.arange(width))
-            table = table - torch.tensor(self.offset)
-            # Smaller shapes repeat their first cell up to the largest area.
-            tables.append(torch.cat([table, table[:1].expand(area - len(table), 2)]))
-        return torch.stack(tables)
 
 
 class InverseBlockMasking(FlexibleBlockMasking):
@@ -209,3 +201,18 @@ def block_masking(mask_ratio: float, adjust: float, blocks: str) -> MaskSampler:
     if len(shapes) == 1:
         return InverseBlockMasking(mask_ratio, adjust, shapes[0])
     return FlexibleBlockMasking(mask_ratio, adjust, shapes)
+
+
+@cache
+def _block_cells(
+    blocks: tuple[tuple[int, ...], ...], offset: tuple[int, ...], device: torch.device
+) -> Tensor:
+    """Return the cells of each block relative to its center `[shapes, A, 2]`."""
+    area = max(height * width for height, width in blocks)
+    tables = []
+    for height, width in blocks:
+        table = torch.cartesian_prod(torch.arange(height), torch.arange(width))
+        table = table - torch.tensor(offset)
+        # Smaller blocks repeat their first cell up to the largest area.
+        tables.append(torch.cat([table, table[:1].expand(area - len(table), 2)]))
+    return torch.stack(tables).to(device, non_blocking=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from eat.model.decoder import CNNDecoder
@@ -85,7 +84,7 @@ class EATStudent(nn.Module):
         noise
             Noise at the masked patches `[B*K, N, D]`; drawn if not given.
         generator
-            Generator of the noise, one for the batch or one for each clip.
+            Generator of the noise, for the batch or for each of its clips.
 
         Returns
         -------
@@ -114,12 +113,12 @@ class EATStudent(nn.Module):
     ) -> Tensor:
         """Draw noise for the whole grid `[B*K, N, D]`, of the type of `like`."""
         rows, patches = masks.mask.shape
+        shape, std = (rows // batch, patches, like.shape[-1]), self.mask_noise_std
         if generator is None:
-            noise = torch.randn(rows, patches, like.shape[-1]).to(like)
+            noise = like.new_empty(batch, *shape).normal_(std=std)
         else:
-            shape = (rows // batch, patches, like.shape[-1])
-            noise = normal(batch, shape, generator, like.dtype).flatten(0, 1)
-        return noise * self.mask_noise_std
+            noise = normal(batch, shape, generator, like.dtype, std)
+        return noise.flatten(0, 1)
 
     @staticmethod
     def fill(visible: Tensor, masks: Masks, noise: Tensor) -> Tensor:
@@ -172,7 +171,7 @@ class EATForPreTraining(nn.Module):
         noise
             Noise at the masked patches `[B*K, N, D]`; drawn if not given.
         generator
-            Generator of the noise, one for the batch or one for each clip.
+            Generator of the noise, for the batch or for each of its clips.
         update_center
             Let a teacher that centers its targets learn from this batch.
         """

@@ -280,7 +280,7 @@ class EATBrain(sb.Brain):
     def on_fit_batch_start(self, batch: Batch, should_step: bool) -> None:
         """Seed the random numbers of this batch and set the learning rate."""
         place = (self.hparams.seed, self.epoch, self.batch_number)
-        self.generator = batch_generator(*place, device=self.device)
+        self.generator = batch_generator(*place)
         torch.manual_seed(step_seed(*place))  # drop path uses the global generator
         self.skips.add(batch)
         self.checkpoint_interval.batches += 1

@@ -28,7 +28,7 @@ from eat.training.brain import EATBrain
 from eat.training.cost import gflop
 from eat.training.optim import parameter_groups
 from eat.utils.distributed import all_gather_objects, interleave
-from eat.utils.random import clip_generators
+from eat.utils.random import CounterGenerator, clip_generators
 
 logger = logging.getLogger(__name__)
 
@@ -83,8 +83,8 @@ class PretrainBrain(EATBrain):
             self.hparams.decay_vectors,
         )
 
-    def clip_generators(self, batch: Batch, stage: sb.Stage) -> list[Generator]:
-        """Return a generator for each clip's masks and noise.
+    def clip_generators(self, batch: Batch, stage: sb.Stage) -> CounterGenerator:
+        """Return the generators of the clips' masks and noise.
 
         They depend on the clip's place in the epoch only, not on the batch size or the
         number of processes. Validation uses the same ones in every epoch, so that its

@@ -50,11 +50,26 @@ def test_ragged_batch_equals_torchaudio():
         torch.testing.assert_close(row, expected, atol=1e-4, rtol=0)
 
 
-def test_samples_after_a_clip_are_ignored():
-    wav = torch.stack([noise(0, 20000), noise(0, 20000)])
-    wav[1, 16000:] = 3.0
-    one, other = LogMel(MEAN, STD, 128)(wav, torch.tensor([16000, 16000]))
-    assert torch.equal(one, other)
+@pytest.mark.parametrize("after", [0.0, 3.0, torch.nan])
+def test_a_clip_does_not_depend_on_what_it_is_batched_with(after):
+    """Neither on the samples after its end, to the last bit."""
+    lengths = torch.tensor([20000, 16000, 399, 0])
+    wav = torch.stack([noise(seed, 20000) for seed in range(4)])
+    inside = torch.arange(20000) < lengths[:, None]
+    frontend = LogMel(MEAN, STD, 128)
+    batch = frontend(wav.where(inside, after), lengths)
+    for row, clip, length in zip(batch, wav, lengths.tolist(), strict=True):
+        assert torch.equal(row, frontend(clip[None, :length])[0])
+
+
+def test_all_clips_at_once():
+    """On a CPU they are computed one by one, elsewhere at once."""
+    lengths = torch.tensor([20000, 12345, 300])
+    wav = torch.stack([noise(seed, 20000) for seed in range(3)])
+    frontend = LogMel(0.0, 0.5, 128)  # no normalization
+    found = frontend._raw(wav, lengths, 128)
+    expected = frontend(wav, lengths)[:, : found.shape[1]]
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
 def test_official_statistics_of_padding(misc_parity):

@@ -74,8 +74,8 @@ class ToyBrain(EATBrain):
         self.seen = []
 
     def compute_forward(self, batch, stage):
-        noise = torch.randn(batch.wav.shape, generator=self.generator)
-        return self.modules.model(batch.wav + noise)
+        noise = torch.from_numpy(self.generator.normal(size=batch.wav.shape))
+        return self.modules.model(batch.wav + noise.float())
 
     def compute_objectives(self, predictions, batch, stage):
         return (predictions - batch.wav).square().mean()
@@ -202,7 +202,7 @@ def test_seed_depends_on_rank_epoch_and_step(tmp_path):
     for rank, epoch, step in [(0, 1, 1), (1, 1, 1), (0, 2, 1), (0, 1, 2)]:
         brain.rank, brain.epoch, brain.step = rank, epoch, step
         brain.on_fit_batch_start(SimpleNamespace(ids=[], failures=[]), True)
-        own = torch.rand(1, generator=brain.generator).item()
+        own = brain.generator.random()
         draws |= {("own", own), ("global", torch.rand(1).item())}
     assert len(draws) == 8
 
