@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from itertools import chain
@@ -55,9 +55,12 @@ def check_audio(
     """
     verdicts: dict[str, Verdict] = dict.fromkeys(files, "")
     cache = save_folder / CACHE
-    known = _join_parts(save_folder, verdicts)
-    if len(known) < len(verdicts):
-        known = _read_cache(cache, verdicts) | known
+    known = found = _read_parts(save_folder, verdicts)
+    if len(found) < len(verdicts):
+        known = _read_cache(cache, verdicts) | found
+    if found:
+        rows = (Checked(file, *known[file]) for file in verdicts if file in known)
+        write_checked(cache, rows)
     with (
         _open_cache(cache, "a") as log,
         ThreadPoolExecutor(_THREADS) as pool,
@@ -123,15 +126,11 @@ def _open_cache(cache: Path, mode: Literal["r", "a", "w"]) -> TextIO:
     return open(cache, mode, encoding="utf-8", errors="surrogateescape", newline="")
 
 
-def _join_parts(save_folder: Path, files: Mapping[str, object]) -> Known:
-    """Return what parts have found, which replaces the cache if it is complete."""
+def _read_parts(save_folder: Path, files: Container[str]) -> Known:
+    """Return what parts have found."""
     known: Known = {}
     for path in sorted((save_folder / PARTS).glob("[!.]*.csv")):
         known |= _read(path, files, errors=True)
-    if known and len(known) == len(files):
-        write_checked(
-            save_folder / CACHE, (Checked(file, *known[file]) for file in files)
-        )
     return known
 
 

@@ -125,6 +125,8 @@ def test_a_process_uses_what_some_parts_have_found(corpus, check, tmp_path, open
     opened.clear()
     verdicts, _ = joined(corpus, tmp_path / "parts")
     assert verdicts == expected and opened == [*FILES[3:6], *FILES[9:]]
+    log = (tmp_path / "parts" / "checked.csv").read_text()
+    assert all(name in log for name in FILES)  # the blocks are not needed any more
 
 
 def test_parts_of_another_corpus_are_refused(check, tmp_path):
