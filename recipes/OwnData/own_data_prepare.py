@@ -24,6 +24,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from own_data_copies import find_copies, warn_about_copies
 from own_data_labels import label_from_folders, label_from_table, warn_about_names
@@ -171,6 +172,32 @@ def select_parts(
     return parts
 
 
+def write_manifests(
+    save_folder: Path,
+    inputs: Mapping[str, Any],
+    labeled: Mapping[str, Labeled],
+    parts: Mapping[str, Selection],
+) -> None:
+    """Write the manifests, and report what is in them."""
+    manifests = make_manifests(parts)
+    classes = sorted({label for line in labeled.values() for label in line.labels})
+    long = count_long(parts, inputs["max_seconds"])
+    if classes:
+        warn_about_names(classes)
+        warn_about_classes(manifests, classes)
+        logger.info("%d classes (add --num_classes %d)", len(classes), len(classes))
+    write_results(
+        save_folder,
+        inputs,
+        parts,
+        LabelSet(tuple(classes), tuple(classes)) if classes else None,
+        manifests=manifests,
+        counts={"longer_than_used": long},
+        stale=stale_manifests(save_folder),
+    )
+    log_use(parts, save_folder)
+
+
 def prepare_own_data(
     data_folder: str | os.PathLike[str],
     save_folder: str | os.PathLike[str],
@@ -221,24 +248,7 @@ def prepare_own_data(
     parts = select_parts(files, labeled, verdicts)
     trained = {name: parts[name] for name in parts if name != PRETRAIN or not labeled}
     require_usable(trained, data_folder, "check the files")
-
-    manifests = make_manifests(parts)
-    classes = sorted({label for line in labeled.values() for label in line.labels})
-    long = count_long(parts, max_seconds)
-    if classes:
-        warn_about_names(classes)
-        warn_about_classes(manifests, classes)
-        logger.info("%d classes (add --num_classes %d)", len(classes), len(classes))
-    write_results(
-        save_folder,
-        inputs,
-        parts,
-        LabelSet(tuple(classes), tuple(classes)) if classes else None,
-        manifests=manifests,
-        counts={"longer_than_used": long},
-        stale=stale_manifests(save_folder),
-    )
-    log_use(parts, save_folder)
+    write_manifests(save_folder, inputs, labeled, parts)
 
 
 @exit_on_error()
