@@ -2,13 +2,14 @@
 
     python tools/pack_shards.py MANIFEST [MANIFEST ...] --data_folder DIR --output DIR
                                 [--clips_per_shard 1000] [--max_seconds S]
-                                [--workers N] [--part 1/1]
+                                [--workers N] [--part i/N | --merge N]
     python tools/pack_shards.py --verify --output DIR
 
 Each audio file is packed once, as 16 kHz mono FLAC, even if several manifests list it.
 When all shards are complete, a manifest of shard addresses is written for each of the
 given ones. Re-run the same command to resume. To use many machines, run the same
-command on each with --part 1/16, --part 2/16 and so on.
+command on each with --part 1/16, --part 2/16 and so on; whichever ends last writes the
+manifests. --merge 16 names the parts that are missing, or writes the manifests.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
-import socket
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -32,7 +32,9 @@ from eat.data import shard_writer
 from eat.data.prepare import make_save_folder
 from eat.data.shard_writer import ClipUnion, ShardTask, is_packed, pack_shard
 from eat.errors import EATError, ManifestError, exit_on_error, printable
-from eat.utils.arguments import integer, number, part
+from eat.utils.arguments import integer, number
+from eat.utils.files import remove_temporaries
+from eat.utils.parts import add_part_options
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -48,7 +50,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--max_seconds", type=seconds, help="truncate longer clips")
     cores = os.cpu_count() or 1
     add("--workers", type=integer(1, 1024), default=cores, help="number of processes")
-    add("--part", type=part, default=(1, 1), help="process part i of N", metavar="i/N")
+    add_part_options(parser)
     add("--verify", action="store_true", help="verify the checksums")
     options = parser.parse_args(argv)
     if not options.verify and not (options.manifests and options.data_folder):
@@ -66,26 +68,6 @@ def _exit_with_parent() -> None:
     if parent := multiprocessing.parent_process():
         parent.join()
     os._exit(1)
-
-
-def _remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files of killed processes of this machine."""
-    for path in folder.glob(f".shard-*.tar.{socket.gethostname()}-*.tmp"):
-        if not _may_exist(int(path.stem.rpartition("-")[2])):
-            path.unlink(missing_ok=True)
-
-
-def _may_exist(process: int) -> bool:
-    """Return whether a process of this number exists, True if that is unknown."""
-    if os.name != "posix":  # there, os.kill would end it
-        return True
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except OSError:  # another user's
-        return True
-    return True
 
 
 def pack_all(tasks: Iterable[ShardTask], clips: int, workers: int) -> None:
@@ -118,23 +100,25 @@ def pack_all(tasks: Iterable[ShardTask], clips: int, workers: int) -> None:
 
 def pack(options: argparse.Namespace) -> None:
     """Pack one part; write the manifests if all parts are complete."""
-    sources, (part, parts) = options.manifests, options.part
+    sources, part = options.manifests, options.part
     _check_folders(sources, options.data_folder, options.output)
     clips, size = ClipUnion(sources), options.clips_per_shard
     make_save_folder(options.output)
-    _remove_leftovers(options.output)
+    remove_temporaries(options.output)
 
     def tasks() -> Iterator[ShardTask]:
         folders = (options.output, options.data_folder)
         return shard_writer.shard_tasks(clips, *folders, size, options.max_seconds)
 
-    clips_in_part = sum(
-        min(size, len(clips) - first)
-        for first in range((part - 1) * size, len(clips), parts * size)
-    )
-    pack_all(islice(tasks(), part - 1, None, parts), clips_in_part, options.workers)
-    if missing := shard_writer.missing_shards(tasks()):
-        print(f"part {part} of {parts} is complete; {missing} shards are missing")
+    firsts = part.share(range(0, len(clips), size))
+    clips_in_part = sum(min(size, len(clips) - first) for first in firsts)
+    if part.number:
+        own = islice(tasks(), part.number - 1, None, part.total)
+        pack_all(own, clips_in_part, options.workers)
+    if missing := part.missing(shard_writer.missing_shards(tasks())):
+        if not part.number:
+            raise ManifestError(f"{options.output}: {missing}")
+        print(f"part {part.number} of {part.total} is complete; {missing}")
         return
     skipped = shard_writer.write_manifests(clips, tasks(), sources, options.output)
     names = ", ".join(f"{name}.csv" for name in clips.names)

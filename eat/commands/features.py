@@ -10,7 +10,8 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from eat.errors import ExperimentError, printable
-from eat.utils.arguments import integer, number, option_errors, part, path
+from eat.utils.arguments import integer, number, option_errors, path
+from eat.utils.parts import add_part_options
 
 if TYPE_CHECKING:
     from eat.inference.extraction import Extraction
@@ -41,6 +42,7 @@ Re-run the same command to resume. To use several processes:
 
   torchrun --nproc_per_node=4 -m eat.cli features MODEL PATH --out OUT
   eat features MODEL PATH --out OUT --part 3/16     # one of 16 independent jobs
+  eat features MODEL PATH --out OUT --merge 16      # names the jobs that are missing
 
 The exit status is 0 if all clips have features, and 1 if some could not be read (the
 others are written) or on an error.
@@ -82,7 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     workers = "data workers per process"
     add("--num_workers", type=integer(0, 128), default=0, help=workers)
-    add("--part", type=part, default=(1, 1), metavar="i/N", help="do part i of N")
+    add_part_options(parser)
     add("--device", help="cpu or cuda, for example (default: a GPU if any)")
     precisions = ("fp32", "bf16")
     add("--precision", choices=precisions, default="fp32", help="of the encoder")
@@ -194,7 +196,7 @@ def _report(found: Extraction, options: argparse.Namespace) -> None:
     if found.complete:
         text = "complete" if found.new else "complete, nothing to do"
     else:
-        text = f"part {index} of {parts} is complete, others are not"
+        text = f"part {index} of {parts} is complete; {found.missing}"
     print(printable(f"{options.out}: {text}"))
     if found.failed:
         where = f"reasons: {found.clips}" if found.complete else "of this part"

@@ -27,9 +27,10 @@ from tqdm import tqdm
 
 from eat.audio.checks import kind_of, signal_warnings
 from eat.audio.io import read_audio
+from eat.data.audio_check import MISSING, skip_reason
 from eat.data.clip_union import ClipUnion
 from eat.data.manifest import ManifestRow, write_manifest
-from eat.data.prepare import MISSING, Skipped, skip_reason, write_skipped
+from eat.data.prepare import Skipped, write_skipped
 from eat.data.shards import Address
 from eat.errors import AudioError, ManifestError
 from eat.utils.files import atomic_open, atomic_path, sha256_file
@@ -111,9 +112,9 @@ def is_packed(task: ShardTask) -> bool:
     return task.tar.is_file() and task.tar.stat().st_size == size
 
 
-def missing_shards(tasks: Iterable[ShardTask]) -> int:
-    """Return how many shards are not packed yet."""
-    return sum(not is_packed(task) for task in tasks)
+def missing_shards(tasks: Iterable[ShardTask]) -> list[int]:
+    """Return the numbers of the shards that are not packed yet."""
+    return [task.number for task in tasks if not is_packed(task)]
 
 
 def pack_shard(task: ShardTask) -> None:
@@ -243,7 +244,8 @@ def write_manifests(
     write_skipped(folder / "skipped.csv", skipped)
     for source in map(sources[0].with_name, COPIED):
         if source.is_file():
-            shutil.copyfile(source, folder / source.name)
+            with atomic_path(folder / source.name) as temporary:
+                shutil.copyfile(source, temporary)
     return len(skipped)
 
 

@@ -11,7 +11,7 @@ by the chunks, and whoever finds them complete joins them.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -31,6 +31,7 @@ from eat.interop.pretrained import WEIGHTS
 from eat.utils.distributed import all_gather_objects, is_connection_error, world_size
 from eat.utils.files import sha256_file
 from eat.utils.lock import lock_folder
+from eat.utils.parts import WHOLE, Part
 from eat.utils.versions import versions
 
 NUM_TRIALS = 8  # clips that are read first, to detect a wrong data folder
@@ -50,12 +51,15 @@ class Extraction(NamedTuple):
         The list of clips, with the reasons, if complete.
     new
         Whether anything was missing.
+    missing
+        Which parts are missing if not complete, and what to do.
     """
 
     complete: bool
     failed: int
     clips: Path
     new: bool = True
+    missing: str = ""
 
 
 def extract_features(
@@ -66,7 +70,7 @@ def extract_features(
     weights: str = "student",
     batch_size: int = 16,
     num_workers: int = 0,
-    part: tuple[int, int] = (1, 1),
+    part: Part = WHOLE,
     **options: Any,
 ) -> Extraction:
     """Write the features of many clips; every rank must call it.
@@ -84,7 +88,7 @@ def extract_features(
     batch_size, num_workers
         Clips per batch (changes the last digits), data workers per process.
     part
-        Compute part i of N only.
+        Compute part i of N only; part 0 only joins what the others have computed.
     options
         Those of :meth:`AudioEncoder.encode_file`.
 
@@ -107,8 +111,7 @@ def extract_features(
     settings |= _inputs(model, clips, Path(source))
     check = partial(_check, store, data, settings)
     start = partial(_start, store, settings, sources)
-    number, total = part
-    own = store.chunks()[(number - 1) * ranks + rank :: total * ranks]
+    own = part.among(rank, ranks).share(store.chunks())
     with _connection_errors(), _claim(store, check, start, part, rank):
         if store.finished:
             return Extraction(True, store.record()["failed"], store.clips, new=False)
@@ -116,7 +119,7 @@ def extract_features(
         with _disk_errors(store):
             compute_chunks(store, own, *work)
         all_gather_objects(None)  # wait until every rank has written its chunks
-        found = _join(store, own, data.manifest.ids) if rank == 0 else None
+        found = _join(store, own, part, data.manifest.ids) if rank == 0 else None
         return all_gather_objects(found)[0]
 
 
@@ -147,7 +150,7 @@ def _claim(
     store: FeatureFolder,
     check: Callable[[], None],
     start: Callable[[], None],
-    part: tuple[int, int],
+    part: Part,
     rank: int,
 ) -> Iterator[None]:
     """Let rank 0 start in the folder and lock this part; if it refuses, end all."""
@@ -160,7 +163,7 @@ def _claim(
                 with _lock(store):
                     start()
                     if not store.finished:
-                        name = f".lock-{part[0]}-of-{part[1]}"
+                        name = f".lock-{part.number}-of-{part.total}"
                         chunks = store.folder / CHUNKS
                         lock.enter_context(lock_folder(chunks, name, "--out"))
             except EATError as error:
@@ -231,10 +234,17 @@ def _check_readable(clips: ClipDataset) -> None:
     )
 
 
-def _join(store: FeatureFolder, own: range, ids: Iterable[str]) -> Extraction:
+def _join(
+    store: FeatureFolder, own: Sequence[int], part: Part, ids: Iterable[str]
+) -> Extraction:
     """Join the chunks if all are there; say what has been done."""
-    if not store.finished and not store.is_complete():
-        return Extraction(False, sum(map(store.failed, own)), store.clips)
+    absent = [chunk // world_size() for chunk in store.missing()]
+    if absent and not store.finished:
+        missing = part.missing(absent)
+        if not part.number:
+            raise ExperimentError(f"{store.out}: {missing}")
+        failed = sum(map(store.failed, own))
+        return Extraction(False, failed, store.clips, missing=missing)
     with _lock(store), _disk_errors(store):
         if not store.finished:
             store.join(ids)

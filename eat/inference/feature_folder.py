@@ -100,9 +100,9 @@ class FeatureFolder:
             return False
         return True
 
-    def is_complete(self) -> bool:
-        """Return whether all chunks are there; they may be damaged."""
-        return all(self._path(chunk).exists() for chunk in self.chunks())
+    def missing(self) -> list[int]:
+        """Return the chunks that are not there; others may be damaged."""
+        return [chunk for chunk in self.chunks() if not self._path(chunk).exists()]
 
     def failed(self, chunk: int) -> int:
         """Return how many clips of a complete chunk have no features."""

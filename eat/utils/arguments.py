@@ -45,17 +45,6 @@ def number(low: float, high: float) -> Callable[[str], float]:
     return parse
 
 
-def part(text: str) -> tuple[int, int]:
-    """Parse ``i/N``, one of 1/N to N/N."""
-    try:
-        index, parts = map(integer(1), text.split("/"))
-    except (ValueError, argparse.ArgumentTypeError):
-        index = parts = 0
-    if not 1 <= index <= parts:
-        raise argparse.ArgumentTypeError(f"'{text}' is not one of 1/N to N/N")
-    return index, parts
-
-
 def path(text: str) -> Path:
     """Parse the path of an output; an empty one would be the current folder."""
     if not text:

@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 from audioset_layouts import Clips, Listing
 
+from eat.data.audio_check import MISSING
 from eat.data.manifest import LabelSet
-from eat.data.prepare import MISSING, Selection
+from eat.data.prepare import Selection
 
 # How many of the clips that were once online the paper had.
 PAPER_CLIPS = {"pretrain": 1_912_134, "balanced_train": 20_550, "eval": 18_884}

@@ -10,13 +10,14 @@ import os
 import re
 from abc import ABC, abstractmethod
 from collections import ChainMap
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
 from eat.audio.io import AUDIO_SUFFIXES
-from eat.data.prepare import refuse_unreadable
+from eat.data.corpus_folder import refuse_unreadable
+from eat.utils.parts import Part
 from eat.utils.text import clean
 
 # In file names and in lists of them: abcdefghijk, Yabcdefghijk, abcdefghijk_30_40.
@@ -69,9 +70,16 @@ class Layout(ABC):
         """Return the files in the save folder that `read` writes."""
         return []
 
+    def unpack(self, part: Part, inputs: Mapping[str, object]) -> Part | None:
+        """Unpack a part of the audio, if it is packed, and check that.
+
+        Returns the part of the check that is left, None if parts are missing.
+        """
+        return part
+
     @abstractmethod
     def read(self) -> Listing:
-        """List the clips, after unpacking them if necessary."""
+        """List the clips, all of which are unpacked."""
 
 
 @cache

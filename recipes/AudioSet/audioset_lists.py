@@ -16,7 +16,8 @@ from audioset_layouts import (
     split_labels,
 )
 
-from eat.data.prepare import abbreviate, fingerprint, refuse_archives
+from eat.data.corpus_folder import fingerprint, refuse_archives
+from eat.data.prepare import abbreviate
 from eat.data.tables import read_table
 from eat.errors import ManifestError
 

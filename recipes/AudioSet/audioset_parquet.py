@@ -13,7 +13,7 @@ import csv
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,9 +25,11 @@ from audioset_lists import official_labels, official_lists, read_list, stamp_lis
 from tqdm import tqdm
 
 from eat.audio.io import AUDIO_SUFFIXES
+from eat.data.check_parts import SharedCheck
 from eat.data.manifest import read_labels
 from eat.errors import ManifestError
 from eat.utils.files import atomic_open, atomic_path
+from eat.utils.parts import WHOLE, Part
 from eat.utils.text import other_format
 
 if TYPE_CHECKING:
@@ -43,7 +45,7 @@ _ROWS_AT_ONCE = 16  # of 1 to 2 MB each
 
 
 @dataclass(frozen=True)
-class Part:
+class Shard:
     """A parquet file of a subset, and the folder for its audio.
 
     The file may have been deleted after unpacking.
@@ -123,7 +125,7 @@ def _read_rows(path: Path) -> Iterator[Row]:
                 yield parse_row(row, names, path)
 
 
-def _write_clip(part: Part, row: Row) -> tuple[str, int]:
+def _write_clip(shard: Shard, row: Row) -> tuple[str, int]:
     """Write the audio of a row; return the file name and size.
 
     If the row has only the path of a file that exists, that is the name. That of a row
@@ -131,43 +133,43 @@ def _write_clip(part: Part, row: Row) -> tuple[str, int]:
     """
     if not _ID.fullmatch(row.id):
         raise ManifestError(
-            f"{part.parquet}: video_id '{row.id}' is not a YouTube id (download it "
+            f"{shard.parquet}: video_id '{row.id}' is not a YouTube id (download it "
             "again)"
         )
     if not row.audio:
-        return _find_audio(part, row.path), 0
+        return _find_audio(shard, row.path), 0
     suffix = os.path.splitext(row.path)[1].lower()
     name = row.id + (suffix if suffix in AUDIO_SUFFIXES else ".flac")
-    with atomic_path(part.folder / name) as temporary:
+    with atomic_path(shard.folder / name) as temporary:
         temporary.write_bytes(row.audio)
     return name, len(row.audio)
 
 
-def _find_audio(part: Part, path: str) -> str:
+def _find_audio(shard: Shard, path: str) -> str:
     """Return where a file is that a row has the path of, if below the data folder."""
     if not path or os.path.isabs(path) or os.pardir in path.split("/"):
         return ""
-    for folder in (part.parquet.parent, *part.parquet.parents[1:3]):
+    for folder in (shard.parquet.parent, *shard.parquet.parents[1:3]):
         if (folder / path).is_file():
             return str(folder / path)
     return ""
 
 
-def _unpack(part: Part, bar: tqdm) -> None:
+def _unpack(shard: Shard, bar: tqdm) -> None:
     """Write the audio of a parquet file, then its index."""
-    part.folder.mkdir(parents=True, exist_ok=True)
+    shard.folder.mkdir(parents=True, exist_ok=True)
     clips = {}
-    for row in _read_rows(part.parquet):
+    for row in _read_rows(shard.parquet):
         if row.id not in clips:  # of a repeated clip, the first row counts
-            name, size = _write_clip(part, row)
+            name, size = _write_clip(shard, row)
             clips[row.id] = (row.id, name, *row.labels)
             bar.update(size)
-    with atomic_open(part.index) as file:
-        source = (str(part.parquet), *part.stamp())
+    with atomic_open(shard.index) as file:
+        source = (str(shard.parquet), *shard.stamp())
         csv.writer(file).writerows([source, *clips.values()])
 
 
-def _find_parts(data_folder: Path, save_folder: Path) -> Iterator[Part]:
+def _find_shards(data_folder: Path, save_folder: Path) -> Iterator[Shard]:
     """Yield the parquet files, including those deleted after unpacking."""
     for name, subset in SUBSETS.items():
         target = save_folder / "audio" / subset
@@ -184,7 +186,7 @@ def _find_parts(data_folder: Path, save_folder: Path) -> Iterator[Part]:
                 there.add(path.stem)
             if stems := sorted(there | left):
                 for stem in stems:
-                    yield Part(subset, source / f"{stem}.parquet", target / stem)
+                    yield Shard(subset, source / f"{stem}.parquet", target / stem)
                 break
 
 
@@ -192,51 +194,64 @@ def _find_parts(data_folder: Path, save_folder: Path) -> Iterator[Part]:
 class ParquetCopy(Layout):
     """The Hugging Face copy."""
 
-    parts: tuple[Part, ...]
+    shards: tuple[Shard, ...]
 
     remedy = "download the parquet files again, with the audio in them"
 
     @classmethod
     def find(cls, data_folder: Path, save_folder: Path) -> ParquetCopy | None:
         """Return this layout if there is a parquet file."""
-        if parts := tuple(_find_parts(data_folder, save_folder)):
-            return cls(data_folder, save_folder, official_labels(data_folder), parts)
+        if shards := tuple(_find_shards(data_folder, save_folder)):
+            return cls(data_folder, save_folder, official_labels(data_folder), shards)
         return None
 
     def __str__(self) -> str:
-        return f"{len(self.parts)} parquet files of the Hugging Face copy"
+        return f"{len(self.shards)} parquet files of the Hugging Face copy"
 
     def inputs(self) -> dict[str, object]:
         """Return a checksum of the lists, and the stamps of the parquet files."""
         lists = official_lists(self.data_folder).values()
         return {
             "lists": stamp_lists(self.data_folder, self.labels, *lists),
-            "audio": {f"{p.subset}/{p.folder.name}": p.stamp() for p in self.parts},
+            "audio": {f"{p.subset}/{p.folder.name}": p.stamp() for p in self.shards},
             "folder": os.path.abspath(self.save_folder),
         }
 
     def outputs(self) -> list[str]:
         """Return the indexes of the unpacked files."""
-        return [str(part.index.relative_to(self.save_folder)) for part in self.parts]
+        return [str(shard.index.relative_to(self.save_folder)) for shard in self.shards]
+
+    def unpack(self, part: Part, inputs: Mapping[str, object]) -> Part | None:
+        """Unpack a part of the parquet files; each is a block of the check."""
+        if part == WHOLE:
+            self._unpack_all(self.shards)
+            return part
+        check = SharedCheck(self.data_folder, self.save_folder, inputs, part)
+        self._unpack_all(part.share(self.shards))
+        for number in part.share(range(len(self.shards))):
+            _, *clips = _read_index(self.shards[number].index)
+            folder = os.path.abspath(self.shards[number].folder)
+            names = [os.path.join(folder, name) for _, name, *_ in clips if name]
+            check.check(number, names)
+        return WHOLE if check.is_complete(len(self.shards)) else None
 
     def read(self) -> Listing:
-        """Unpack the audio and list its clips.
+        """List the clips in the indexes.
 
         Clips of an official list next to the parquet files that are not in them count
         as missing.
         """
-        self._unpack_all()
         lists = official_lists(self.data_folder)
-        found: dict[str, Clips] = {part.subset: {} for part in self.parts}
+        found: dict[str, Clips] = {shard.subset: {} for shard in self.shards}
         files: dict[str, str] = {}
         ids = label_ids(read_labels(self.labels))
         duplicates = 0
-        for part in self.parts:
-            folder = os.path.abspath(part.folder)
-            rows = _read_index(part.index)
+        for shard in self.shards:
+            folder = os.path.abspath(shard.folder)
+            rows = _read_index(shard.index)
             next(rows, None)  # the source
             for clip, name, *labels in rows:
-                found[part.subset].setdefault(clip, ids(tuple(labels)))
+                found[shard.subset].setdefault(clip, ids(tuple(labels)))
                 if clip in files:
                     duplicates += 1
                 elif name:
@@ -247,13 +262,13 @@ class ParquetCopy(Layout):
         }
         return Listing(subsets, files, duplicates=duplicates)
 
-    def _unpack_all(self) -> None:
+    def _unpack_all(self, shards: Sequence[Shard]) -> None:
         """Unpack the files that are not unpacked yet."""
-        left = [part for part in self.parts if not part.is_unpacked()]
-        for part in left:  # before the first is unpacked, which may take hours
-            with _open_parquet(part.parquet):
+        left = [shard for shard in shards if not shard.is_unpacked()]
+        for shard in left:  # before the first is unpacked, which may take hours
+            with _open_parquet(shard.parquet):
                 pass
-        needed = sum(part.parquet.stat().st_size for part in left)
+        needed = sum(shard.parquet.stat().st_size for shard in left)
         free = shutil.disk_usage(self.save_folder).free
         if needed > free:
             raise ManifestError(
@@ -264,11 +279,11 @@ class ParquetCopy(Layout):
         with tqdm(
             total=needed, unit="B", unit_scale=True, desc="unpacking", disable=None
         ) as bar:
-            for part in left:
+            for shard in left:
                 try:
-                    _unpack(part, bar)
+                    _unpack(shard, bar)
                 except OSError as error:
                     raise ManifestError(
-                        f"{part.folder}: cannot be written, {error.strerror} "
+                        f"{shard.folder}: cannot be written, {error.strerror} "
                         "(free some space or choose another save_folder)"
                     ) from None

@@ -1,6 +1,6 @@
 """Prepare AudioSet: write the manifests of its clips.
 
-Usage: python audioset_prepare.py DATA_FOLDER SAVE_FOLDER
+Usage: python audioset_prepare.py DATA_FOLDER SAVE_FOLDER [--part i/N | --merge N]
 
 DATA_FOLDER contains AudioSet in one of three layouts:
 
@@ -32,15 +32,14 @@ from audioset_lists import LABELS, LISTS, OfficialLists
 from audioset_parquet import ParquetCopy
 from audioset_tsv import TsvLists
 
+from eat.data.audio_check import Verdict, check_audio
+from eat.data.check_parts import check_part
+from eat.data.corpus_folder import refuse_archives, require_folder
 from eat.data.manifest import LabelSet, read_labels
 from eat.data.prepare import (
     Clip,
     Selection,
-    Verdict,
-    check_audio,
     make_save_folder,
-    refuse_archives,
-    require_folder,
     require_usable,
     run_command_line,
     select_clips,
@@ -49,6 +48,7 @@ from eat.data.prepare import (
     write_results,
 )
 from eat.errors import ManifestError
+from eat.utils.parts import WHOLE, Part
 
 logger = logging.getLogger(__name__)
 
@@ -148,9 +148,11 @@ def prepare_audioset(
     data_folder: str | os.PathLike[str],
     save_folder: str | os.PathLike[str],
     min_samples: int = 10000,
+    part: Part = WHOLE,
 ) -> None:
     """Write the manifests of AudioSet, unless they are up to date.
 
+    A part of several checks its share of the files; the last one writes the manifests.
     Audio files that are replaced in place are not noticed: delete ``summary.json`` to
     check them again. `min_samples` is the minimum length at the rate of the file, as in
     the official code.
@@ -166,8 +168,13 @@ def prepare_audioset(
 
     make_save_folder(save_folder)
     logger.info("%s: %s", data_folder, layout)
+    unchecked = layout.unpack(part, inputs)
+    if unchecked is None:
+        return
     classes, listing = read_labels(layout.labels), layout.read()
     all_files = [*listing.files.values(), *chain(*listing.others.values())]
+    if not check_part(data_folder, all_files, save_folder, inputs, unchecked):
+        return
     verdicts = check_audio(data_folder, all_files, save_folder)
     files = _choose_files(listing, verdicts, min_samples)
     faults = _find_faults(listing, classes, layout.labels.name)

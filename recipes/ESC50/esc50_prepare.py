@@ -1,6 +1,6 @@
 """Prepare ESC-50: write the manifests of its five folds.
 
-Usage: python esc50_prepare.py DATA_FOLDER SAVE_FOLDER
+Usage: python esc50_prepare.py DATA_FOLDER SAVE_FOLDER [--part i/N | --merge N]
 
 DATA_FOLDER is ESC-50-master (https://github.com/karolpiczak/ESC-50) or its parent, with
 meta/esc50.csv and audio/<fold>-<clip id>-<take>-<target>.wav. SAVE_FOLDER receives, for
@@ -20,17 +20,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from eat.data.audio_check import Verdict, check_audio
+from eat.data.check_parts import check_part
+from eat.data.corpus_folder import find_corpus, fingerprint, list_files
 from eat.data.manifest import LabelSet, ManifestRow
 from eat.data.prepare import (
     Clip,
     Selection,
     Skipped,
-    Verdict,
     abbreviate,
-    check_audio,
-    find_corpus,
-    fingerprint,
-    list_files,
     make_save_folder,
     require_usable,
     run_command_line,
@@ -40,6 +38,7 @@ from eat.data.prepare import (
 )
 from eat.data.tables import read_table
 from eat.errors import ManifestError
+from eat.utils.parts import WHOLE, Part
 
 logger = logging.getLogger(__name__)
 
@@ -146,9 +145,13 @@ def _make_manifests(
 
 
 def prepare_esc50(
-    data_folder: str | os.PathLike[str], save_folder: str | os.PathLike[str]
+    data_folder: str | os.PathLike[str],
+    save_folder: str | os.PathLike[str],
+    part: Part = WHOLE,
 ) -> None:
     """Write the manifests of ESC-50, unless they are up to date.
+
+    A part of several checks its share of the files; the last one writes the manifests.
 
     Raises `ManifestError` if the corpus is missing or not unpacked, its table is
     malformed, the save folder is not writable, or no listed clip can be used.
@@ -165,6 +168,8 @@ def prepare_esc50(
     rows = _read_table(data_folder / prefix / TABLE)
     _warn_about_counts(rows)
     table = {f"{audio}/{row.name}": row for row in rows}
+    if not check_part(data_folder, table, save_folder, inputs, part):
+        return
     verdicts = check_audio(data_folder, table, save_folder)
     folds = _select_folds(table, verdicts)
     require_usable(folds, data_folder / audio, "unpack the corpus again")

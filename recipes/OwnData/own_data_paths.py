@@ -12,7 +12,8 @@ from urllib.parse import unquote
 
 from own_data_recordings import composed, is_audio, segment_of
 
-from eat.data.prepare import MISSING, abbreviate
+from eat.data.audio_check import MISSING
+from eat.data.prepare import abbreviate
 
 _DRIVE = re.compile(r"(?:file:)?/*[A-Za-z]:/")
 

@@ -1,7 +1,7 @@
 """Prepare a folder of recordings: write its manifests, with or without labels.
 
 Usage: python own_data_prepare.py DATA_FOLDER SAVE_FOLDER [--labels TABLE|folders|none]
-           [--test_labels TABLE] [--max_seconds 10.26]
+           [--test_labels TABLE] [--max_seconds 10.26] [--part i/N | --merge N]
 
 DATA_FOLDER contains audio files at any depth; hidden files are ignored. Their labels
 are in a table, by default DATA_FOLDER/labels.csv, with columns for file and labels, or
@@ -21,8 +21,10 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from own_data_copies import find_copies, warn_about_copies
 from own_data_labels import label_from_folders, label_from_table, warn_about_names
@@ -48,11 +50,12 @@ from own_data_splits import (
 )
 from own_data_table import read_label_table
 
+from eat.data.audio_check import Verdict, check_audio
+from eat.data.check_parts import check_part
+from eat.data.corpus_folder import fingerprint
 from eat.data.manifest import LabelSet
 from eat.data.prepare import (
     Selection,
-    check_audio,
-    fingerprint,
     make_save_folder,
     require_usable,
     select_clips,
@@ -61,6 +64,7 @@ from eat.data.prepare import (
 )
 from eat.errors import ManifestError, exit_on_error
 from eat.utils.arguments import number
+from eat.utils.parts import WHOLE, Part, add_part_options
 
 logger = logging.getLogger(__name__)
 
@@ -118,7 +122,7 @@ def _read_tables(
 def label_recordings(
     data_folder: Path, files: list[str], labels: str, test_labels: str
 ) -> dict[str, Labeled]:
-    """Return the labels and splits of the recordings, none if there are no labels.
+    """Return the labels of the recordings, and splits if a table has them.
 
     Raises `ManifestError` if a table is malformed or names no recording.
     """
@@ -133,6 +137,13 @@ def label_recordings(
     else:
         usable = [file for file in files if not UNUSABLE.search(os.path.basename(file))]
         labeled = label_from_folders(data_folder, usable, required=labels == "folders")
+    return labeled
+
+
+def split_recordings(
+    data_folder: Path, files: list[str], labeled: dict[str, Labeled], table: Path | None
+) -> dict[str, Labeled]:
+    """Split the labeled recordings if the table did not; warn about copies."""
     copies = find_copies(data_folder, files) if labeled else {}
     if not any(line.split or line.fold for line in labeled.values()):
         split = split_by_folders(table, labeled) if table else None
@@ -142,19 +153,49 @@ def label_recordings(
     return labeled
 
 
+def all_recordings(files: list[str], labeled: Mapping[str, Labeled]) -> dict[str, None]:
+    """Return the recordings of the folder, and those outside that a table names."""
+    return dict.fromkeys(
+        [*files, *(x for x, line in labeled.items() if not line.fault)]
+    )
+
+
 def select_parts(
-    data_folder: Path, save_folder: Path, files: list[str], labeled: dict[str, Labeled]
+    files: list[str], labeled: dict[str, Labeled], verdicts: Mapping[str, Verdict]
 ) -> dict[str, Selection]:
-    """Check all recordings; return the usable and unusable clips of each part."""
-    outside = [file for file, line in labeled.items() if not line.fault]
-    names = [x for x in dict.fromkeys([*files, *outside]) if not UNUSABLE.search(x)]
-    verdicts = check_audio(data_folder, names, save_folder)
-    ids = name_clips(dict.fromkeys([*files, *outside]))
+    """Return the usable and unusable clips of each part."""
+    ids = name_clips(all_recordings(files, labeled))
     parts = {}
     for part, members in list_parts(files, labeled).items():
         clips = list_clips(part, members, labeled, ids)
         parts[part] = select_clips(part, clips, verdicts)
     return parts
+
+
+def write_manifests(
+    save_folder: Path,
+    inputs: Mapping[str, Any],
+    labeled: Mapping[str, Labeled],
+    parts: Mapping[str, Selection],
+) -> None:
+    """Write the manifests, and report what is in them."""
+    manifests = make_manifests(parts)
+    classes = sorted({label for line in labeled.values() for label in line.labels})
+    long = count_long(parts, inputs["max_seconds"])
+    if classes:
+        warn_about_names(classes)
+        warn_about_classes(manifests, classes)
+        logger.info("%d classes (add --num_classes %d)", len(classes), len(classes))
+    write_results(
+        save_folder,
+        inputs,
+        parts,
+        LabelSet(tuple(classes), tuple(classes)) if classes else None,
+        manifests=manifests,
+        counts={"longer_than_used": long},
+        stale=stale_manifests(save_folder),
+    )
+    log_use(parts, save_folder)
 
 
 def prepare_own_data(
@@ -163,6 +204,7 @@ def prepare_own_data(
     max_seconds: float = 10.26,
     labels: str = "auto",
     test_labels: str = "none",
+    part: Part = WHOLE,
 ) -> None:
     """Write the manifests of a folder of recordings, unless they are up to date.
 
@@ -176,6 +218,8 @@ def prepare_own_data(
         recordings are in class folders.
     test_labels
         A second table, of the recordings to evaluate on, or ``none``.
+    part
+        A part of several checks its share; the last one writes the manifests.
 
     Raises
     ------
@@ -196,27 +240,15 @@ def prepare_own_data(
 
     make_save_folder(save_folder)
     labeled = label_recordings(data_folder, files, labels, test_labels)
-    parts = select_parts(data_folder, save_folder, files, labeled)
+    names = [x for x in all_recordings(files, labeled) if not UNUSABLE.search(x)]
+    if not check_part(data_folder, names, save_folder, inputs, part):
+        return
+    verdicts = check_audio(data_folder, names, save_folder)
+    labeled = split_recordings(data_folder, files, labeled, tables[0])
+    parts = select_parts(files, labeled, verdicts)
     trained = {name: parts[name] for name in parts if name != PRETRAIN or not labeled}
     require_usable(trained, data_folder, "check the files")
-
-    manifests = make_manifests(parts)
-    classes = sorted({label for line in labeled.values() for label in line.labels})
-    long = count_long(parts, max_seconds)
-    if classes:
-        warn_about_names(classes)
-        warn_about_classes(manifests, classes)
-        logger.info("%d classes (add --num_classes %d)", len(classes), len(classes))
-    write_results(
-        save_folder,
-        inputs,
-        parts,
-        LabelSet(tuple(classes), tuple(classes)) if classes else None,
-        manifests=manifests,
-        counts={"longer_than_used": long},
-        stale=stale_manifests(save_folder),
-    )
-    log_use(parts, save_folder)
+    write_manifests(save_folder, inputs, labeled, parts)
 
 
 @exit_on_error()
@@ -232,6 +264,7 @@ def main() -> None:
     parser.add_argument("--test_labels", default="none", help="table to evaluate on")
     seconds, positive = "what is used of a recording", number(0.025, 100_000)
     parser.add_argument("--max_seconds", type=positive, default=10.26, help=seconds)
+    add_part_options(parser)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     prepare_own_data(**vars(options))

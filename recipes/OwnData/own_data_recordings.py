@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from eat.audio.io import AUDIO_SUFFIXES
-from eat.data.prepare import abbreviate, require_folder
+from eat.data.corpus_folder import require_folder
+from eat.data.prepare import abbreviate
 from eat.errors import ManifestError
 
 logger = logging.getLogger(__name__)

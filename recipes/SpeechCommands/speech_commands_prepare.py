@@ -1,6 +1,7 @@
 """Prepare Speech Commands V2: write the manifests of its three subsets.
 
 Usage: python speech_commands_prepare.py DATA_FOLDER SAVE_FOLDER
+           [--part i/N | --merge N]
 
 DATA_FOLDER is speech_commands_v0.02 or its parent, with 35 word folders of
 <word>/<speaker>_nohash_<n>.wav, validation_list.txt and testing_list.txt. SAVE_FOLDER
@@ -19,18 +20,16 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
+from eat.data.audio_check import Verdict, check_audio
+from eat.data.check_parts import check_part
+from eat.data.corpus_folder import find_corpus, fingerprint, list_files
 from eat.data.listed_files import ListedFiles
 from eat.data.manifest import LabelSet, similar_names
 from eat.data.prepare import (
     Clip,
     Selection,
     Skipped,
-    Verdict,
     abbreviate,
-    check_audio,
-    find_corpus,
-    fingerprint,
-    list_files,
     make_save_folder,
     require_usable,
     run_command_line,
@@ -40,6 +39,7 @@ from eat.data.prepare import (
 )
 from eat.data.tables import read_table
 from eat.errors import ManifestError
+from eat.utils.parts import WHOLE, Part
 from eat.utils.text import clean
 
 logger = logging.getLogger(__name__)
@@ -158,9 +158,13 @@ def _warn_about_shared_speakers(subset_of: Mapping[str, str]) -> None:
 
 
 def prepare_speech_commands(
-    data_folder: str | os.PathLike[str], save_folder: str | os.PathLike[str]
+    data_folder: str | os.PathLike[str],
+    save_folder: str | os.PathLike[str],
+    part: Part = WHOLE,
 ) -> None:
     """Write the manifests of Speech Commands V2, unless they are up to date.
+
+    A part of several checks its share of the files; the last one writes the manifests.
 
     Raises `ManifestError` if the corpus is missing or not unpacked, a list is missing
     or malformed, a file is in both lists, the save folder is not writable, or no clip
@@ -189,6 +193,8 @@ def prepare_speech_commands(
     training = dict.fromkeys((file for file in clips if file not in copies), "train")
     subset_of = training | held_out
     _warn_about_shared_speakers(subset_of)
+    if not check_part(data_folder, subset_of, save_folder, inputs, part):
+        return
     verdicts = check_audio(data_folder, subset_of, save_folder)
     subsets = _select_subsets(subset_of, verdicts, prefix)
     require_usable(subsets, data_folder / prefix, "unpack the corpus again")

@@ -129,6 +129,8 @@ def options_of(script, words):
     named = set(re.findall(r'"--([a-z_0-9]+)"', text))
     if 'f"--{' in text:  # options made from names in a loop
         named |= set(re.findall(r'"(\w+)"', text))
+    if re.search(r"\b(add_part_options|run_command_line)\(", text):
+        named |= {"part", "merge"}
     return named
 
 

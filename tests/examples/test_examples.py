@@ -3,13 +3,17 @@
 import os
 import runpy
 import shutil
+import stat
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+import eat
+from eat.data.manifest import ManifestRow, write_manifest
 from eat.interop.card import folder_texts
 from eat.interop.loading import build_classifier, build_pretraining
 from eat.interop.pretrained import save_model
@@ -185,6 +189,86 @@ def test_notebook(pretrained, sounds):
     assert len(pictures) == 3
 
 
+STUB = """#!/usr/bin/env bash
+printf '%s|' "$@" >"$LOGS/$$"
+[ "${@: -1}" != 2/3 ] || [ -e "$LOGS/repaired" ]
+"""
+
+
+@pytest.fixture
+def stub(tmp_path, monkeypatch):
+    """A command that logs its arguments, and fails at part 2 until it is repaired."""
+    path, logs = tmp_path / "a command", tmp_path / "logs"
+    logs.mkdir()
+    path.write_text(STUB)
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("LOGS", str(logs))
+    return path
+
+
+def test_slurm_array(stub, tmp_path):
+    """Slurm runs the script once per task, of which only the number differs."""
+    command = ["bash", EXAMPLES / "slurm_array.sh", "3", stub, "my file", "-x"]
+
+    def task(number):
+        environment = os.environ | {"SLURM_ARRAY_TASK_ID": str(number)}
+        environment |= {"SLURM_ARRAY_TASK_COUNT": "1"}  # if one is submitted again
+        return subprocess.run(command, env=environment, capture_output=True).returncode
+
+    assert [task(number) for number in (1, 2, 3)] == [0, 1, 0]
+    given = sorted(path.read_text() for path in (tmp_path / "logs").iterdir())
+    assert given == [f"my file|-x|--part|{number}/3|" for number in (1, 2, 3)]
+    answer = subprocess.run(command, capture_output=True, text=True)
+    assert answer.returncode == 1 and "sbatch --array=1-N" in answer.stderr
+
+
+@pytest.mark.slow
+def test_slurm_array_of_a_corpus(esc50, tmp_path):
+    """Two tasks prepare it; the array is the loop."""
+    script = EXAMPLES.parent / "recipes" / "ESC50" / "esc50_prepare.py"
+    save = tmp_path / "manifests"
+    for number in (2, 1):
+        assert not (save / "summary.json").exists()
+        words = ("2", sys.executable, script, esc50, save)
+        run("slurm_array.sh", *words, SLURM_ARRAY_TASK_ID=str(number))
+    assert (save / "summary.json").exists()
+
+
+@pytest.mark.slow
+def test_submitit_parts(stub, tmp_path):
+    pytest.importorskip("submitit")
+    words = ("3", tmp_path / "jobs", stub, "my file")
+    with pytest.raises(AssertionError, match=r"parts \[2\] of 3 failed"):
+        run("submitit_parts.py", *words)
+    (tmp_path / "logs" / "repaired").touch()
+    assert "all 3 parts" in run("submitit_parts.py", *words)
+    given = [path.read_text() for path in (tmp_path / "logs").glob("[0-9]*")]
+    assert given.count("my file|--part|2/3|") == 3  # once more, and repaired
+
+
+@pytest.mark.slow
+def test_ray_features(pretrained, sounds, tmp_path):
+    """Each recording has the features that it has alone, or the reason for none."""
+    pytest.importorskip("ray")
+    import pandas as pd
+
+    (tmp_path / "my data").mkdir()
+    for sound in sounds[:5]:
+        shutil.copy(sound, tmp_path / "my data")
+    rows = [ManifestRow(f"0{i}", 5.0, path.name) for i, path in enumerate(sounds[:5])]
+    rows.append(ManifestRow("gone", 5.0, "gone.wav"))
+    write_manifest(tmp_path / "all.csv", rows)
+    words = (pretrained, tmp_path / "all.csv", tmp_path / "my data", tmp_path / "out")
+    run("ray_features.py", *words, RAY_USAGE_STATS_ENABLED="0", RAY_worker_niceness="0")
+    found = pd.read_parquet(tmp_path / "out").set_index("ID")
+    assert sorted(found.index) == sorted(row.id for row in rows)
+    assert "gone.wav" in found.failure["gone"] and found.features["gone"] is None
+    model = eat.from_pretrained(pretrained)
+    for row in rows[:-1]:
+        alone = model.encode_file(tmp_path / "my data" / row.wav).values
+        np.testing.assert_allclose(found.features[row.id], alone, atol=1e-5)
+
+
 def test_every_example_is_run_here():
     tests = Path(__file__).read_text(encoding="utf-8")
     for path in example_files():
@@ -195,4 +279,5 @@ def test_every_example_is_run_here():
 def test_pages_have_a_title_and_the_code(path):
     page = page_of(path)
     assert page.startswith("# ") and f"examples/{path.name}" in page
-    assert page.count("```") % 2 == 0 and "import eat" in page or "eat tag" in page
+    assert page.count("```") % 2 == 0
+    assert any(use in page for use in ("import eat", "eat tag", "eat features"))

@@ -147,7 +147,7 @@ def test_a_second_run_within_the_corpus_has_nothing_to_do(tmp_path, monkeypatch)
 
 
 def test_an_interrupted_preparation_resumes(tmp_path, monkeypatch):
-    checking = importlib.import_module("eat.data.prepare")
+    checking = importlib.import_module("eat.data.audio_check")
     data, save = tmp_path / "data", tmp_path / "save"
     clips = [f"aaaaaaaaa{number}" for number in range(10, 40)]
     write_corpus(data, {clip: f"audio/{clip}.wav" for clip in clips})

@@ -16,6 +16,7 @@ import soundfile
 
 from eat.audio.io import read_audio
 from eat.errors import ManifestError
+from eat.utils.parts import Part
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -144,6 +145,26 @@ def test_an_interrupted_unpacking_resumes(data, tmp_path, monkeypatch, unpacked)
     assert unpacked == ["balanced_train/01.parquet", "eval/00.parquet"]
     assert len(read_csv(save / "balanced_train.csv")) == 6
     assert not list(save.rglob("*.tmp"))
+
+
+def test_parts_unpack_and_check_their_files(data, tmp_path, unpacked):
+    save, one = tmp_path / "save", tmp_path / "one"
+    prepare.prepare_audioset(data, save)
+    save.rename(one)
+    unpacked.clear()
+    prepare.prepare_audioset(data, save, part=Part(2, 2))
+    assert unpacked == ["balanced_train/01.parquet"]
+    with pytest.raises(ManifestError, match=r"save: part 1 of 2 .*--part 1/2\)"):
+        prepare.prepare_audioset(data, save, part=Part(0, 2))
+    prepare.prepare_audioset(data, save, part=Part(1, 2))
+    assert len(unpacked) == 3
+
+    def content(folder):
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        files.remove(folder / "checked.csv")  # has the times of the unpacked files
+        return {path.relative_to(folder): path.read_bytes() for path in files}
+
+    assert content(save) == content(one)
 
 
 def test_a_second_run_has_nothing_to_do(data, tmp_path, monkeypatch, unpacked):

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from eat.data import check_parts
 from eat.errors import ManifestError
+from eat.utils.parts import Part
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 SCRIPTS = {
@@ -41,6 +43,30 @@ def test_a_second_run_has_nothing_to_do(script, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "check_audio", None)  # calling it would fail
     prepare(corpus, tmp_path)
     assert (tmp_path / "summary.json").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("parts", [2, 9])
+def test_parts_equal_the_whole(script, tmp_path, monkeypatch, parts):
+    _, prepare, corpus = script
+    monkeypatch.setattr(check_parts, "BLOCK", 11)
+    prepare(corpus, tmp_path / "one")
+    for number in range(parts, 0, -1):
+        assert not (tmp_path / "parts" / "summary.json").exists()
+        prepare(corpus, tmp_path / "parts", part=Part(number, parts))
+    one, joined = (
+        {path.name: path.read_bytes() for path in (tmp_path / folder).iterdir()}
+        for folder in ("one", "parts")
+    )
+    assert joined == one
+
+
+def test_a_merge_names_missing_parts(script, tmp_path, monkeypatch):
+    module, _, corpus = script
+    arguments = [module.__file__, str(corpus), str(tmp_path / "save"), "--merge", "3"]
+    monkeypatch.setattr(sys, "argv", arguments)
+    with pytest.raises(SystemExit, match="^error: .*part.* 1.* of 3.*--part 1/3"):
+        runpy.run_path(module.__file__, run_name="__main__")
+    assert not list((tmp_path / "save").iterdir())
 
 
 def test_an_unwritable_save_folder_is_found_before_any_work(

@@ -236,8 +236,11 @@ def test_parts_share_chunks_and_repeat_no_clip(corpus, tmp_path, batches_seen, c
     batches_seen.clear()
     for part in ("3/3", "2/3"):
         cli.main(words(corpus, tmp_path / "shared", "--part", part))
-        assert f"part {part[0]} of 3 " in capsys.readouterr().out
+        out = capsys.readouterr().out
+        assert f"part {part[0]} of 3 " in out and "--part 1/3)" in out
     assert sum(batches_seen) == CLIPS - 8 * BATCH
+    with pytest.raises(SystemExit, match=r"^error: .*shared: part 1 of 3 "):
+        cli.main(words(corpus, tmp_path / "shared", "--merge", "3"))
     found = run(corpus, tmp_path / "shared", "--part", "1/3", "--num_workers", 1)
     assert sum(batches_seen) == CLIPS and found.tobytes() == whole
     assert capsys.readouterr().out.endswith("complete\n")

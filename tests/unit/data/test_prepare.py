@@ -4,10 +4,7 @@ import json
 import logging
 import os
 import re
-import shutil
-import subprocess
 import sys
-import zipfile
 
 import numpy as np
 import pytest
@@ -15,236 +12,10 @@ import soundfile
 
 import eat.data.prepare as prepare
 from eat.audio.io import AudioInfo
+from eat.data.audio_check import check_audio
 from eat.data.manifest import LabelSet, ManifestRow, read_labels
-from eat.data.prepare import Clip, Selection, Skipped, check_audio
+from eat.data.prepare import Clip, Selection, Skipped
 from eat.errors import ManifestError
-
-
-def write_wav(path, samples=1000, rate=16000):
-    soundfile.write(path, np.zeros(samples), rate)
-
-
-# -- finding the corpus ------------------------------------------------------------
-
-
-def find(folder):
-    return prepare.find_corpus(folder, "Corpus-1", "meta/list.csv")
-
-
-def make_corpus(folder):
-    (folder / "meta").mkdir(parents=True)
-    (folder / "meta" / "list.csv").touch()
-
-
-def test_corpus_is_found_in_its_folder_and_in_its_parent(tmp_path):
-    make_corpus(tmp_path / "Corpus-1")
-    make_corpus(tmp_path / "any name")
-    assert find(tmp_path / "Corpus-1") == ""
-    assert find(tmp_path / "any name") == ""
-    assert find(tmp_path) == "Corpus-1/"
-
-
-def test_missing_corpus(tmp_path):
-    for folder, named in ((tmp_path / "none", "none"), (tmp_path, "meta/list.csv")):
-        with pytest.raises(ManifestError, match=re.escape(named)) as error:
-            find(folder)
-        assert str(error.value).startswith(f"{folder}: ")
-
-
-@pytest.mark.parametrize("kind", ["zip", "tar", "gztar", "bztar"])
-def test_archive_is_named_with_the_command_that_unpacks_it(tmp_path, kind):
-    make_corpus(tmp_path / "source" / "Corpus-1")
-    data = tmp_path / "with space"
-    data.mkdir()
-    archive = shutil.make_archive(
-        data / "download", kind, tmp_path / "source", "Corpus-1"
-    )
-    with pytest.raises(ManifestError, match=re.escape(archive)) as error:
-        find(data)
-    command = re.search(r"((unzip|tar) -.*)\)", str(error.value)).group(1)
-    if kind == "zip" and not shutil.which("unzip"):  # not on every machine
-        zipfile.ZipFile(archive).extractall(data)
-    else:
-        subprocess.run(command, shell=True, check=True)
-    assert find(data) == "Corpus-1/"
-
-
-def test_an_archive_or_file_instead_of_a_folder(tmp_path):
-    for name, fault in (("a.tgz", "tar -xf"), ("b.part", "download"), ("c", "a file")):
-        (tmp_path / name).touch()
-        with pytest.raises(ManifestError, match=f"{name}: .*{fault}"):
-            find(tmp_path / name)
-
-
-def test_files_are_listed_in_order_without_hidden_and_deeper_ones(tmp_path):
-    (tmp_path / "b" / "deeper").mkdir(parents=True)
-    (tmp_path / "a").mkdir()
-    for name in ("b/2.wav", "b/1.wav", "a/3.txt", "b/.DS_Store", "b/deeper/4.wav"):
-        (tmp_path / name).touch()
-    (tmp_path / "a" / "dangling.wav").symlink_to(tmp_path / "nothing")
-    files = prepare.list_files(tmp_path, ["b", "a", "absent"])
-    assert files == ["a/3.txt", "b/1.wav", "b/2.wav"]
-
-
-@pytest.mark.parametrize("change", ["replace", "rename", "add", "remove"])
-def test_fingerprint_changes_with_the_files(tmp_path, change):
-    (tmp_path / "1.wav").write_text("old")
-    os.utime(tmp_path / "1.wav", (1, 1))
-
-    def fingerprint():
-        return prepare.fingerprint(tmp_path, prepare.list_files(tmp_path, ["."]))
-
-    before = fingerprint()
-    assert before == fingerprint()
-    if change == "replace":  # in place, with the same length
-        (tmp_path / "1.wav").write_text("new")
-    elif change == "rename":
-        (tmp_path / "1.wav").rename(tmp_path / "2.wav")
-    elif change == "add":
-        (tmp_path / "2.wav").touch()
-    else:
-        (tmp_path / "1.wav").unlink()
-    assert fingerprint() != before
-
-
-def test_unusable_save_folder(tmp_path):
-    prepare.make_save_folder(tmp_path / "new" / "folder")
-    assert (tmp_path / "new" / "folder").is_dir()
-    (tmp_path / "file").touch()
-    with pytest.raises(ManifestError, match=re.escape(str(tmp_path / "file"))):
-        prepare.make_save_folder(tmp_path / "file")
-
-
-# -- checking audio ----------------------------------------------------------------
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """Two good files, one of them outside, and three bad ones."""
-    root = tmp_path / "root"
-    root.mkdir()
-    write_wav(root / "a, b.wav", 1000, 16000)
-    write_wav(tmp_path / "outside.flac", 500, 44100)
-    (root / "empty.wav").touch()
-    (root / "text.wav").write_text("<html>")
-    return root
-
-
-@pytest.fixture
-def files(tmp_path):
-    outside = str(tmp_path / "outside.flac")
-    return ["a, b.wav", outside, "empty.wav", "text.wav", "no.wav"]
-
-
-@pytest.fixture
-def opened(monkeypatch):
-    """Names of the files whose headers are read."""
-    names, inspect = [], prepare.inspect_many
-
-    def spy(paths):
-        names.extend(os.path.basename(path) for path in paths)
-        return inspect(paths)
-
-    monkeypatch.setattr(prepare, "inspect_many", spy)
-    return names
-
-
-def test_each_file_gets_its_verdict(folder, files, tmp_path):
-    verdicts = check_audio(folder, files, tmp_path)
-    assert list(verdicts) == files
-    assert verdicts[files[0]] == AudioInfo(16000, 1000, 1)
-    assert verdicts[files[1]] == AudioInfo(44100, 500, 1)
-    for name in ("empty.wav", "text.wav"):
-        assert re.match(r"unreadable: \S", verdicts[name])
-        assert name not in verdicts[name]  # the path has its own column
-    assert verdicts["no.wav"] == "missing"
-
-
-def test_relative_folders_leave_no_path_in_a_reason(folder, tmp_path, monkeypatch):
-    monkeypatch.chdir(folder)
-    verdicts = check_audio(folder.parent / "root" / "..", ["root/empty.wav"], tmp_path)
-    assert "empty.wav" not in verdicts["root/empty.wav"]
-    assert "empty.wav" not in check_audio(".", ["empty.wav"], tmp_path)["empty.wav"]
-
-
-def test_good_files_are_opened_once(folder, files, tmp_path, opened):
-    first = check_audio(folder, files, tmp_path)
-    opened.clear()
-    assert check_audio(folder, files, tmp_path) == first
-    assert opened == ["empty.wav", "text.wav", "no.wav"]  # they may be repaired
-
-
-def test_a_changed_file_is_opened_again(folder, tmp_path, opened):
-    check_audio(folder, ["a, b.wav"], tmp_path)
-    write_wav(folder / "a, b.wav", 2000)
-    assert check_audio(folder, ["a, b.wav"], tmp_path)["a, b.wav"].num_frames == 2000
-    status = (folder / "a, b.wav").stat()
-    os.utime(folder / "a, b.wav", ns=(status.st_atime_ns, status.st_mtime_ns + 1))
-    check_audio(folder, ["a, b.wav"], tmp_path)
-    check_audio(folder, ["a, b.wav"], tmp_path)  # the last line of the cache counts
-    assert opened == ["a, b.wav"] * 3
-
-
-def test_an_interrupted_check_resumes(tmp_path, monkeypatch, opened):
-    names = [f"{number}.wav" for number in range(300)]
-    for name in names:
-        write_wav(tmp_path / name, 10)
-    spy = prepare.inspect_many
-
-    def interrupted(paths):
-        yield from spy(paths[:130])
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(prepare, "inspect_many", interrupted)
-        check_audio(tmp_path, names, tmp_path)
-    assert len((tmp_path / "checked.csv").read_text().splitlines()) == 131
-    opened.clear()
-    assert len(check_audio(tmp_path, names, tmp_path)) == 300
-    assert opened == names[130:]
-
-
-def test_a_line_cut_off_by_a_kill_is_dropped(tmp_path, opened):
-    cache, names = tmp_path / "checked.csv", ["a.wav", "b.wav"]
-    for name in names:
-        write_wav(tmp_path / name, 1000)
-    check_audio(tmp_path, names, tmp_path)
-    complete = cache.read_text()
-    cache.write_text(complete[: complete.index("1000", complete.index("b.wav")) + 2])
-    opened.clear()
-    assert check_audio(tmp_path, names, tmp_path)["b.wav"].num_frames == 1000
-    assert opened == ["b.wav"]
-    assert cache.read_text() == complete
-
-
-def test_batches_keep_the_order(tmp_path, monkeypatch):
-    monkeypatch.setattr(prepare, "_BATCH", 7)
-    names = [f"{number}.wav" for number in range(20)]
-    for number, name in enumerate(names):
-        write_wav(tmp_path / name, number + 1)
-    check_audio(tmp_path, names[::2], tmp_path)
-    verdicts = check_audio(tmp_path, [*names, "3.wav"], tmp_path)
-    assert [info.num_frames for info in verdicts.values()] == list(range(1, 21))
-
-
-def test_a_file_name_that_is_not_utf8(tmp_path):
-    name = os.fsdecode(b"caf\xe9.wav")
-    write_wav(tmp_path / "x.wav")
-    os.rename(tmp_path / "x.wav", tmp_path / name)
-    for _ in range(2):
-        reason = check_audio(tmp_path, [name], tmp_path)[name]
-        assert reason.startswith("unreadable: ") and "UTF-8" in reason
-    prepare.write_skipped(tmp_path / "s.csv", [Skipped("a", name, "eval", reason)])
-    assert "caf\\udce9.wav" in (tmp_path / "s.csv").read_text("utf-8")
-
-
-@pytest.mark.parametrize("line", ["a.wav,x,1,16000,1,1,\n", "a.wav\n", '"a.wav,1\n'])
-def test_a_corrupt_cache(tmp_path, line):
-    cache = tmp_path / "checked.csv"
-    cache.write_text(",".join(prepare.CACHE_COLUMNS) + "\n" + line)
-    with pytest.raises(ManifestError, match=re.escape(str(cache))):
-        check_audio(tmp_path, ["a.wav"], tmp_path)
-
 
 # -- usable clips and skipped ones -------------------------------------------------
 
@@ -401,14 +172,14 @@ def test_results_are_up_to_date_until_something_changes(tmp_path):
 
 
 def test_the_command_line(tmp_path, monkeypatch):
-    def fail(data_folder, save_folder):
-        raise ManifestError(f"{data_folder}: bad ({save_folder})")
+    def fail(data_folder, save_folder, part):
+        raise ManifestError(f"{data_folder}: bad ({save_folder}, {part.total})")
 
     monkeypatch.setattr(sys, "argv", ["prepare", "here", "there"])
-    prepare.run_command_line(lambda *folders: None, "Prepare.", "corpus")
+    prepare.run_command_line(lambda **options: None, "Prepare.", "corpus")
     with pytest.raises(SystemExit) as error:
         prepare.run_command_line(fail, "Prepare.", "corpus")
-    assert error.value.code == "error: here: bad (there)"
+    assert error.value.code == "error: here: bad (there, 1)"
 
 
 def test_suspicious_clips_are_counted_with_an_example(tmp_path, caplog):
@@ -431,9 +202,9 @@ def test_suspicious_clips_are_counted_with_an_example(tmp_path, caplog):
         assert any("opposite.wav" in line and "3 clips" in line for line in lines)
 
 
-def test_a_cache_of_an_earlier_version_is_not_used(tmp_path):
-    write_wav(tmp_path / "a.wav", 1000)
-    cache = tmp_path / "checked.csv"
-    cache.write_text("file,size,mtime,sample_rate,frames,channels,error\n")
-    assert check_audio(tmp_path, ["a.wav"], tmp_path)["a.wav"].num_frames == 1000
-    assert cache.read_text().splitlines()[0] == ",".join(prepare.CACHE_COLUMNS)
+def test_unusable_save_folder(tmp_path):
+    prepare.make_save_folder(tmp_path / "new" / "folder")
+    assert (tmp_path / "new" / "folder").is_dir()
+    (tmp_path / "file").touch()
+    with pytest.raises(ManifestError, match=re.escape(str(tmp_path / "file"))):
+        prepare.make_save_folder(tmp_path / "file")
