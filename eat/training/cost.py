@@ -1,29 +1,11 @@
-"""The cost of a run: floating-point operations, time, memory."""
+"""The cost of a run: time, devices, memory."""
 
 from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Callable
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
-
-
-def gflop(forward: Callable[[], object]) -> float:
-    """Return the operations of a forward pass in 1e9; a multiply-add counts as two.
-
-    Matrix products and convolutions are counted. For the backward pass, which takes
-    twice as many, torch's counter is wrong with grouped convolutions.
-
-    Parameters
-    ----------
-    forward
-        The call to count.
-    """
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        forward()
-    return counter.get_total_flops() / 1e9
 
 
 def training_cost(

@@ -21,11 +21,11 @@ from eat.data.workers import ClipLoader
 from eat.evaluation.collapse import between_clip_variance, effective_rank, feature_std
 from eat.evaluation.probing import knn_probe
 from eat.interop.pretrained import save_model
+from eat.model.operations import gflop, pretraining_operations
 from eat.model.patching import grid_of
 from eat.pretraining.model import EATForPreTraining, PretrainingOutput
 from eat.pretraining.teacher import ema_decay
 from eat.training.brain import EATBrain
-from eat.training.cost import gflop
 from eat.training.optim import parameter_groups
 from eat.utils.distributed import all_gather_objects, interleave
 from eat.utils.random import CounterGenerator, clip_generators
@@ -263,15 +263,13 @@ class PretrainBrain(EATBrain):
 
     def cost(self) -> dict[str, Any]:
         """Return the cost of training, with the operations per clip and its clones."""
-        model = self.unwrapped_model
-        frames = self.modules.frontend.num_frames
-        mels = int(model.student.encoder.config["num_mels"])
-        spec = torch.zeros(1, frames, mels, device=self.device)
-        generator = Generator(self.device).manual_seed(0)
-        masks = self.hparams.mask_sampler(
-            1, self.hparams.clones, grid_of(frames, mels), generator
+        student = self.unwrapped_model.student
+        grid = grid_of(
+            self.modules.frontend.num_frames, int(student.encoder.config["num_mels"])
         )
-        student = gflop(lambda: model.student(spec, masks, generator=generator))
-        teacher = gflop(lambda: model.teacher(spec))
-        # The student's backward pass takes twice as many as its forward pass.
-        return {**super().cost(), "gflop_per_clip": 3 * student + teacher}
+        clones = self.hparams.clones
+        masks = self.hparams.mask_sampler(1, clones, grid, Generator().manual_seed(0))
+        operations = pretraining_operations(
+            student.encoder, student.decoder, grid, masks.ids_keep.shape[1], clones
+        )
+        return {**super().cost(), "gflop_per_clip": gflop(operations)}
