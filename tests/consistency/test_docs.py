@@ -125,7 +125,10 @@ def options_of(script, words):
         return {*found.group(1).split(), "table", "figure", *passed_on}
     if script.suffix == ".sh":
         return set(re.findall(r"--([a-z_0-9]+)", text_of(script)))
-    text = text_of(script)
+    parts = [script]
+    if script.name == "run.py":  # of the modules beside it
+        parts = script.parent.glob("*.py")
+    text = "".join(map(text_of, parts))
     named = set(re.findall(r'"--([a-z_0-9]+)"', text))
     if 'f"--{' in text:  # options made from names in a loop
         named |= set(re.findall(r'"(\w+)"', text))

@@ -1,1 +1,1 @@
-"""Benchmarks, one command each: kills, millions of clips, manifests."""
+"""Benchmarks: run.py of speed and memory; kills, soak, manifests, millions of clips."""

@@ -7,6 +7,7 @@ import gc
 import os
 import tempfile
 import time
+from contextlib import redirect_stdout
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -72,7 +73,8 @@ def make_datasets(folder: Path, files: int) -> dict[str, ClipDataset]:
         datasets[name] = audio_dataset(manifest, root, None, max_seconds=SECONDS)
     shards, source = folder / "shards", folder / "flac16000"
     words = [f"{source}.csv", "--data_folder", source, "--output", shards]
-    pack_shards.main([*map(str, words), "--workers", "1"])
+    with redirect_stdout(None):
+        pack_shards.main([*map(str, words), "--workers", "1"])
     manifest = shards / f"{source.name}.csv"
     datasets[SHARDS] = audio_dataset(manifest, shards, None, max_seconds=SECONDS)
     return datasets

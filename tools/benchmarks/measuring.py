@@ -31,6 +31,7 @@ from eat.utils.arguments import integer
 from eat.utils.files import write_json
 from eat.utils.versions import versions
 
+COMPILE_MODES = ("default", "reduce-overhead", "max-autotune")
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -42,7 +43,7 @@ class Variant:
     precision: str
     frames: int
     clones: int
-    compiled: bool
+    compiled: str  # mode of torch.compile; none if empty
     batch: int
     threads: int
 
@@ -50,7 +51,7 @@ class Variant:
         words = f"{self.preset} {self.precision} {self.frames} frames"
         words += f" {self.clones} clones" if self.clones else ""
         words += f" batch {self.batch} threads {self.threads}"
-        return words + (" compiled" if self.compiled else "")
+        return words + (f" compiled ({self.compiled})" if self.compiled else "")
 
 
 @dataclass
@@ -121,7 +122,15 @@ def add_variant_options(parser: argparse.ArgumentParser, clones: bool = False) -
     add("--batch", type=positive, default=[1], help="clips per batch")
     threads = [torch.get_num_threads()]
     add("--threads", type=positive, default=threads, help="of the CPU")
-    add("--compile", action="store_true", help="measure torch.compile beside eager")
+    add(
+        "--compile",
+        nargs="?",
+        const=["default"],
+        default=[],
+        type=several(name_of(COMPILE_MODES)),
+        metavar="MODE",
+        help=f"measure torch.compile beside eager: {', '.join(COMPILE_MODES)}",
+    )
     if clones:
         add("--clones", type=positive, default=[16], help="masks per clip")
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -145,7 +154,7 @@ def variants(options: argparse.Namespace) -> list[Variant]:
     grid = product(
         *(options.preset, options.precision, options.frames),
         getattr(options, "clones", [0]),
-        [False, True] if options.compile else [False],
+        ["", *options.compile],
         *(options.batch, options.threads),
     )
     return [Variant(*values) for values in grid]

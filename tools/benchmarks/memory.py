@@ -28,7 +28,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--task", choices=TASKS, default="step", help="pre-training or fine-tuning")
     add(
-        "--find-batch",
+        "--find_batch",
         action="store_true",
         help="find the largest batch that fits, from the first --batch on",
     )
@@ -96,7 +96,7 @@ def run(options: argparse.Namespace, command: str) -> None:
     wanted, device = variants(options), options.device
     on_cpu = torch.device(device).type == "cpu"
     if options.find_batch and on_cpu and options.limit is None:
-        raise ExperimentError("--find-batch: needs --limit GB on a CPU")
+        raise ExperimentError("--find_batch: needs --limit GB on a CPU")
     limit = float("inf") if options.limit is None else options.limit * MIB_PER_GB
     if options.task == "finetune":
         wanted = list(dict.fromkeys(replace(variant, clones=0) for variant in wanted))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -103,3 +104,18 @@ def phase_of(event: FunctionEvent | None) -> str:
             return "backward"
         event = event.cpu_parent
     return "rest"
+
+
+def waits(run: Callable[[], object], device: torch.device) -> list[str]:
+    """Return the lines of code at which a call waits for the GPU."""
+    if device.type != "cuda":
+        return []
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            run()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    places = (f"{w.filename}:{w.lineno}" for w in found if "synchron" in str(w.message))
+    return list(dict.fromkeys(places))

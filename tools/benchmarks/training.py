@@ -28,7 +28,7 @@ from benchmarks.measuring import (
     variants,
     write_report,
 )
-from benchmarks.profiling import Place, profile_step
+from benchmarks.profiling import Place, profile_step, waits
 from eat.audio.frontend import HOP, WINDOW
 from eat.data.dataset import Batch
 from eat.data.samplers import EpochSampler, RankBatches
@@ -117,7 +117,8 @@ class Trainer:
             settings["clones"] = variant.clones
             settings["decoder"] = f"{{dim: {PRESETS[variant.preset]['dim']}}}"
         words = [f"--{key}={value}" for key, value in settings.items()]
-        words += ["--compile"] * variant.compiled
+        if variant.compiled:
+            words += ["--compile", f"--compile_mode={variant.compiled}"]
         return [str(RECIPE / "hparams" / name), *words]
 
     def step(self, batch: Batch) -> None:
@@ -199,9 +200,13 @@ def run(task: str, options: argparse.Namespace, command: str) -> None:
                 record["peak_mb"] = peak_mb(device)
             torch.set_num_threads(case.variant.threads)
             record |= profile_step(case.run, trainer.places(), device)
+            record["waits"] = waits(case.run, device)
             records.append(record)
     print(time_table(records), "", share_table(records, "operators"), sep="\n")
     print("", share_table(records, "phases"), sep="\n")
+    for record in records:
+        for place in record["waits"]:
+            print(f"{record['variant']} waits for the device: {place}")
     write_report(options.json, command, records)
 
 

@@ -89,7 +89,7 @@ def test_memory_of_processes_of_their_own(report, capsys):
     words = [*SMALLEST, "--clones", "8", "--batch", "1,16"]
     one, many = report("memory", *words)["results"]
     assert 50 < one["peak_mb"] < many["peak_mb"]
-    main(["memory", *words, "--find-batch", "--limit", "0.1"])
+    main(["memory", *words, "--find_batch", "--limit", "0.1"])
     assert "none fits" in capsys.readouterr().out
 
 
@@ -127,7 +127,7 @@ def test_floor_adds_up_counts():
         ["step", "--batch", "0"],
         ["step", "--device", "cpu", "--precision", "fp16"],
         ["step", "--json", str(Path(__file__))],
-        ["memory", "--device", "cpu", "--find-batch"],
+        ["memory", "--device", "cpu", "--find_batch"],
         ["nothing"],
     ],
 )
