@@ -14,6 +14,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -21,6 +22,7 @@ from eat.audio.checks import kind_of, signal_warnings
 from eat.audio.frontend import SAMPLE_RATE, WINDOW
 from eat.audio.statistics import LogMelStatistics
 from eat.data.dataset import audio_dataset
+from eat.data.permutation import Permutation
 from eat.errors import AudioError, exit_on_error
 from eat.utils.arguments import integer, number
 
@@ -46,8 +48,8 @@ def waveforms(
     data = audio_dataset(
         arguments.manifest, arguments.data_folder, None, arguments.max_seconds
     )
-    generator = torch.Generator().manual_seed(arguments.seed)
-    chosen = torch.randperm(len(data), generator=generator)[: arguments.clips]
+    chosen = np.arange(min(arguments.clips, len(data)))
+    chosen = Permutation(len(data), arguments.seed)[chosen]
     for index in tqdm(chosen.tolist(), unit="clip", disable=None):
         try:
             clip = data[index]["sig"]

@@ -1,74 +1,117 @@
-"""A manifest of millions of rows in a few flat arrays.
+"""A manifest of millions of rows in a few Arrow columns.
 
 Reading a Python object counts a reference in it, which gives each forked data worker
 its own copy of every memory page with objects: 0.8 GB per worker for the two million
-clips of AudioSet. Arrays are shared by all workers and need a fifth of the memory.
+clips of AudioSet. The columns of a large manifest are those of a memory-mapped file,
+see `eat.data.arrow_file`, which all ranks and workers share.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
-from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from eat.data.manifest import COLUMNS
-from eat.data.tables import read_table
-from eat.errors import ManifestError
-
-_REMEDY = "run the corpus's prepare script again"
+from eat.data.arrow_file import arrow_file, read_description, text_digest
 
 
 class CompactStrings:
-    """Many strings in one block of UTF-8 bytes; `ends` (int64) is where each ends."""
+    """Many strings in an Arrow column; `sha256` is that of all of them."""
 
-    def __init__(self, block: bytes | bytearray, ends: np.ndarray) -> None:
-        self.block = block
-        self.ends = ends
+    def __init__(self, column: pa.ChunkedArray, sha256: str) -> None:
+        # Bytes, as names of files may be no UTF-8.
+        chunks = [chunk.view(pa.binary()) for chunk in column.chunks]
+        self.column = pa.chunked_array(chunks, pa.binary())
+        self.sha256 = sha256
 
     def __len__(self) -> int:
-        return len(self.ends)
+        return len(self.column)
 
     def __getitem__(self, index: int) -> str:
-        start = int(self.ends[index - 1]) if index > 0 else 0
-        text = self.block[start : int(self.ends[index])]
-        return text.decode(errors="surrogateescape")  # names of files may be no UTF-8
+        return self.column[index].as_py().decode(errors="surrogateescape")
 
     def __iter__(self) -> Iterator[str]:
-        return map(self.__getitem__, range(len(self)))
+        for chunk in self.column.chunks:
+            for text in chunk.to_pylist():
+                yield text.decode(errors="surrogateescape")
 
-
-class _Builder:
-    """Collects strings."""
-
-    def __init__(self) -> None:
-        self.block, self.ends = bytearray(), array("q")
-
-    def add(self, text: str) -> None:
-        """Append a string."""
-        self.block += text.encode(errors="surrogateescape")
-        self.ends.append(len(self.block))
-
-    def build(self) -> CompactStrings:
-        """Return the strings added so far."""
-        return CompactStrings(self.block, np.frombuffer(self.ends, np.int64))
+    def any_starts_with(self, prefix: str) -> bool:
+        """Return whether any of the strings starts with a prefix."""
+        found = (pc.starts_with(chunk, prefix) for chunk in self.column.chunks)
+        return any(pc.any(chunk).as_py() for chunk in found)
 
 
 def compact(texts: Iterable[str]) -> CompactStrings:
-    """Return strings in one block."""
-    builder = _Builder()
-    for text in texts:
-        builder.add(text)
-    return builder.build()
+    """Return strings, in which there are no zero bytes, as a column."""
+    encoded = [text.encode(errors="surrogateescape") for text in texts]
+    column = pa.chunked_array(pa.array(encoded, pa.binary()))
+    digest = hashlib.sha256()
+    for chunk in column.chunks:
+        text_digest(digest, chunk)
+    return CompactStrings(column, digest.hexdigest())
+
+
+class CompactLabels:
+    """The label ids of each clip, joined by ``;``; `sha256` is that of the manifest's.
+
+    They are stored as numbers, in a column of lists, of the ids in `names`.
+    """
+
+    def __init__(
+        self, column: pa.ChunkedArray, names: Sequence[str], sha256: str
+    ) -> None:
+        self.column = column
+        self.names = names
+        self.sha256 = sha256
+
+    def __len__(self) -> int:
+        return len(self.column)
+
+    def __getitem__(self, index: int) -> str:
+        return self._join(self.column[index].as_py())
+
+    def __iter__(self) -> Iterator[str]:
+        for chunk in self.column.chunks:
+            yield from map(self._join, chunk.to_pylist())
+
+    def codes(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the numbers of the labels of clips, joined, and how many each has.
+
+        Takes memory for all rows from the first to the last.
+        """
+        first = int(rows.min(initial=len(self)))
+        last = int(rows.max(initial=first - 1))
+        block = self.column.slice(first, last + 1 - first).combine_chunks()
+        found = block.take(pa.array(rows - first))
+        return found.flatten().to_numpy(), found.value_lengths().to_numpy()
+
+    def find_several(self) -> int | None:
+        """Return the first clip with several labels; None if there is none."""
+        first = 0
+        for chunk in self.column.chunks:
+            several = np.flatnonzero(chunk.value_lengths().to_numpy() > 1)
+            if len(several):
+                return first + int(several[0])
+            first += len(chunk)
+        return None
+
+    def _join(self, codes: list[int]) -> str:
+        return ";".join([self.names[code] for code in codes])
 
 
 class CompactClips:
     """The `ids`, paths (`wavs`) and joined label ids (`labels`) of clips."""
 
     def __init__(
-        self, ids: CompactStrings, wavs: CompactStrings, labels: CompactStrings
+        self,
+        ids: CompactStrings,
+        wavs: CompactStrings,
+        labels: CompactStrings | CompactLabels,
     ) -> None:
         self.ids, self.wavs, self.labels = ids, wavs, labels
 
@@ -83,34 +126,30 @@ class CompactManifest(CompactClips):
     clips, lacks a column, or a line is malformed or has the id of another.
     """
 
+    labels: CompactLabels
+
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        ids, wavs, labels, hashes = _Builder(), _Builder(), _Builder(), array("q")
-        for clip, wav, label_ids in _rows(Path(path)):
-            ids.add(clip)
-            wavs.add(wav)
-            labels.add(label_ids)
-            hashes.append(hash(clip))
-        if not hashes:
-            raise ManifestError(f"{path}: no clips in it ({_REMEDY})")
-        super().__init__(ids.build(), wavs.build(), labels.build())
-        _check_unique(path, self.ids, np.frombuffer(hashes, np.int64))
+        self._open(arrow_file(Path(path)))
+
+    def _open(self, source: Path | pa.Buffer) -> None:
+        """Open an Arrow file, or the content of one."""
+        self._source = source
+        mapped = pa.memory_map(str(source)) if isinstance(source, Path) else source
+        reader = pa.ipc.open_file(mapped)
+        made, table = read_description(reader), reader.read_all()
+        ids, wavs, labels = (made["SHA-256"][name] for name in table.column_names)
+        super().__init__(
+            CompactStrings(table["ID"], ids),
+            CompactStrings(table["wav"], wavs),
+            CompactLabels(table["labels"], made["labels"], labels),
+        )
+
+    def __reduce__(self) -> tuple:
+        """Leave for a data worker, which maps the same file."""
+        return _opened, (self._source,)
 
 
-def _rows(path: Path) -> Iterator[tuple[str, str, str]]:
-    """Yield id, wav and labels of each clip."""
-    for line, row in read_table(path, COLUMNS, exact=("ID", "wav"), remedy=_REMEDY):
-        clip, _, wav, labels = row.values()
-        if not clip or not wav:
-            raise ManifestError(f"{path}: line {line} has no ID or no wav ({_REMEDY})")
-        yield clip, wav, labels
-
-
-def _check_unique(
-    path: str | os.PathLike[str], ids: CompactStrings, hashes: np.ndarray
-) -> None:
-    """Raise if two clips have the same id; sorted hashes need less memory than sets."""
-    order = np.argsort(hashes, kind="stable")
-    same = np.flatnonzero(hashes[order[1:]] == hashes[order[:-1]])
-    for one, other in zip(order[same], order[same + 1], strict=True):
-        if ids[one] == ids[other]:
-            raise ManifestError(f"{path}: clip '{ids[one]}' occurs twice ({_REMEDY})")
+def _opened(source: Path | pa.Buffer) -> CompactManifest:
+    manifest = CompactManifest.__new__(CompactManifest)
+    manifest._open(source)
+    return manifest

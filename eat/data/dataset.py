@@ -18,6 +18,7 @@ from torch.utils.data import Dataset, get_worker_info
 
 from eat.data.compact_manifest import CompactClips, CompactManifest
 from eat.data.manifest import LabelSet
+from eat.data.row_selection import EveryNth
 from eat.data.shards import read_clip
 from eat.data.shared_memory import from_shared, to_shared
 from eat.errors import AudioError, ClipError, ManifestError
@@ -114,14 +115,14 @@ class ClipDataset(Dataset):
         labels: LabelSet | None,
         read: Callable[[str], Tensor],
         replace: bool = False,
-        chosen: np.ndarray | None = None,
+        chosen: EveryNth | np.ndarray | None = None,
     ) -> None:
         self.manifest = manifest
         self.data_root = data_root
         self.label_set = labels
         self.read = read
         self.replace = replace
-        self.chosen = np.arange(len(manifest)) if chosen is None else chosen
+        self.chosen = EveryNth(len(manifest)) if chosen is None else chosen
         # The clip that each worker is reading, for the error when one dies or hangs.
         self._reading = torch.full((MAX_WORKERS + 1,), -1)
         with suppress(RuntimeError):  # no room: then that error names no clips
@@ -143,10 +144,20 @@ class ClipDataset(Dataset):
         """Return the label ids of a clip."""
         return tuple(filter(None, self._field(index).split(";")))
 
-    def subset(self, indices: np.ndarray) -> ClipDataset:
+    def label_codes(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the labels of these clips as numbers, and how many each clip has.
+
+        The clips must be those of a manifest.
+        """
+        assert isinstance(self.manifest, CompactManifest)
+        return self.manifest.labels.codes(self.chosen[np.arange(start, stop)])
+
+    def subset(self, indices: EveryNth | np.ndarray) -> ClipDataset:
         """Return the dataset of some of these clips."""
         settings = (self.data_root, self.label_set, self.read, self.replace)
-        return ClipDataset(self.manifest, *settings, self.chosen[indices])
+        if not isinstance(self.chosen, EveryNth) or len(self) < len(self.manifest):
+            indices = self.chosen[indices[np.arange(len(indices))]]
+        return ClipDataset(self.manifest, *settings, indices)
 
     def without_substitutes(self) -> ClipDataset:
         """Return the dataset of these clips in which unreadable ones raise an error."""
@@ -155,11 +166,10 @@ class ClipDataset(Dataset):
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of the ids and labels of the clips, in order."""
-        digest = hashlib.sha256(self.chosen.astype(np.int64).tobytes())
-        for strings in (self.manifest.ids, self.manifest.labels):
-            digest.update(strings.ends.tobytes())
-            digest.update(strings.block)
-        return digest.hexdigest()
+        rows = self.chosen
+        chosen = repr(rows).encode() if isinstance(rows, EveryNth) else rows.tobytes()
+        columns = self.manifest.ids.sha256 + self.manifest.labels.sha256
+        return hashlib.sha256(chosen + columns.encode()).hexdigest()
 
     def clips_being_read(self) -> list[str]:
         """Return the ids of the clips that data workers are reading at the moment."""
@@ -273,6 +283,5 @@ def hold_out(data: ClipDataset, share: float) -> tuple[ClipDataset, ClipDataset]
         raise ManifestError(
             f"{data.id(0)}: the only clip cannot be held out (add recordings)"
         )
-    held = np.zeros(len(data), dtype=bool)
-    held[:: round(1 / share)] = True
-    return data.subset(np.flatnonzero(~held)), data.subset(np.flatnonzero(held))
+    held = EveryNth(len(data), round(1 / share))
+    return data.subset(replace(held, others=True)), data.subset(held)

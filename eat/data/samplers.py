@@ -1,27 +1,18 @@
-"""Which clips form an epoch: a pure function of (seed, epoch)."""
+"""Which clips form an epoch: a pure function of (seed, epoch), in constant memory."""
 
 from __future__ import annotations
 
-from array import array
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Protocol
 
 import numpy as np
-import torch
-from torch import Tensor
 from torch.utils.data import Sampler
 
+from eat.data.permutation import Permutation, random_bits, random_keys
 from eat.errors import ManifestError
 
-_CHUNK = 4096
-
-
-def _generator(seed: int, number: int) -> torch.Generator:
-    """Return generator number `number` of a seed."""
-    # SeedSequence mixes the pair: the streams of (0, 1) and (1, 0) are unrelated.
-    mixed = np.random.SeedSequence((seed, number)).generate_state(1, np.uint64)
-    return torch.Generator().manual_seed(int(mixed[0]))
+_CHUNK = 2**16
 
 
 class _EpochSampler(Sampler[int]):
@@ -39,6 +30,17 @@ class _EpochSampler(Sampler[int]):
     def __len__(self) -> int:
         return self.epoch_size
 
+    def part(self, start: int, stop: int) -> np.ndarray:
+        """Return the indices of the clips from `start` to `stop` of the epoch, int64.
+
+        Those before are not computed.
+        """
+        raise NotImplementedError
+
+    def __iter__(self) -> Iterator[int]:
+        for start in range(0, self.epoch_size, _CHUNK):
+            yield from self.part(start, min(start + _CHUNK, self.epoch_size)).tolist()
+
 
 class EpochSampler(_EpochSampler):
     """Epochs of any size, taken from successive shuffles of the corpus.
@@ -46,7 +48,7 @@ class EpochSampler(_EpochSampler):
     The shuffles of the corpus form an endless sequence; epoch e is its e-th segment of
     `epoch_size` indices. An epoch may therefore be shorter or longer than the corpus,
     all clips are seen equally often (counts differ by at most one), and resuming needs
-    no saved state.
+    no saved state. A shuffle is a `Permutation`, which is not stored.
 
     Parameters
     ----------
@@ -62,58 +64,85 @@ class EpochSampler(_EpochSampler):
         super().__init__(epoch_size, seed)
         self.num_items = num_items
 
-    def __iter__(self) -> Iterator[int]:
-        position = (self.epoch - 1) * self.epoch_size
-        end = position + self.epoch_size
+    def part(self, start: int, stop: int) -> np.ndarray:
+        """Return the indices of the clips from `start` to `stop` of the epoch."""
+        before = (self.epoch - 1) * self.epoch_size
+        position, end = before + start, before + stop
+        parts = [np.empty(0, np.int64)]
         while position < end:
             shuffle, offset = divmod(position, self.num_items)
             count = min(self.num_items - offset, end - position)
-            generator = _generator(self.seed, shuffle)
-            order = torch.randperm(self.num_items, generator=generator)
-            # In chunks: two million Python integers need five times the memory.
-            for chunk in order[offset : offset + count].split(_CHUNK):
-                yield from chunk.tolist()
+            order = Permutation(self.num_items, self.seed, shuffle)
+            parts.append(order[np.arange(offset, offset + count)])
             position += count
+        return np.concatenate(parts)
 
 
-def balancing_weights(labels: Iterable[Sequence[str]]) -> Tensor:
-    """Return weights that make rare classes about as frequent as common ones.
+class LabeledClips(Protocol):
+    """Clips whose labels are numbered."""
+
+    def __len__(self) -> int:
+        """Return the number of clips."""
+        ...
+
+    def label_codes(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the labels of these clips, joined, and how many each clip has."""
+        ...
+
+
+class Weights(Protocol):
+    """Weights `[M]`, of which parts are asked for; arrays and tensors are such."""
+
+    def __len__(self) -> int:
+        """Return the number of weights."""
+        ...
+
+    def __getitem__(self, rows: slice, /) -> np.ndarray:
+        """Return some of the weights."""
+        ...
+
+
+class BalancingWeights:
+    """Weights that make rare classes about as frequent as common ones.
 
     This is the rule of Audio-MAE's ``gen_weight.py``, which EAT's fine-tuning on
     AudioSet-2M uses: ``w = sum over the clip's labels of 1000 / (count + 0.01)``, where
-    count is the number of clips with that label.
-
-    Parameters
-    ----------
-    labels
-        Labels of each of the M clips.
-
-    Returns
-    -------
-    Tensor
-        `[M]` float64; 0 for a clip without labels.
+    count is the number of clips with that label; 0 for a clip without labels. A slice
+    is computed from the labels whenever it is asked for, as float64.
     """
-    # Arrays, not the labels themselves: a manifest may have millions of clips.
-    codes: dict[str, int] = {}
-    flat, sizes = array("i"), array("i")
-    for clip in labels:
-        flat.extend(codes.setdefault(label, len(codes)) for label in clip)
-        sizes.append(len(clip))
-    classes = np.asarray(flat, np.int32)
-    shares = 1000 / (np.bincount(classes, minlength=len(codes)) + 0.01)
-    clips = np.repeat(np.arange(len(sizes)), sizes)
-    return torch.from_numpy(np.bincount(clips, shares[classes], minlength=len(sizes)))
+
+    def __init__(self, clips: LabeledClips) -> None:
+        self.clips = clips
+        counts = np.zeros(0, np.int64)
+        for start in range(0, len(clips), _CHUNK):
+            codes, _ = clips.label_codes(start, min(start + _CHUNK, len(clips)))
+            found = np.bincount(codes, minlength=len(counts))
+            found[: len(counts)] += counts
+            counts = found
+        self.shares = 1000 / (counts + 0.01)
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        start, stop, _ = rows.indices(len(self))
+        codes, sizes = self.clips.label_codes(start, stop)
+        clips = np.repeat(np.arange(len(sizes)), sizes)
+        return np.bincount(clips, self.shares[codes], minlength=len(sizes))
 
 
 class WeightedSampler(_EpochSampler):
     """Epochs of distinct clips, drawn with probability proportional to weights.
 
-    Epoch e draws `draws` clips without replacement and yields the first `epoch_size`.
+    Epoch e draws `draws` clips without replacement, one after the other, and yields the
+    first `epoch_size`. The clips with the smallest E / weight are such draws if the E
+    are independent and exponentially distributed (Efraimidis and Spirakis, 2006); each
+    E is a function of (seed, epoch, clip), so that memory is needed for the draws only.
 
     Parameters
     ----------
     weights
-        `[M]`, not negative, at most 2^24 clips; clips of weight 0 are never drawn.
+        Weights `[M]`; clips are drawn if theirs is above 0.
     draws
         Number of clips to draw for an epoch, 200,000 in the official code.
     epoch_size
@@ -128,26 +157,62 @@ class WeightedSampler(_EpochSampler):
         than `epoch_size`.
     """
 
-    def __init__(self, weights: Tensor, draws: int, epoch_size: int, seed: int) -> None:
+    def __init__(
+        self, weights: Weights, draws: int, epoch_size: int, seed: int
+    ) -> None:
         super().__init__(epoch_size, seed)
-        possible = int((weights > 0).sum())
-        if possible < draws:
-            raise ManifestError(
-                f"weighted sampling: cannot draw {draws} distinct clips, as only "
-                f"{possible} have a positive weight (draw {possible} or fewer)"
-            )
+        self.weights = weights
+        self.draws = draws
         if draws < epoch_size:
             raise ManifestError(
                 f"weighted sampling: an epoch has {epoch_size} clips, but only {draws} "
                 "are drawn (draw more or shorten the epoch)"
             )
-        self.weights = weights
-        self.draws = draws
+        if (possible := len(self.drawn)) < draws:
+            raise ManifestError(
+                f"weighted sampling: cannot draw {draws} distinct clips, as only "
+                f"{possible} have a positive weight (draw {possible} or fewer)"
+            )
 
-    def __iter__(self) -> Iterator[int]:
-        generator = _generator(self.seed, self.epoch)
-        drawn = torch.multinomial(self.weights, self.draws, generator=generator)
-        yield from drawn[: self.epoch_size].tolist()
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch, counted from 1; SpeechBrain calls this."""
+        if epoch != self.epoch:
+            self.__dict__.pop("drawn", None)
+        super().set_epoch(epoch)
+
+    def part(self, start: int, stop: int) -> np.ndarray:
+        """Return the indices of the clips from `start` to `stop` of the epoch."""
+        return self.drawn[start:stop]
+
+    @cached_property
+    def drawn(self) -> np.ndarray:
+        """The clips in the order in which they are drawn, int64."""
+        [key] = random_keys(1, self.seed, self.epoch)
+        found = [np.empty((2, 0))]  # clips and their times of arrival
+        limit = np.inf  # those that arrive later are not drawn
+        for start, weights in self._chunks():
+            clips = np.arange(start, start + len(weights))
+            bits = random_bits(key, clips.astype(np.uint64))
+            # The middle of one of 2^53 equal parts of the unit interval.
+            uniform = ((bits >> np.uint64(11)) + 0.5) * 2.0**-53
+            with np.errstate(divide="ignore", invalid="ignore"):
+                times = -np.log(uniform) / weights
+            early = (times < limit) & (weights > 0)
+            found.append(np.stack([clips[early], times[early]]))
+            if sum(part.shape[1] for part in found) > 2 * self.draws:
+                found = [_earliest(np.hstack(found), self.draws)]
+                limit = found[0][1, -1]
+        return _earliest(np.hstack(found), self.draws)[0].astype(np.int64)
+
+    def _chunks(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield the first clip and the weights of each part of the corpus."""
+        for start in range(0, len(self.weights), _CHUNK):
+            yield start, np.asarray(self.weights[start : start + _CHUNK], np.float64)
+
+
+def _earliest(arrivals: np.ndarray, count: int) -> np.ndarray:
+    """Return the first of clips and their times `[2, M]`, in order of time."""
+    return arrivals[:, np.argsort(arrivals[1], kind="stable")[:count]]
 
 
 class RankBatches(Sampler[list[int]]):
@@ -192,9 +257,8 @@ class RankBatches(Sampler[list[int]]):
         return len(self.sampler) // (self.batch_size * self.world_size)
 
     def __iter__(self) -> Iterator[list[int]]:
-        clips, per_step = iter(self.sampler), self.batch_size * self.world_size
+        per_step = self.batch_size * self.world_size
         batches, self._start = range(self._start, len(self)), 0
-        deque(islice(clips, batches.start * per_step), maxlen=0)  # drawn, not read
-        start = self.rank * self.batch_size
-        for _ in batches:
-            yield list(islice(clips, per_step))[start : start + self.batch_size]
+        for number in batches:
+            start = number * per_step + self.rank * self.batch_size
+            yield self.sampler.part(start, start + self.batch_size).tolist()

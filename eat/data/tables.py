@@ -21,7 +21,7 @@ from eat.errors import ManifestError
 from eat.utils.text import BLANK, clean, text_lines
 
 DELIMITERS = ",;\t"
-_SPREADSHEET_ERRORS = frozenset("#NAME? #REF! #VALUE! #N/A #DIV/0! #NUM!".split())
+SPREADSHEET_ERRORS = frozenset("#NAME? #REF! #VALUE! #N/A #DIV/0! #NUM!".split())
 
 
 class Row(NamedTuple):
@@ -110,10 +110,10 @@ def _clean_values(
     values: dict[str, str], exact: Sequence[str], path: Path, line: int
 ) -> dict[str, str]:
     """Return the values in normal form, but for those to be kept exactly."""
-    if not _SPREADSHEET_ERRORS.isdisjoint(values.values()):
+    if not SPREADSHEET_ERRORS.isdisjoint(values.values()):
         raise ManifestError(
             f"{path}: line {line} has an error of a spreadsheet, "
-            f"{' '.join(_SPREADSHEET_ERRORS.intersection(values.values()))} (import "
+            f"{' '.join(SPREADSHEET_ERRORS.intersection(values.values()))} (import "
             "its column as text)"
         )
     return {
@@ -188,7 +188,7 @@ def _is_comment(text: str, comment: str | None) -> bool:
     text = text.lstrip(' "')
     if not comment or not text.startswith(comment):
         return False
-    return not text.startswith(tuple(_SPREADSHEET_ERRORS))
+    return not text.startswith(tuple(SPREADSHEET_ERRORS))
 
 
 def _find_delimiter(

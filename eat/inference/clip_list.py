@@ -34,11 +34,8 @@ class ClipList(NamedTuple):
 
     def checksum(self) -> str:
         """Return the SHA-256 of ids and paths; ``$data_root`` may be anywhere."""
-        digest = hashlib.sha256()
-        for strings in (self.clips.ids, self.clips.wavs):
-            digest.update(strings.ends.tobytes())
-            digest.update(strings.block)
-        return digest.hexdigest()
+        columns = self.clips.ids.sha256 + self.clips.wavs.sha256
+        return hashlib.sha256(columns.encode()).hexdigest()
 
 
 def list_clips(
@@ -110,7 +107,7 @@ def _root_of(
     manifest: CompactManifest, name: str, data_root: str | os.PathLike[str] | None
 ) -> str:
     """Return the folder to substitute for ``$data_root``; it must be given if used."""
-    if data_root is None and any(wav.startswith(ROOT) for wav in manifest.wavs):
+    if data_root is None and manifest.wavs.any_starts_with(ROOT):
         raise ManifestError(
             f"{name}: its paths begin with {ROOT} (give that folder as --data_root)"
         )

@@ -6,12 +6,13 @@ import hashlib
 from collections.abc import Mapping, Sized
 from pathlib import Path
 
+import numpy as np
 from speechbrain.utils.distributed import if_main_process
-from torch import Tensor
 
 from eat.data.audio_fingerprint import audio_fingerprint
 from eat.data.dataset import ClipDataset
 from eat.data.manifest import LabelSet
+from eat.data.samplers import Weights
 from eat.experiment.fingerprint import fingerprint
 from eat.utils.distributed import all_gather_objects
 from eat.utils.files import sha256_file
@@ -41,7 +42,9 @@ def run_fingerprint(
     inputs: dict[str, object] = {}
     if if_main_process():  # it reads files
         inputs = clip_checksums(clip_sets)
-        if isinstance(weights := getattr(sampler, "weights", None), Tensor):
+        if (weights := getattr(sampler, "weights", None)) is not None:
+            # Those computed from the labels depend on these shares only.
+            weights = getattr(weights, "shares", weights)
             inputs["class weights SHA-256"] = weights_checksum(weights)
         if pretrained:
             inputs["pretrained SHA-256"] = model_checksum(pretrained)
@@ -76,9 +79,9 @@ def class_checksum(labels: LabelSet) -> str:
     return hashlib.sha256(repr((labels.ids, labels.names)).encode()).hexdigest()
 
 
-def weights_checksum(weights: Tensor) -> str:
+def weights_checksum(weights: Weights) -> str:
     """Return the SHA-256 of the weights `[M]` of a sampler."""
-    return hashlib.sha256(weights.cpu().numpy().tobytes()).hexdigest()
+    return hashlib.sha256(np.asarray(weights[:]).tobytes()).hexdigest()
 
 
 def model_checksum(path: str | Path) -> str | None:

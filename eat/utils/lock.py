@@ -7,6 +7,9 @@ import logging
 import os
 import socket
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,6 +19,7 @@ from eat.utils.files import open_append
 logger = logging.getLogger(__name__)
 
 LOCK = ".lock"
+WAIT_SECONDS = 0.2
 LOCK_BYTE = 1 << 30  # on Windows: beyond the text, which would be unreadable
 
 if sys.platform == "win32":
@@ -79,3 +83,33 @@ def lock_folder(
     file.truncate(0)
     file.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
     return file
+
+
+@contextmanager
+def wait_for_lock(path: Path) -> Iterator[None]:
+    """Let one process at a time into the block; `path` is a file for the lock only.
+
+    It is removed at the end, so that another process may then enter together with one
+    that has been waiting: the block has to see whether its work is done. On a file
+    system without locks, nobody waits.
+    """
+    with open_append(path) as file:
+        with suppress(OSError):
+            while not _is_locked(file):
+                time.sleep(WAIT_SECONDS)
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # on Windows it is in use
+                path.unlink()
+
+
+def _is_locked(file: BinaryIO) -> bool:
+    """Return whether the lock could be taken; False if another process holds it."""
+    try:
+        _lock(file)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EAGAIN):
+            return False
+        raise
+    return True

@@ -23,7 +23,7 @@ from torch import Tensor
 from eat.audio.augment import mixup, roll_and_gain, spec_augment
 from eat.data.dataset import Batch, ClipDataset, audio_dataset, hold_out
 from eat.data.manifest import LabelSet, read_labels
-from eat.data.samplers import WeightedSampler, balancing_weights
+from eat.data.samplers import BalancingWeights, WeightedSampler
 from eat.errors import ExperimentError, exit_on_error
 from eat.evaluation.per_class import MultiLabelEvaluation
 from eat.experiment.folder import start_experiment
@@ -119,8 +119,8 @@ def weighted_sampler(
     brain: EATBrain, train: ClipDataset, draws: int
 ) -> WeightedSampler:
     """Return a sampler that draws rare classes as often as common ones."""
-    weights = balancing_weights(map(train.labels, range(len(train))))
-    return WeightedSampler(weights, draws, brain.clips_per_epoch, brain.hparams.seed)
+    sizes = draws, brain.clips_per_epoch
+    return WeightedSampler(BalancingWeights(train), *sizes, brain.hparams.seed)
 
 
 def pretrain(hparams: dict, run_opts: dict[str, Any]) -> None:

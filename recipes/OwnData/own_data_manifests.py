@@ -184,7 +184,6 @@ def find_several_labels(manifests: Iterable[Path]) -> str:
     """Return a clip with several labels as ``MANIFEST: ID``, empty if there is none."""
     for path in manifests:
         rows = CompactManifest(path)
-        if b";" in rows.labels.block:
-            clips = zip(rows.ids, rows.labels, strict=True)
-            return f"{path}: " + next(clip for clip, text in clips if ";" in text)
+        if (clip := rows.labels.find_several()) is not None:
+            return f"{path}: {rows.ids[clip]}"
     return ""

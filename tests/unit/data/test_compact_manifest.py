@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eat.data.compact_manifest import CompactManifest, CompactStrings
+from eat.data.compact_manifest import CompactManifest, compact
 from eat.data.manifest import ManifestRow, write_manifest
 from eat.errors import ManifestError
 
@@ -64,11 +65,32 @@ def test_a_manifest_that_was_cut(tmp_path):
         CompactManifest(tmp_path / "m.csv")
 
 
-def test_strings_of_any_length():
-    texts = ["", "ä", "", "bc", ""]
-    block = "".join(texts).encode()
-    ends = np.cumsum([len(text.encode()) for text in texts])
-    assert list(CompactStrings(block, ends)) == texts
+def test_strings_of_any_kind():
+    texts = ["", "ä", "\udcff.wav", "bc", ""]
+    strings = compact(texts)
+    assert list(strings) == [strings[i] for i in range(5)] == texts
+    assert strings.any_starts_with("bc") and not strings.any_starts_with("c")
+    assert strings.sha256 != compact(["", "ä", "\udcff.wav", "b", "c"]).sha256
+
+
+def test_labels_by_number(tmp_path):
+    labels = [("b", "a"), (), ("c",), ("a",), ("a", "c", "b")]
+    rows = [ManifestRow(f"{i}", 1.0, "a.wav", part) for i, part in enumerate(labels)]
+    found = CompactManifest(write(tmp_path / "m.csv", rows)).labels
+    assert found.names == ["b", "a", "c"] and found.find_several() == 0
+    codes, sizes = found.codes(np.array([4, 1, 2]))
+    assert codes.tolist() == [1, 2, 0, 2] and sizes.tolist() == [3, 0, 1]
+    assert [part.tolist() for part in found.codes(np.array([], int))] == [[], []]
+    single = CompactManifest(write(tmp_path / "m.csv", rows[1:4])).labels
+    assert single.find_several() is None
+
+
+def test_data_workers_get_the_same_clips(tmp_path):
+    manifest = CompactManifest(
+        write(tmp_path / "m.csv", [ManifestRow("a", 1, "a.wav")])
+    )
+    (tmp_path / "m.csv").unlink()
+    assert [*pickle.loads(pickle.dumps(manifest)).ids] == ["a"]
 
 
 def test_duplicate_ids_are_found_among_many(tmp_path):
