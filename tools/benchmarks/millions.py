@@ -9,10 +9,11 @@ missing clips. Two ranks with two data workers each pre-train and fine-tune (wei
 sampling) on it, with the mini settings; they are killed after half of the steps and
 resumed. Beside it, the same trainings run on the shards' clips listed once.
 
-The script reports seconds until the first step after each start, and memory as the
-kernel's RssAnon, which leaves out the pages of mapped files, for every process: at the
-end, its growth over the last quarter of the steps, and how much more it is than on the
-few clips. It fails above the limits. 100 million clips take 18 GB of disk. Linux only.
+The script reports seconds until the first step after each start, and for every process
+its largest memory, the growth over the last quarter of the steps, and how much more it
+has than on the few clips. Pages of mapped files do not count: the memory of a rank is
+the kernel's RssAnon, that of a worker Private_Dirty, as it shares the rest with its
+rank. It fails above the limits. 100 million clips take 19 GB of disk. Linux only.
 """
 
 from __future__ import annotations
@@ -191,7 +192,8 @@ def train_until(
                 first = time.monotonic() - started
             for name, member in processes(psutil.Process(process.pid)):
                 with suppress(psutil.Error):
-                    sample = steps[-1], anonymous_mb(member.pid)
+                    measure = own_mb if "worker" in name else anonymous_mb
+                    sample = steps[-1], measure(member.pid)
                     memory[f"{name} ({member.pid})"].append(sample)
             time.sleep(POLL_SECONDS)
     finally:
@@ -202,9 +204,21 @@ def train_until(
 
 def anonymous_mb(pid: int) -> float:
     """Return the memory of a process without that of mapped files, in MiB."""
+    return _kernel_mb(pid, "status", "RssAnon")
+
+
+def own_mb(pid: int) -> float:
+    """Return what a process has changed of its memory, in MiB.
+
+    A data worker shares all other pages with its rank, and mapped files with all.
+    """
+    return _kernel_mb(pid, "smaps_rollup", "Private_Dirty")
+
+
+def _kernel_mb(pid: int, file: str, field: str) -> float:
     with suppress(OSError):
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("RssAnon:"):
+        for line in Path(f"/proc/{pid}/{file}").read_text().splitlines():
+            if line.startswith(f"{field}:"):
                 return int(line.split()[1]) / 1024
     raise psutil.NoSuchProcess(pid)
 
