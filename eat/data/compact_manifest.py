@@ -87,8 +87,9 @@ class CompactLabels:
         first = int(rows.min(initial=len(self)))
         last = int(rows.max(initial=first - 1))
         block = self.column.slice(first, last + 1 - first).combine_chunks()
-        found = block.take(pa.array(rows - first))
-        return found.flatten().to_numpy(), found.value_lengths().to_numpy()
+        if len(rows) < len(block) or (np.diff(rows) != 1).any():
+            block = block.take(pa.array(rows - first))
+        return block.flatten().to_numpy(), block.value_lengths().to_numpy()
 
     def find_several(self) -> int | None:
         """Return the first clip with several labels; None if there is none."""
