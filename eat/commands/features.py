@@ -6,7 +6,6 @@ import argparse
 import os
 import sys
 from datetime import timedelta
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from eat.errors import ExperimentError, printable
@@ -173,11 +172,6 @@ def _check(options: argparse.Namespace) -> None:
         raise ExperimentError(
             f"--out {out}: clips have different numbers of {options.granularity} (give "
             "a folder, for one .npy each, or another suffix)"
-        )
-    if suffix == ".parquet" and find_spec("pyarrow") is None:
-        raise ExperimentError(
-            f"--out {out}: Parquet files need pyarrow (pip install "
-            "'eat-toolkit[parquet]', or give another suffix)"
         )
 
 

@@ -91,13 +91,9 @@ def _read_index(index: Path) -> Iterator[list[str]]:
 @contextmanager
 def _open_parquet(path: Path) -> Iterator[ParquetFile]:
     """Open a parquet file of AudioSet; errors while it is open name it."""
-    try:
-        from pyarrow import ArrowException
-        from pyarrow.parquet import ParquetFile
-    except ImportError:
-        raise ManifestError(
-            f"{path}: reading parquet files needs pyarrow (pip install pyarrow)"
-        ) from None
+    from pyarrow import ArrowException
+    from pyarrow.parquet import ParquetFile
+
     try:
         with open(path, "rb") as start:
             if what := other_format(start.read(64)):
