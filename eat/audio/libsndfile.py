@@ -12,9 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
+import numpy as np
 import soundfile
-import torch
-from torch import Tensor
 
 from eat.audio.checks import SignalCheck
 from eat.audio.decoding import (
@@ -160,20 +159,24 @@ def _require_trusted(file: soundfile.SoundFile, source: Source) -> None:
 
 def _blocks(
     file: soundfile.SoundFile, wanted: int, first: int | None = None
-) -> Iterator[Tensor]:
-    """Yield the first frames, `[n, C]` float32, up to where decoding fails.
+) -> Iterator[np.ndarray]:
+    """Yield the first frames `[n, C]`, up to where decoding fails.
 
-    `first` is the size of the first block. Memory is never allocated for a length that
-    a header only declares.
+    They are int16 if the file's samples are, since libsndfile converts slowly, or else
+    float32. `first` is the size of the first block. Memory is never allocated for a
+    length that a header only declares.
     """
     size = max(_BLOCK // file.channels, 1)
+    # In SDS files, samples of 16 bits have more.
+    int16 = file.subtype == "PCM_16" and file.format != "SDS"
+    dtype = "int16" if int16 else "float32"
     while wanted > 0:
         frames = min(wanted, first or size)
         try:
-            block = file.read(frames, dtype="float32", always_2d=True)
+            block = file.read(frames, dtype, always_2d=True)
         except soundfile.LibsndfileError:
             return
-        yield torch.from_numpy(block)
+        yield block
         if len(block) < frames:
             return
         wanted -= frames

@@ -10,7 +10,7 @@ from dataclasses import replace
 from itertools import chain
 from typing import Any
 
-import torch
+import numpy as np
 from torch import Tensor
 
 from eat.audio.checks import SignalCheck, regroup
@@ -85,7 +85,7 @@ def _decode(
 
 
 def _mix(
-    blocks: Iterable[tuple[Tensor, int]], check: SignalCheck, limit: float
+    blocks: Iterable[tuple[np.ndarray, int]], check: SignalCheck, limit: float
 ) -> Iterator[Tensor]:
     for samples, _ in blocks:
         yield check.mix(samples)
@@ -95,7 +95,7 @@ def _mix(
 
 def _blocks(
     container: Any, stream: Any, source: Source
-) -> Iterator[tuple[Tensor, int]]:
+) -> Iterator[tuple[np.ndarray, int]]:
     """Yield the samples of a stream `[n, C]` and their rate, always the first one.
 
     As FFmpeg's program does, later changes of rate or channels are converted.
@@ -135,11 +135,11 @@ def _blocks(
         yield from _packed(resampler.resample(None), rate)
 
 
-def _packed(frames: list[Any], rate: int | None) -> Iterator[tuple[Tensor, int]]:
+def _packed(frames: list[Any], rate: int | None) -> Iterator[tuple[np.ndarray, int]]:
     for frame in frames:
         if frame is not None and frame.samples:
-            samples = torch.from_numpy(frame.to_ndarray().copy())
-            yield samples.view(frame.samples, -1), int(rate or 0)
+            samples = frame.to_ndarray().copy()
+            yield samples.reshape(frame.samples, -1), int(rate or 0)
 
 
 def _require_duration(container: Any, stream: Any, end: float, source: Source) -> None:

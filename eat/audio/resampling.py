@@ -14,6 +14,9 @@ from torchaudio.transforms import Resample
 # Coefficients, 2 MB. All ordinary rates need fewer: 44.1 kHz to 16 kHz needs 76,000.
 # Rates with a small common divisor, as 11,127 and 16,000 Hz, would need 10^8.
 _LARGEST_FILTER = 2**19
+_CHANNELS = 16  # of a convolution, at least
+# Samples, for which torch multiplies matrices, in another order for other channels.
+_SHORT = 2**16
 _CACHED = 16  # filters, so at most 32 MB
 # Samples at the lower of two rates, in which all filters here have faded away.
 _CONTEXT = 1024
@@ -29,8 +32,8 @@ def resample(wav: Tensor, source: int, target: int) -> Tensor:
     if source == target:
         return wav
     if _filter_size(source, target) <= _LARGEST_FILTER:
-        return _resampler(source, target)(wav)
-    samples = _resampled_length(len(wav), source, target)
+        return _filter(source, target)(wav)
+    samples = _length(len(wav), source, target)
     resampled = torch.from_numpy(soxr.resample(wav.numpy(), source, target, "VHQ"))
     return F.pad(resampled, (0, max(0, samples - len(resampled))))[:samples]
 
@@ -75,7 +78,7 @@ class BlockResampler:
 
     def finish(self) -> Tensor:
         """Return the samples at the end."""
-        left = _resampled_length(self._read, *self.rates) - self._given
+        left = _length(self._read, *self.rates) - self._given
         end = self._resampled()
         if len(end) < left:  # it was rounded up
             self._rest = F.pad(self._rest, (0, self._old))
@@ -86,7 +89,7 @@ class BlockResampler:
         return resample(self._rest, *self.rates)[self._before * self._new :]
 
 
-def _resampled_length(samples: int, source: int, target: int) -> int:
+def _length(samples: int, source: int, target: int) -> int:
     """Return how many samples `resample` returns; torchaudio counts them in float32."""
     divisor = math.gcd(source, target)
     exact = target // divisor * samples / (source // divisor)
@@ -103,11 +106,38 @@ def _filter_size(source: int, target: int) -> int:
     return new * (2 * width + old)
 
 
-@lru_cache(maxsize=_CACHED)
-def _resampler(source: int, target: int) -> Resample:
-    """Return torchaudio's default resampler, with its filters computed once.
+class _Filter:
+    """torchaudio's default resampling filter, applied to several periods at once.
 
-    `torchaudio.functional.resample` computes the filters in every call, which costs
-    many times more than applying them.
+    With few outputs in a period, as of 32 kHz to 16 kHz with one, torchaudio's
+    convolution has few channels and is slow. Here the outputs of some periods are the
+    channels, whose filters are shifted and padded with zeros: the same sums.
     """
-    return Resample(source, target, dtype=torch.float32)
+
+    def __init__(self, source: int, target: int) -> None:
+        # torchaudio's function computes the filter in every call.
+        self._original = Resample(source, target, dtype=torch.float32)
+        divisor = math.gcd(source, target)
+        old, new = source // divisor, target // divisor
+        periods = max(1, _CHANNELS // new)
+        filters = [
+            F.pad(self._original.kernel, (i * old, (periods - 1 - i) * old))
+            for i in range(periods)
+        ]
+        self._kernel = torch.cat(filters)[:, :, None]
+        self._step = periods * old
+        self._padding = self._original.width, self._original.width + self._step
+        self._rates = source, target
+
+    def __call__(self, wav: Tensor) -> Tensor:
+        if len(wav) < _SHORT:
+            return self._original(wav)
+        padded = F.pad(wav, self._padding)[None, None, None]
+        # In two dimensions, of which one is 1, torch copies less than in one.
+        resampled = F.conv2d(padded, self._kernel, stride=(1, self._step))
+        return resampled[0, :, 0].T.reshape(-1)[: _length(len(wav), *self._rates)]
+
+
+@lru_cache(maxsize=_CACHED)
+def _filter(source: int, target: int) -> _Filter:
+    return _Filter(source, target)

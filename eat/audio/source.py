@@ -87,7 +87,9 @@ class Source:
 
     def head(self, size: int) -> bytes:
         """Return the first bytes after an ID3v2 tag, which may precede any format."""
-        return self.read(tag_size(self.read(0, 10)), size)
+        start = self.read(0, max(size, 10))
+        tag = tag_size(start)
+        return self.read(tag, size) if tag else start[:size]
 
 
 def tag_size(start: bytes) -> int:

@@ -13,14 +13,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset, get_worker_info
 
 from eat.data.compact_manifest import CompactClips, CompactManifest
 from eat.data.manifest import LabelSet
 from eat.data.row_selection import EveryNth
 from eat.data.shards import read_clip
-from eat.data.shared_memory import from_shared, to_shared
+from eat.data.shared_memory import Shared, empty, from_shared, to_shared
 from eat.errors import AudioError, ClipError, ManifestError
 
 MAX_ATTEMPTS = 10  # clips to try for one
@@ -59,7 +58,7 @@ class Batch:
     def __reduce__(self) -> tuple[Callable[..., Batch], tuple]:
         """Leave a data worker: waveforms in shared memory if it has room for them.
 
-        The small tensors are sent by value; each one in shared memory is an open file.
+        The small tensors are sent by value.
         """
         parts: list[Any] = [self.wav, self.lengths, self.target]
         if get_worker_info() is not None:
@@ -78,7 +77,7 @@ class Batch:
 def _received(
     ids: list[str],
     failures: list[tuple[str, str]],
-    wav: Tensor | np.ndarray,
+    wav: Tensor | np.ndarray | Shared,
     lengths: Tensor | np.ndarray,
     target: Tensor | np.ndarray | None,
 ) -> Batch:
@@ -90,14 +89,24 @@ def _received(
 def collate(items: list[dict]) -> Batch:
     """Pad the items of a `ClipDataset` to the longest one and return the batch."""
     wavs = [item["sig"] for item in items]
+    lengths = [len(wav) for wav in wavs]
     labeled = "target" in items[0]
     return Batch(
         ids=[item["id"] for item in items],
-        wav=pad_sequence(wavs, batch_first=True),
-        lengths=torch.tensor([len(wav) for wav in wavs]),
+        lengths=torch.tensor(lengths),
         target=torch.stack([item["target"] for item in items]) if labeled else None,
         failures=[failure for item in items for failure in item.get("failures", ())],
+        wav=_pad(wavs, lengths),  # at last, see `empty`
     )
+
+
+def _pad(wavs: list[Tensor], lengths: list[int]) -> Tensor:
+    """Return the waveforms in one tensor, each element of which is written once."""
+    padded = empty(len(wavs), max(lengths))
+    for row, wav, length in zip(padded.numpy(), wavs, lengths, strict=True):
+        row[:length] = wav.numpy()
+        row[length:] = 0
+    return padded
 
 
 class ClipDataset(Dataset):
@@ -183,14 +192,15 @@ class ClipDataset(Dataset):
         """
         worker = get_worker_info()
         slot = 0 if worker is None else 1 + worker.id % MAX_WORKERS
+        reading = self._reading.numpy()
         failures: list[tuple[str, str]] = []
         tried: list[int] = []
         while True:
-            self._reading[slot] = index
+            reading[slot] = index
             tried.append(index)
             try:
                 item = self._load(index)
-                self._reading[slot] = -1
+                reading[slot] = -1
                 return {**item, "failures": failures}
             except AudioError as error:
                 failures.append((self.id(index), str(error)))

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from eat.data.dataset import ClipDataset
+from eat.data.shared_memory import drop_buffers
 from eat.errors import ExperimentError
 
 logger = logging.getLogger(__name__)
@@ -69,6 +70,7 @@ class ClipLoader(DataLoader):
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         """Start the workers and return the batches."""
+        drop_buffers()  # or new workers would hold on to them
         before = active_children()
         try:
             with _without_torch_warning():

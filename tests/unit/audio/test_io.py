@@ -40,6 +40,24 @@ def test_wav_of_any_bit_depth_is_read_to_its_precision(tmp_path, subtype, step):
     assert (read - torch.from_numpy(wav[:, 0])).abs().max() <= step
 
 
+@pytest.mark.parametrize("channels", [1, 2, 3, 6])
+@pytest.mark.parametrize(
+    ("kind", "subtype"),
+    [("wav", "PCM_16"), ("flac", "PCM_16"), ("aiff", "PCM_16"), ("sds", "PCM_16")]
+    + [("wav", "PCM_U8"), ("flac", "PCM_24"), ("wav", "FLOAT"), ("ogg", "VORBIS")],
+)
+def test_samples_are_bitwise_the_mean_of_floats(tmp_path, kind, subtype, channels):
+    """However they are read; -0 and full scale included."""
+    if kind == "sds" and channels > 1:
+        pytest.skip("SDS has one channel")
+    path, wav = tmp_path / f"a.{kind}", noise(RATE, channels)
+    wav[:99], wav[99:199] = -0.0, -1
+    soundfile.write(path, wav, RATE, subtype)
+    floats = soundfile.read(path, dtype="float32", always_2d=True)[0]
+    expected = torch.from_numpy(floats).mean(dim=1).view(torch.int32)
+    assert torch.equal(read_audio(path).view(torch.int32), expected)
+
+
 @pytest.mark.parametrize("kind", ["flac", "ogg", "mp3"])
 def test_compressed_files_are_read(tmp_path, kind):
     time = np.arange(RATE) / RATE

@@ -30,6 +30,19 @@ def test_ordinary_rates_are_bitwise_torchaudio(rate):
     assert torch.equal(resample(wav, rate, 16000), expected)
 
 
+@pytest.mark.parametrize("samples", [2**16 - 1, 2**16, 2**17 + 1, 480_000])
+@pytest.mark.parametrize("rate", [8000, 24000, 32000, 44100, 48000])
+def test_long_waveforms_are_bitwise_torchaudio(rate, samples):
+    """Several periods of these are resampled at once."""
+    wav = torch.rand(samples, generator=torch.Generator().manual_seed(samples)) - 0.5
+    wav[1000:3000] = 0
+    found = resample(wav, rate, 16000)
+    expected = torchaudio.functional.resample(wav, rate, 16000)
+    if torch.backends.mkldnn.is_available():
+        assert torch.equal(found.view(torch.int32), expected.view(torch.int32))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("rate", ODD)
 def test_odd_rates_are_near_the_truth(rate):
     resampled = resample(torch.tensor(tones(rate, 16000, 1)), rate, 16000)

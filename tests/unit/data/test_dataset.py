@@ -76,6 +76,8 @@ def test_a_batch_moves_as_a_whole():
     assert moved.ids == ["a"]
     for tensor in (moved.wav, moved.lengths, moved.target):
         assert tensor.device.type == "meta"
+    copy = pickle.loads(pickle.dumps(batch))
+    assert torch.equal(copy.wav, batch.wav) and copy.ids == batch.ids
     unlabeled = Batch(["a"], torch.ones(1, 4), torch.tensor([4]))
     assert unlabeled.to("cpu").target is None
 
