@@ -11,7 +11,8 @@ from eat.utils.allocator import keep_freed_memory
 # Faults of pages that the kernel had to clear while tensors of 64 MiB came and went.
 PROGRAM = """
 import resource, torch, eat.model
-torch.ones(2**24).add(1)
+for _ in range(16):
+    torch.ones(2**24)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(8):
     torch.ones(2**24)
