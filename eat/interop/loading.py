@@ -29,7 +29,6 @@ from eat.model.encoder import EATEncoder
 from eat.model.patching import PATCH
 from eat.pretraining.model import EATForPreTraining, EATStudent
 from eat.pretraining.teacher import EMATeacher
-from eat.utils.allocator import keep_freed_memory
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -152,7 +151,6 @@ class Checkpoint:
 
     def _filled(self, module: Module, prefix: str = "") -> Module:
         """Give a module without memory the weights that the file has for it."""
-        keep_freed_memory()
         state = self.state(prefix)
         check_fit(module, state, self.path)
         module.load_state_dict(state, assign=True)
