@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -75,14 +76,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     which = "of a pre-trained checkpoint"
     add("--weights", choices=("student", "teacher"), default="student", help=which)
     add("--data_root", help="folder of the recordings of a manifest")
-    add(
-        "--batch_size",
-        type=integer(1),
-        default=16,
-        help="clips per batch (default: 16)",
-    )
-    workers = "data workers per process"
-    add("--num_workers", type=integer(0, 128), default=0, help=workers)
+    of = "clips per batch (default: by model and device)"
+    add("--batch_size", type=integer(1), help=of)
+    workers = "threads per process that read clips (default: by CPU cores)"
+    add("--num_workers", type=integer(0, 128), help=workers)
     add_part_options(parser)
     add("--device", help="cpu or cuda, for example (default: a GPU if any)")
     precisions = ("fp32", "bf16")
@@ -101,8 +98,13 @@ def run(options: argparse.Namespace) -> int:
     _check(options)
 
     from eat.inference.clip_list import list_clips
+    from eat.interop.file_kinds import weights_checksum
+    from eat.utils.allocator import keep_freed_memory
 
+    keep_freed_memory()  # before any thread, which would get memory of its own
     clips = list_clips(options.paths, options.data_root)
+    # While torch is imported and the model loaded.
+    checksum = ThreadPoolExecutor(1).submit(weights_checksum, options.model)
 
     import torch
 
@@ -131,6 +133,7 @@ def run(options: argparse.Namespace) -> int:
         clips,
         options.out,
         options.model,
+        checksum.result(),
         options.weights,
         options.batch_size,
         options.num_workers,

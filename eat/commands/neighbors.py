@@ -53,12 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     pooled = "of a clip: the CLS token (default), the mean of the patches, or both"
     add("--pooling", choices=("cls", "mean", "both"), help=pooled)
     add("--layers", type=int, metavar="L", help="a layer (default: -1, the last)")
-    add(
-        "--batch_size",
-        type=integer(1),
-        default=16,
-        help="clips per batch (default: 16)",
-    )
+    add("--batch_size", type=integer(1), help="clips per batch (default: by device)")
     add("--device", help="cpu or cuda, for example (default: a GPU if any)")
 
 
@@ -123,7 +118,7 @@ def read_features(folder: Path, model: str, chosen: dict[str, Any]) -> Gallery:
     """Read the output of `eat features`, which must be of this model and options."""
     import numpy as np
 
-    from eat.inference.extraction import weights_checksum
+    from eat.interop.file_kinds import weights_checksum
 
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,21 +13,16 @@ from torch.nn.utils.rnn import pad_sequence
 
 from eat.audio.frontend import SAMPLE_RATE
 from eat.inference.encoding import Encoding
-from eat.inference.file_encoding import (
-    encode_file,
-    encode_groups,
-    read_groups,
-    read_short,
-)
+from eat.inference.file_encoding import encode_in_order
 from eat.inference.network import AudioNetwork
 from eat.inference.options import check_integer, choose
+from eat.inference.reading import default_threads, read_ahead, read_short
 from eat.inference.results import Features, Readout, Tag
 from eat.inference.tagging import check_top, mean_scores, top_tags, window_scores
 from eat.inference.waveforms import Lengths, Waveforms, split_waveforms
 from eat.inference.windows import Recording, Windowing
 
 ON_ERROR = ("raise", "skip")
-SORTED_BATCHES = 8  # of files, among which clips of similar length are batched
 Layers = int | Sequence[int] | str
 
 
@@ -104,8 +100,7 @@ class AudioEncoder(AudioNetwork):
         encoding = self.encoding(
             granularity, pooling, layers, window, overlap, hop_ms, pad_to
         )
-        file = read_short(path, self.max_samples)
-        return encode_file(file, encoding, self.windows_at_once)
+        return encoding.encode([read_short(path, self.max_samples)])[0]
 
     def encode_batch(
         self,
@@ -155,8 +150,7 @@ class AudioEncoder(AudioNetwork):
         )
         clips = split_waveforms(wavs, wav_lens, lengths, sample_rate)
         recordings = [Recording([clip]) for clip in clips]
-        at_once = max(len(clips), self.windows_at_once)
-        values = encoding.run(recordings, at_once, self.device)
+        values = encoding.run(recordings, self.device)
         if granularity == "clip":
             return torch.stack(values)
         time_first = [value.movedim(-2, 0) for value in values]
@@ -165,8 +159,8 @@ class AudioEncoder(AudioNetwork):
     def encode_files(
         self,
         paths: Iterable[str | os.PathLike[str]],
-        batch_size: int = 16,
-        num_workers: int = 0,
+        batch_size: int | None = None,
+        num_workers: int | None = None,
         on_error: str = "raise",
         **options: Any,
     ) -> Iterator[Features]:
@@ -177,9 +171,9 @@ class AudioEncoder(AudioNetwork):
         paths
             Audio files of any length; they are read as their features are asked for.
         batch_size
-            Files that are encoded at a time.
+            Files that are encoded at a time; by default what suits model and device.
         num_workers
-            Threads that read files ahead.
+            Threads that read files ahead, as many as suit the machine by default.
         on_error
             ``raise``, or ``skip`` to log the unreadable files and continue.
         options
@@ -196,15 +190,15 @@ class AudioEncoder(AudioNetwork):
         one = isinstance(paths, str | bytes | os.PathLike)
         if one or not isinstance(paths, Iterable):
             raise ValueError(f"paths {paths!r}: must be a list (one file: encode_file)")
-        check_integer("batch_size", batch_size, 1)
+        if batch_size is not None:
+            check_integer("batch_size", batch_size, 1)
+        if num_workers is None:
+            num_workers = default_threads()
         check_integer("num_workers", num_workers, 0)
-        encoding = self.encoding(**options)
-        size = batch_size
-        if encoding.windowing.pad_to == "clip":
-            size *= SORTED_BATCHES
-        groups = read_groups(paths, self.max_samples, num_workers, size)
-        at_once = max(batch_size, self.windows_at_once)
-        return encode_groups(groups, encoding, batch_size, at_once, on_error == "skip")
+        encoding = self.encoding(batch_size=batch_size, **options)
+        read = partial(read_short, max_samples=self.max_samples)
+        files = read_ahead(read, paths, num_workers, encoding.at_once)
+        return encode_in_order(files, encoding, on_error == "skip")
 
     def tag_file(
         self,
@@ -272,8 +266,7 @@ class AudioEncoder(AudioNetwork):
         windowing = self._windowing(window, overlap)
         clips = split_waveforms(wavs, wav_lens, lengths, sample_rate)
         recordings = [Recording([clip]) for clip in clips]
-        at_once = max(len(clips), self.windows_at_once)
-        return mean_scores(recordings, windowing, score, at_once)
+        return mean_scores(recordings, windowing, score, self.windows_at_once)
 
     def _windowing(self, *options: Any, **named: Any) -> Windowing:
         return Windowing.check(self.frontend.num_frames, *options, **named)
@@ -287,10 +280,12 @@ class AudioEncoder(AudioNetwork):
         overlap: float = 0.0,
         hop_ms: int | None = None,
         pad_to: str | None = None,
+        batch_size: int | None = None,
     ) -> Encoding:
         """Check the options of :meth:`encode_file`; return how recordings are encoded.
 
-        Raises `ValueError`, which names the wrong option.
+        `batch_size` windows are encoded at a time, by default what suits model and
+        device. Raises `ValueError`, which names the wrong option.
         """
         if hop_ms is not None and granularity == "clip":
             raise ValueError(f"hop_ms {hop_ms}: only for frames and patches")
@@ -298,4 +293,5 @@ class AudioEncoder(AudioNetwork):
         if pad_to is None:
             pad_to = "clip" if self.mask_padding else "model"
         windowing = self._windowing(window, overlap, hop_ms, pad_to)
-        return Encoding(readout, windowing, self.window_encoder(readout, windowing))
+        encode = self.window_encoder(readout, windowing)
+        return Encoding(readout, windowing, encode, batch_size or self.windows_at_once)

@@ -1,4 +1,4 @@
-"""Compute the chunks of a list of clips: load, encode and write them at the same time.
+"""Compute the chunks of a list of clips: read, encode and write them at the same time.
 
 Sums have other last digits with another number of threads, so each batch is encoded in
 one thread. On the CPU several batches are encoded at a time, in threads side by side,
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from itertools import groupby, islice
 from pathlib import Path
@@ -21,22 +21,27 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from eat.data.dataset import Batch, ClipDataset
-from eat.data.shards import parse_address, read_clip
-from eat.data.workers import ClipLoader, worker_errors
-from eat.errors import AudioError, Interrupted
+from eat.audio.checks import signal_warnings
+from eat.errors import AudioError, ClipError, Interrupted
 from eat.inference.audio_encoder import AudioEncoder
 from eat.inference.clip_list import ClipList
 from eat.inference.feature_chunk import ClipFeatures
 from eat.inference.feature_folder import FeatureFolder
-from eat.inference.file_encoding import AudioFile, encode_file
+from eat.inference.reading import AudioFile, batches, read_ahead, read_short
 from eat.inference.results import Features
-from eat.inference.rows import ClipRows, LoadedRows, clips_up_to, collate_up_to
-from eat.inference.windows import Recording
-from eat.utils.signals import Interruption, ignore_signals
+from eat.utils.memory import available_memory
+from eat.utils.signals import Interruption
 
 CHUNK_BATCHES = 8  # batches that a killed process loses, and those being encoded
 NOT_FINITE = "its features are not finite (check samples and checkpoint)"
+
+
+class ListedClip(NamedTuple):
+    """A clip of the list: its row, its file, and what is odd about its samples."""
+
+    row: int
+    file: AudioFile
+    warnings: str
 
 
 class Encoded(NamedTuple):
@@ -47,33 +52,24 @@ class Encoded(NamedTuple):
 
 
 class ClipEncoder:
-    """Encodes the clips of a list with one set of options, those of `encode_file`."""
+    """Reads and encodes clips with one set of options, those of `encoding`."""
 
     def __init__(
-        self, model: AudioEncoder, clips: ClipDataset, options: Mapping[str, Any]
+        self,
+        model: AudioEncoder,
+        clips: ClipList,
+        batch_size: int,
+        options: Mapping[str, Any],
     ) -> None:
-        self._model = model
-        self._clips = clips
+        self.model = model
+        self.clips = clips
         self._options = options
-        self._encoding = model.encoding(**options)
+        self._encoding = model.encoding(**options, batch_size=batch_size)
 
     @property
-    def shape(self) -> list[int]:
-        """The shape of the features of one time: `[D]`, or `[L, D]` with layers."""
-        readout = self._encoding.readout
-        width = self._model.encoder.dim * (2 if readout.pooling == "both" else 1)
-        return [*([len(readout.layers)] if readout.layer_axis else []), width]
-
-    @property
-    def layers(self) -> tuple[int, ...] | None:
-        """The layers, if the features have an axis for them."""
-        readout = self._encoding.readout
-        return readout.layers if readout.layer_axis else None
-
-    @property
-    def has_parts(self) -> bool:
-        """Whether each clip has a number of features of its own."""
-        return self._encoding.readout.granularity != "clip"
+    def batch_size(self) -> int:
+        """Clips or windows that are encoded at a time."""
+        return self._encoding.at_once
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -81,79 +77,94 @@ class ClipEncoder:
         readout = self._encoding.readout
         layers = [*readout.layers] if readout.layer_axis else readout.layers[0]
         meant = {"pooling": readout.pooling, "layers": layers}
-        return {**self._options, **meant, "pad_to": self._encoding.windowing.pad_to}
+        meant |= {"pad_to": self._encoding.windowing.pad_to}
+        return {"batch_size": self.batch_size, **self._options, **meant}
 
-    def encode_batch(self, rows: Sequence[int], batch: Batch | None) -> Encoded:
-        """Encode clips that fit into the model, if there are any."""
-        if batch is None:
-            return Encoded({}, {})
-        lengths = batch.lengths.tolist()
-        wavs = [wav[:n] for wav, n in zip(batch.wav, lengths, strict=True)]
-        at_once = max(len(wavs), self._model.windows_at_once)
-        found = self._encoding.run([Recording([wav]) for wav in wavs], at_once, "cpu")
-        features = map(self._encoding.features, found, lengths, batch.ids)
-        return self._finite(dict(zip(rows, features, strict=True)))
+    def store(self, out: str | Path) -> FeatureFolder:
+        """Return where the features of the clips are written."""
+        readout, num_clips = self._encoding.readout, len(self.clips.clips)
+        width = self.model.encoder.dim * (2 if readout.pooling == "both" else 1)
+        layers = readout.layers if readout.layer_axis else None
+        shape = [width] if layers is None else [len(layers), width]
+        chunk_clips = CHUNK_BATCHES * self.batch_size
+        parts = readout.granularity != "clip"
+        return FeatureFolder(out, num_clips, chunk_clips, shape, layers, parts)
 
-    def encode_long(self, row: int) -> Encoded:
-        """Encode a longer clip in windows, read block by block unless in a shard."""
-        path = self._clips.path(row)
+    def read(self, row: int) -> ListedClip:
+        """Read a clip, unless it is long."""
+        path = self.clips.path(row)
         try:
-            wav = None if parse_address(path) is None else read_clip(path)
-            file = AudioFile(Path(path), wav)
-            features = encode_file(file, self._encoding, self._model.windows_at_once)
-        except AudioError as error:
-            return Encoded({}, {row: str(error)})
-        return self._finite({row: features})
+            file = read_short(path, self.model.max_samples)
+        except Exception as error:
+            name = type(error).__name__
+            raise ClipError(f"{path}: {name}, {error} (report this)") from error
+        warnings = () if file.error else signal_warnings(file.wav)
+        return ListedClip(row, file, "; ".join(warnings))
 
-    def _finite(self, clips: Mapping[int, Features]) -> Encoded:
+    def batches(self, clips: Iterable[ListedClip]) -> Iterator[list[ListedClip]]:
+        """Yield clips that are to be encoded together; a long one is by itself."""
+        length = (lambda clip: len(clip.file.wav)) if self._encoding.sorts else None
+        for batch in batches(clips, self.batch_size, length):
+            if short := [clip for clip in batch if not clip.file.is_long]:
+                yield short
+            yield from ([clip] for clip in batch if clip.file.is_long)
+
+    def encode(self, clips: Sequence[ListedClip]) -> Encoded:
+        """Encode a batch."""
+        failures = {c.row: str(c.file.error) for c in clips if c.file.error}
+        readable = [clip for clip in clips if clip.row not in failures]
+        try:
+            found = self._encoding.encode([clip.file for clip in readable])
+        except AudioError as error:  # of a long clip, which is by itself
+            return Encoded({}, {clips[0].row: str(error)})
+        features = {c.row: f for c, f in zip(readable, found, strict=True)}
+        return self._finite(features, failures)
+
+    def _finite(
+        self, clips: Mapping[int, Features], failures: Mapping[int, str]
+    ) -> Encoded:
         """Separate clips with features that are not finite."""
-        found, failures = {}, {}
+        encoded = Encoded({}, {**failures})
         for row, clip in clips.items():
             values = clip.numpy()
             if not np.isfinite(values).all():
-                failures[row] = NOT_FINITE
+                encoded.failures[row] = NOT_FINITE
                 continue
-            if not self.has_parts:
+            readout = self._encoding.readout
+            if readout.granularity == "clip":
                 values = values[None]
-            elif self.layers is not None:
+            elif readout.layer_axis:
                 values = values.swapaxes(0, 1)  # time first
-            found[row] = ClipFeatures(values, clip.times.numpy())
-        return Encoded(found, failures)
+            encoded.features[row] = ClipFeatures(values, clip.times.numpy())
+        return encoded
 
 
 class Step(NamedTuple):
-    """Clips of a chunk that are encoded together, or of which nothing is to be done."""
+    """Clips of a chunk that are encoded together."""
 
     chunk: int
-    num_clips: int
-    failures: dict[int, str]
-    warnings: dict[int, str]
-    encode: Callable[[], Encoded]
+    clips: list[ListedClip]
 
 
 def compute_chunks(
     store: FeatureFolder,
     chunks: Sequence[int],
-    clips: ClipList,
-    model: AudioEncoder,
-    options: Mapping[str, Any],
-    batch_size: int,
-    num_workers: int = 0,
+    encoder: ClipEncoder,
+    num_workers: int,
     show_progress: bool = True,
 ) -> None:
     """Compute those of the chunks that are missing; see `extract_features`."""
     missing = [chunk for chunk in chunks if not store.has(chunk)]
-    batches = {chunk: _batches(store.rows(chunk), batch_size) for chunk in missing}
     interruption = Interruption()
-    data = clips_up_to(model.max_samples, clips)
-    loader = ClipLoader(
-        ClipRows(data),
-        lambda: _stop_if_requested(interruption, store.folder),
-        batch_sampler=[rows for chunk in missing for rows in batches[chunk]],
-        num_workers=num_workers,
-        collate_fn=collate_up_to(model.max_samples),
-        worker_init_fn=ignore_signals,
-    )
+
+    def stop() -> None:
+        if interruption.number is not None:
+            raise Interrupted(
+                f"{store.folder}: interrupted by {interruption.name} (re-run the same "
+                "command to resume)",
+                interruption.number,
+            )
+
     sizes = {chunk: len(store.rows(chunk)) for chunk in chunks}
     total = sum(sizes.values())
     bar = tqdm(
@@ -163,28 +174,17 @@ def compute_chunks(
         unit="clip",
         disable=None if show_progress else True,
     )
-    encoder = ClipEncoder(model, data, options)
-    with bar, worker_errors(data), interruption.watch():
-        with _encoding_threads(model, interruption, store.folder) as run_ahead:
-            steps = _steps(missing, batches, iter(loader), encoder)
+    rows = (row for chunk in missing for row in store.rows(chunk))
+    with bar, interruption.watch(), _encoding_threads(encoder, stop) as run_ahead:
+        ahead = 2 * encoder.batch_size
+        with closing(read_ahead(encoder.read, rows, num_workers, ahead, stop)) as clips:
+            steps = (
+                Step(chunk, batch)
+                for chunk in missing
+                for batch in encoder.batches(islice(clips, sizes[chunk]))
+            )
             for chunk, done in groupby(run_ahead(steps), lambda pair: pair[0].chunk):
                 _write_chunk(store, chunk, done, bar)
-
-
-def _steps(
-    chunks: Sequence[int],
-    batches: Mapping[int, Sequence[Sequence[int]]],
-    loaded: Iterator[LoadedRows],
-    encoder: ClipEncoder,
-) -> Iterator[Step]:
-    """Yield what is to be done for each batch; a long clip is a step of its own."""
-    for chunk in chunks:
-        for part in islice(loaded, len(batches[chunk])):
-            first = partial(encoder.encode_batch, part.rows, part.batch)
-            num_clips = len(part.rows) + len(part.failures)
-            yield Step(chunk, num_clips, part.failures, part.warnings, first)
-            for row in part.long:
-                yield Step(chunk, 1, {}, {}, partial(encoder.encode_long, row))
 
 
 def _write_chunk(
@@ -197,28 +197,27 @@ def _write_chunk(
     warnings: dict[int, str] = {}
     with store.write(chunk) as file:
         for step, encoded in steps:
-            failures |= step.failures | encoded.failures
-            warnings |= step.warnings
+            failures |= encoded.failures
+            warnings |= {
+                clip.row: clip.warnings for clip in step.clips if clip.warnings
+            }
             if encoded.features:
                 file.add(encoded.features)
-            bar.update(step.num_clips)
+            bar.update(len(step.clips))
         file.close(failures, warnings)
 
 
 @contextmanager
 def _encoding_threads(
-    model: AudioEncoder, interruption: Interruption, folder: Path
+    encoder: ClipEncoder, stop: Callable[[], None]
 ) -> Iterator[Callable[[Iterable[Step]], Iterator[tuple[Step, Encoded]]]]:
-    """Give a function that runs steps in threads and yields their results in order.
+    """Give a function that runs steps in threads and yields their results in order."""
+    cores, leaving, device = torch.get_num_threads(), Event(), encoder.model.device
+    num_threads = _num_threads(encoder)
 
-    On the CPU there are as many as torch would use, one on a GPU.
-    """
-    cores, leaving = torch.get_num_threads(), Event()
-    num_threads = cores if model.device.type == "cpu" else 1
-
-    def stop(*_: object) -> None:
+    def stop_between(*_: object) -> None:
         """Leave a long recording between two windows."""
-        _stop_if_requested(interruption, folder)
+        stop()
         if leaving.is_set():
             raise CancelledError
 
@@ -226,18 +225,16 @@ def _encoding_threads(
         """Yield each step with its result, in order; later ones run meanwhile."""
         running: deque[tuple[Step, Future[Encoded]]] = deque()
         for step in steps:
-            running.append((step, pool.submit(step.encode)))
+            running.append((step, pool.submit(encoder.encode, step.clips)))
             if len(running) > num_threads:
                 yield running[0][0], running.popleft()[1].result()
-            _stop_if_requested(interruption, folder)
-        for step, future in running:
-            yield step, future.result()
+            stop()
+        while running:
+            yield running[0][0], running.popleft()[1].result()
 
     torch.set_num_threads(1)
-    pool = ThreadPoolExecutor(
-        num_threads, initializer=torch.set_num_threads, initargs=(1,)
-    )
-    hook = model.encoder.register_forward_pre_hook(stop)
+    pool = ThreadPoolExecutor(num_threads, initializer=partial(_start_thread, device))
+    hook = encoder.model.encoder.register_forward_pre_hook(stop_between)
     try:
         yield run_ahead
     finally:
@@ -247,14 +244,25 @@ def _encoding_threads(
         torch.set_num_threads(cores)
 
 
-def _batches(rows: range, batch_size: int) -> list[list[int]]:
-    return [[*rows[i : i + batch_size]] for i in range(0, len(rows), batch_size)]
+def _num_threads(encoder: ClipEncoder) -> int:
+    """Return how many batches are encoded at a time.
+
+    On the CPU one in each thread that torch would use, if the memory is sufficient. On
+    another device two: one is encoded while the other is prepared or read out.
+    """
+    if encoder.model.device.type != "cpu":
+        return 2
+    cores, free = torch.get_num_threads(), available_memory()
+    if free is None:
+        return cores
+    return max(1, min(cores, free // (encoder.batch_size * encoder.model.clip_bytes)))
 
 
-def _stop_if_requested(interruption: Interruption, folder: Path) -> None:
-    if interruption.number is not None:
-        raise Interrupted(
-            f"{folder}: interrupted by {interruption.name} (re-run the same command to "
-            "resume)",
-            interruption.number,
-        )
+def _start_thread(device: torch.device) -> None:
+    """Prepare an encoding thread.
+
+    A stream of its own lets its copies wait for its own batch only.
+    """
+    torch.set_num_threads(1)
+    if device.type == "cuda":
+        torch.cuda.set_stream(torch.cuda.Stream(device))

@@ -32,6 +32,10 @@ class ClipList(NamedTuple):
     sources: tuple[str, ...]
     data_root: str = ROOT
 
+    def path(self, row: int) -> str:
+        """Return the path of a clip, or its address in a shard."""
+        return self.clips.wavs[row].replace(ROOT, self.data_root, 1)
+
     def checksum(self) -> str:
         """Return the SHA-256 of ids and paths; ``$data_root`` may be anywhere."""
         columns = self.clips.ids.sha256 + self.clips.wavs.sha256

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from eat.audio.frontend import SAMPLE_RATE
+from eat.inference.reading import AudioFile
 from eat.inference.results import Features, Readout
 from eat.inference.windows import (
     FRAME,
@@ -56,35 +56,49 @@ def encode_windows(
 class Encoding:
     """How recordings become features.
 
-    `encode` turns windows into what :meth:`Readout.__call__` returns.
+    `encode_windows` turns windows into what :meth:`Readout.__call__` returns; it is
+    given `at_once` of them at a time.
     """
 
     readout: Readout
     windowing: Windowing
-    encode: Callable[[Sequence[Window]], Tensor]
+    encode_windows: Callable[[Sequence[Window]], Tensor]
+    at_once: int
+
+    @property
+    def sorts(self) -> bool:
+        """Whether clips of similar length should be encoded together."""
+        return self.windowing.pad_to == "clip"
+
+    def encode(self, files: Sequence[AudioFile]) -> list[Features]:
+        """Return the features of files.
+
+        Raises `AudioError` if one cannot be read.
+        """
+        recordings = [file.recording() for file in files]
+        found = self.run(recordings, "cpu")
+        return [
+            self._features(values, recording.samples, file.path)
+            for values, recording, file in zip(found, recordings, files, strict=True)
+        ]
 
     def run(
-        self,
-        recordings: Sequence[Recording],
-        at_once: int,
-        device: torch.device | str,
+        self, recordings: Sequence[Recording], device: torch.device | str
     ) -> list[Tensor]:
-        """Return the features of each recording on a device.
-
-        The network is given `at_once` windows at a time.
-        """
+        """Return the features of each recording on a device."""
         clips = self.readout.granularity == "clip"
-        windows = encode_windows(
-            recordings, self.windowing, self.encode, at_once, TAIL if clips else 0
+        encoded = encode_windows(
+            recordings,
+            self.windowing,
+            lambda windows: self.encode_windows(windows).to(device),
+            self.at_once,
+            TAIL if clips else 0,
         )
-        moved = ((n, window, values.to(device)) for n, window, values in windows)
         join = self._clips if clips else self._frames
-        results = join(moved, len(recordings))
+        results = join(encoded, len(recordings))
         return results if self.readout.layer_axis else [r[0] for r in results]
 
-    def features(
-        self, values: Tensor, samples: int, path: str | os.PathLike[str]
-    ) -> Features:
+    def _features(self, values: Tensor, samples: int, path: Path) -> Features:
         """Add times to the features of a recording of this many samples at 16 kHz."""
         if self.readout.granularity == "clip":
             times = torch.tensor([[0.0, samples / SAMPLE_RATE]], dtype=torch.float64)
@@ -92,7 +106,7 @@ class Encoding:
             times = frame_times(samples, self.windowing.hop)
         if self.readout.granularity == "patches":
             times = times.repeat_interleave(self.readout.bands, dim=0)
-        return Features(values, times, self.readout.layers, Path(path))
+        return Features(values, times, self.readout.layers, path)
 
     def _clips(self, encoded: Encoded, num_recordings: int) -> list[Tensor]:
         """Average `[L, D]` over the windows of each recording."""

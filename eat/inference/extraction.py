@@ -20,16 +20,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from eat.data.dataset import ClipDataset
-from eat.errors import AudioError, EATError, ExperimentError, LockError
+from eat.errors import EATError, ExperimentError, LockError
 from eat.inference.audio_encoder import AudioEncoder
-from eat.inference.chunk_encoding import CHUNK_BATCHES, ClipEncoder, compute_chunks
+from eat.inference.chunk_encoding import ClipEncoder, compute_chunks
 from eat.inference.clip_list import ClipList
-from eat.inference.feature_folder import CHUNKS, FeatureFolder
-from eat.inference.rows import clips_up_to
-from eat.interop.pretrained import WEIGHTS
+from eat.inference.feature_folder import CHUNKS, FeatureFolder, recorded_batch_size
+from eat.inference.reading import default_threads
 from eat.utils.distributed import all_gather_objects, is_connection_error, world_size
-from eat.utils.files import sha256_file
 from eat.utils.lock import lock_folder
 from eat.utils.parts import WHOLE, Part
 from eat.utils.versions import versions
@@ -67,9 +64,10 @@ def extract_features(
     clips: ClipList,
     out: str | Path,
     source: str | Path,
+    checksum: str,
     weights: str = "student",
-    batch_size: int = 16,
-    num_workers: int = 0,
+    batch_size: int | None = None,
+    num_workers: int | None = None,
     part: Part = WHOLE,
     **options: Any,
 ) -> Extraction:
@@ -83,10 +81,11 @@ def extract_features(
         The M clips, see `eat.inference.clip_list.list_clips`.
     out
         The output, see `eat.inference.feature_folder.FeatureFolder`.
-    source, weights
-        What the model was loaded from.
+    source, checksum, weights
+        What the model was loaded from; the SHA-256 of the file of its weights.
     batch_size, num_workers
-        Clips per batch (changes the last digits), data workers per process.
+        Clips per batch (changes the last digits), threads that read. By default what
+        suits model and machine, or when resuming, the same batches as before.
     part
         Compute part i of N only; part 0 only joins what the others have computed.
     options
@@ -95,38 +94,37 @@ def extract_features(
     Raises
     ------
     EATError
-        If `out` contains other features or is in use, no clip can be read, a data
-        worker died or another rank exited.
+        If `out` has other features or is in use, no clip can be read, or a rank exited.
     Interrupted
         On SIGTERM or SIGINT.
     """
-    data = clips_up_to(model.max_samples, clips)
-    encoder = ClipEncoder(model, data, options)
-    form = (encoder.shape, encoder.layers, encoder.has_parts)
-    store = FeatureFolder(out, len(data), CHUNK_BATCHES * batch_size, *form)
+    batch_size = batch_size or recorded_batch_size(out)
+    encoder = ClipEncoder(model, clips, all_gather_objects(batch_size)[0], options)
+    store = encoder.store(out)
     ranks = world_size()
     rank = torch.distributed.get_rank() if ranks > 1 else 0
+    settings = {"weights": weights, **_inputs(encoder, checksum)}
+    check = partial(_check, store, encoder, settings)
     sources = {"checkpoint": str(Path(source).resolve()), "paths": clips.sources}
-    settings = {"weights": weights, "batch_size": batch_size, **encoder.settings}
-    settings |= _inputs(model, clips, Path(source))
-    check = partial(_check, store, data, settings)
     start = partial(_start, store, settings, sources)
     own = part.among(rank, ranks).share(store.chunks())
+    threads = default_threads() if num_workers is None else num_workers
     with _connection_errors(), _claim(store, check, start, part, rank):
         if store.finished:
             return Extraction(True, store.record()["failed"], store.clips, new=False)
-        work = (clips, model, options, batch_size, num_workers, rank == 0)
         with _disk_errors(store):
-            compute_chunks(store, own, *work)
+            compute_chunks(store, own, encoder, threads, rank == 0)
         all_gather_objects(None)  # wait until every rank has written its chunks
-        found = _join(store, own, part, data.manifest.ids) if rank == 0 else None
+        found = _join(store, own, part, clips.clips.ids) if rank == 0 else None
         return all_gather_objects(found)[0]
 
 
-def _inputs(model: AudioEncoder, clips: ClipList, source: Path) -> dict[str, Any]:
-    """Return what the numbers depend on besides the options."""
+def _inputs(encoder: ClipEncoder, checksum: str) -> dict[str, Any]:
+    """Return what the numbers depend on."""
+    model, clips = encoder.model, encoder.clips
     return {
-        "checkpoint_sha256": weights_checksum(source),
+        **encoder.settings,
+        "checkpoint_sha256": checksum,
         "clips": len(clips.clips),
         "clips_sha256": clips.checksum(),
         "encoder": model.encoder.config,
@@ -134,15 +132,6 @@ def _inputs(model: AudioEncoder, clips: ClipList, source: Path) -> dict[str, Any
         "precision": model.precision,
         "device": model.device.type,
     }
-
-
-def weights_checksum(source: Path) -> str:
-    """Return the SHA-256 of a checkpoint's weights."""
-    if not source.is_dir():
-        return sha256_file(source)
-    if (source / WEIGHTS).exists():
-        return sha256_file(source / WEIGHTS)
-    return " ".join(map(sha256_file, sorted(source.glob("*.safetensors"))))
 
 
 @contextmanager
@@ -193,12 +182,12 @@ def _lock(store: FeatureFolder) -> Iterator[None]:
 
 
 def _check(
-    store: FeatureFolder, data: ClipDataset, settings: Mapping[str, Any]
+    store: FeatureFolder, encoder: ClipEncoder, settings: Mapping[str, Any]
 ) -> None:
     """Raise `ExperimentError` if nothing may or can be written."""
     _check_settings(store, settings)
     if not store.finished:
-        _check_readable(data)
+        _check_readable(encoder)
 
 
 def _check_settings(store: FeatureFolder, settings: Mapping[str, Any]) -> None:
@@ -219,18 +208,16 @@ def _start(
         store.start(settings, **sources, versions=versions())
 
 
-def _check_readable(clips: ClipDataset) -> None:
+def _check_readable(encoder: ClipEncoder) -> None:
     """Read some clips; refuse to start if all fail."""
-    number = min(NUM_TRIALS, len(clips))
-    failures = []
-    for row in np.linspace(0, len(clips) - 1, number).astype(int).tolist():
-        try:
-            clips[row]
+    last = len(encoder.clips.clips) - 1
+    errors = []
+    for row in np.linspace(0, last, min(NUM_TRIALS, last + 1)).astype(int).tolist():
+        if (error := encoder.read(row).file.error) is None:
             return
-        except AudioError as error:
-            failures.append(error)
+        errors.append(error)
     raise ExperimentError(
-        f"none of {number} clips can be read; the first: {failures[0]}"
+        f"none of {len(errors)} clips can be read; the first: {errors[0]}"
     )
 
 

@@ -60,8 +60,8 @@ class FeatureFolder:
         parts: bool = False,
     ) -> None:
         self.out = out = Path(out)
-        is_file = out.suffix.lower() in FORMATS
-        self.folder = out.with_name(f"{out.name}.info") if is_file else out
+        self.folder = _folder_of(out)
+        is_file = self.folder != out
         self.target = out if is_file else out / (FRAMES if parts else ARRAY)
         self.num_clips = num_clips
         self.chunk_clips = chunk_clips
@@ -253,3 +253,18 @@ class FeatureFolder:
                 row,
                 example,
             )
+
+
+def _folder_of(out: Path) -> Path:
+    is_file = out.suffix.lower() in FORMATS
+    return out.with_name(f"{out.name}.info") if is_file else out
+
+
+def recorded_batch_size(out: str | Path) -> int | None:
+    """Return the batch size of the features in `out`, if there are any."""
+    try:
+        record = json.loads((_folder_of(Path(out)) / RECORD).read_bytes())
+        found = record["settings"]["batch_size"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return found if isinstance(found, int) and found > 0 else None

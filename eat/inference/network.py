@@ -17,9 +17,11 @@ from eat.model.encoder import EATEncoder, EncoderOutput
 from eat.model.patching import PATCH, whole_patches
 
 PRECISIONS = ("fp32", "bf16")
-# Windows of a recording that are encoded at a time: their memory is what counts.
-CPU_WINDOWS = 2
-GPU_WINDOWS = 32
+# Tokens that are encoded at a time, those of 8 and 64 clips of 10 s. A CPU encodes more
+# of them no faster.
+CPU_TOKENS = 8 * 513
+GPU_TOKENS = 64 * 513
+TOKEN_VALUES = 16  # largest number of values in memory, per token and width
 
 
 class AudioNetwork(nn.Module):
@@ -77,9 +79,27 @@ class AudioNetwork(nn.Module):
         return self.max_samples / SAMPLE_RATE
 
     @property
+    def clip_bytes(self) -> int:
+        """Estimate of the memory that encoding a clip or window takes, in bytes."""
+        return 4 * TOKEN_VALUES * self._tokens * self.encoder.dim
+
+    @property
     def windows_at_once(self) -> int:
-        """How many windows of long recordings to encode at a time."""
-        return CPU_WINDOWS if self.device.type == "cpu" else GPU_WINDOWS
+        """How many clips or windows are encoded at a time by default, a power of two.
+
+        It depends on the model and the kind of device, not on what else is running.
+        """
+        most = CPU_TOKENS if self.device.type == "cpu" else GPU_TOKENS
+        number = most // self._tokens
+        if self.device.type == "cuda":
+            memory = torch.cuda.get_device_properties(self.device).total_memory
+            number = min(number, memory // 4 // self.clip_bytes)
+        return 1 << (max(int(number), 1).bit_length() - 1)
+
+    @property
+    def _tokens(self) -> int:
+        bands = int(self.encoder.config["num_mels"]) // PATCH
+        return self.frontend.num_frames // PATCH * bands + 1
 
     def forward(self, wav: Tensor, lengths: Tensor | None = None) -> EncoderOutput:
         """Encode a batch of clips, each padded or cut to the model's frames.
@@ -103,7 +123,7 @@ class AudioNetwork(nn.Module):
         wav = wav.to(self.device)
         if lengths is None:
             lengths = torch.full((len(wav),), wav.shape[1])
-        lengths = lengths.to(self.device)
+        lengths = self._moved(lengths)
         valid = self.frontend.valid_frames(lengths) if self.mask_padding else None
         encoded = self._encode(self.frontend(wav, lengths), valid_frames=valid)
         return EncoderOutput(
@@ -119,18 +139,17 @@ class AudioNetwork(nn.Module):
         def encode(windows: Sequence[Window]) -> Tensor:
             """Encode a batch of windows."""
             wav, lengths = self._batch(windows)
-            if windowing.pad_to == "model":
-                spec, valid = self.frontend(wav, lengths), None
-            else:
+            longest, valid = None, None
+            if windowing.pad_to == "clip":
                 valid = whole_patches(self.frontend.valid_frames(lengths))
                 if readout.granularity != "clip":
                     # Also those of a last frame too short for the spectrogram.
                     frames = [window.frames(windowing.size) for window in windows]
                     valid = PATCH * lengths.new_tensor(frames)
                 longest = int(valid.max())
-                spec = self.frontend(wav, lengths, longest)
-                if valid.min() == longest:  # quicker without a mask
-                    valid = None
+                # Quicker without a mask.
+                valid = None if valid.min() == longest else self._moved(valid)
+            spec = self.frontend(wav, self._moved(lengths), longest)
             return readout(self._encode(spec, not readout.only_last, valid))
 
         return encode
@@ -153,10 +172,16 @@ class AudioNetwork(nn.Module):
         return score
 
     def _batch(self, windows: Sequence[Window]) -> tuple[Tensor, Tensor]:
-        """Pad windows to a batch `[B, S]` with lengths `[B]`, on the model's device."""
+        """Pad windows to a batch `[B, S]` on the model's device; lengths on the CPU."""
         wav = pad_sequence([window.wav for window in windows], batch_first=True)
         lengths = torch.tensor([len(window.wav) for window in windows])
-        return wav.to(self.device), lengths.to(self.device)
+        return self._moved(wav), lengths
+
+    def _moved(self, tensor: Tensor) -> Tensor:
+        """Return a tensor on the model's device; nothing waits for it to get there."""
+        if self.device.type == "cuda" and tensor.device.type == "cpu":
+            tensor = tensor.pin_memory()
+        return tensor.to(self.device, non_blocking=True)
 
     def _encode(
         self, spec: Tensor, layers: bool = False, valid_frames: Tensor | None = None

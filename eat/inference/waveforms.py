@@ -59,7 +59,11 @@ def split_waveforms(
         clips = _split_batch(_to_tensor(wavs, "wavs"), wav_lens, lengths)
     if not clips:
         raise ValueError("wavs: no clips")
-    return [_finish(clip, int(rate), f"wavs[{i}]") for i, clip in enumerate(clips)]
+    clips = [clip.float() for clip in clips]
+    _check_samples(clips)
+    if rate == SAMPLE_RATE:
+        return clips
+    return [resample(c.cpu().contiguous(), int(rate), SAMPLE_RATE) for c in clips]
 
 
 def _to_tensor(wav: object, name: str) -> Tensor:
@@ -123,18 +127,16 @@ def _split_batch(
     return [wav[:count] for wav, count in zip(wavs, counts.tolist(), strict=True)]
 
 
-def _finish(clip: Tensor, sample_rate: int, name: str) -> Tensor:
-    if not len(clip):
-        raise ValueError(f"{name}: 0 samples (remove the clip)")
-    clip = clip.float()
-    peak = clip.abs().max().item()
-    if not math.isfinite(peak):
-        raise ValueError(f"{name}: contains NaN or infinite samples")
-    if peak > MAX_SAMPLE:
-        raise ValueError(
-            f"{name}: samples of up to {peak:g}, expected [-1, 1] (from 16-bit "
-            "integers: divide by 32768)"
-        )
-    if sample_rate == SAMPLE_RATE:
-        return clip
-    return resample(clip.cpu().contiguous(), sample_rate, SAMPLE_RATE)
+def _check_samples(clips: Sequence[Tensor]) -> None:
+    if empty := [number for number, clip in enumerate(clips) if not len(clip)]:
+        raise ValueError(f"wavs[{empty[0]}]: 0 samples (remove the clip)")
+    bounds = torch.stack([torch.stack(clip.aminmax()) for clip in clips])
+    # Read out once; NaN is the minimum and maximum of all.
+    for number, peak in enumerate(bounds.abs().amax(dim=1).tolist()):
+        if not math.isfinite(peak):
+            raise ValueError(f"wavs[{number}]: contains NaN or infinite samples")
+        if peak > MAX_SAMPLE:
+            raise ValueError(
+                f"wavs[{number}]: samples of up to {peak:g}, expected [-1, 1] (from "
+                "16-bit integers: divide by 32768)"
+            )

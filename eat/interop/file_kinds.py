@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from eat.errors import CheckpointError
+from eat.utils.files import sha256_file
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -199,3 +200,13 @@ def what_model(names: Iterable[str], settings: Mapping[str, Any] | None = None) 
     return (
         f"not an EAT model but {model}; it contains {', '.join(first) or 'no weights'}"
     )
+
+
+def weights_checksum(source: str | os.PathLike[str]) -> str:
+    """Return the SHA-256 of the weights of a checkpoint, a file or folder."""
+    source = Path(source)
+    if not source.is_dir():
+        return sha256_file(source)
+    if (source / WEIGHTS).exists():
+        return sha256_file(source / WEIGHTS)
+    return " ".join(map(sha256_file, sorted(source.glob("*.safetensors"))))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -63,8 +64,6 @@ def read_floats(
     Raises `CheckpointError` if one is not floating-point, or not finite and below
     `MAX_WEIGHT` everywhere.
     """
-    state: dict[str, Tensor] = {}
-    spoiled: list[str] = []
     for name, tensor in stored.items():
         if tensor.dtype not in FLOATS:
             kind = str(tensor.dtype).removeprefix("torch.")
@@ -72,12 +71,11 @@ def read_floats(
                 f"{path}: the weight '{name}' is of type {kind}, a model's are "
                 "float32, float16, bfloat16 or float64 (save it before quantization)"
             )
-        state[name] = tensor.load().float()
-        # One pass, and NaN is the minimum and maximum of all.
-        if state[name].numel() and not all(
-            bound.abs() < MAX_WEIGHT for bound in state[name].aminmax()
-        ):
-            spoiled.append(name)
+    with ThreadPoolExecutor() as pool:
+        values = pool.map(lambda tensor: tensor.load().float(), stored.values())
+        state = dict(zip(stored, values, strict=True))
+        usable = pool.map(_is_usable, state.values())
+        spoiled = [name for name, found in zip(state, usable, strict=True) if not found]
     if spoiled:
         first = state[spoiled[0]]
         count = int((~(first.abs() < MAX_WEIGHT)).sum())
@@ -88,3 +86,10 @@ def read_floats(
             "file is corrupt; use an earlier checkpoint)"
         )
     return state
+
+
+def _is_usable(values: Tensor) -> bool:
+    # One pass, and NaN is the minimum and maximum of all.
+    return not values.numel() or all(
+        bound.abs() < MAX_WEIGHT for bound in values.aminmax()
+    )

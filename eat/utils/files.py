@@ -17,6 +17,9 @@ from typing import BinaryIO, TextIO
 
 from eat.errors import ExperimentError
 
+# Large, so that a thread that computes a checksum rarely waits for Python's lock.
+_BLOCK = 2**24
+
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str], sync: bool = False) -> Iterator[Path]:
@@ -170,8 +173,11 @@ def write_json(path: str | os.PathLike[str], value: object, sync: bool = False) 
 
 def sha256_file(path: str | os.PathLike[str]) -> str:
     """Return the SHA-256 of a file's content, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    digest, block = hashlib.sha256(), memoryview(bytearray(_BLOCK))
+    with open(path, "rb", buffering=0) as file:
+        while size := file.readinto(block):
+            digest.update(block[:size])
+    return digest.hexdigest()
 
 
 def sync_to_disk(path: str | os.PathLike[str]) -> None:

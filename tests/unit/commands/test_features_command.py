@@ -87,17 +87,13 @@ def batches_seen(monkeypatch):
     """Sizes of the batches that the model encodes."""
     sizes = []
 
-    def watch(name):
-        encode = getattr(ClipEncoder, name)
+    encode = ClipEncoder.encode
 
-        def counted(self, rows, *batch):
-            sizes.append(len(rows) if batch else 1)  # a long clip by itself
-            return encode(self, rows, *batch)
+    def counted(self, clips):
+        sizes.append(len(clips))
+        return encode(self, clips)
 
-        monkeypatch.setattr(ClipEncoder, name, counted)
-
-    watch("encode_batch")
-    watch("encode_long")
+    monkeypatch.setattr(ClipEncoder, "encode", counted)
     return sizes
 
 
@@ -260,6 +256,38 @@ def test_any_number_of_threads_gives_the_same_bytes(corpus, tmp_path):
     finally:
         torch.set_num_threads(threads)
     assert len(found) == 1
+
+
+def test_clips_of_similar_length_are_encoded_together(corpus, tmp_path, monkeypatch):
+    forward, frames = EATEncoder.forward, []
+
+    def watched(self, spec, *given, **options):
+        frames.append(len(spec) * spec.shape[1])
+        return forward(self, spec, *given, **options)
+
+    monkeypatch.setattr(EATEncoder, "forward", watched)
+    shuffled, rows = tmp_path / "m.csv", [*range(0, CLIPS, 2), *range(1, CLIPS, 2)]
+    lines = (corpus / "m.csv").read_text().splitlines(keepends=True)
+    shuffled.write_text("".join([lines[0], *(lines[1 + row] for row in rows)]))
+    model = eat.from_pretrained(corpus / "model", device="cpu")
+    expected = [model.encode_file(corpus / f"{r}.wav", pad_to="clip") for r in rows]
+    alone, _ = sum(frames), frames.clear()
+    found = run(corpus, tmp_path / "out", "--pad_to", "clip", paths=[shuffled])
+    np.testing.assert_allclose(found, [f.numpy() for f in expected], atol=1e-5)
+    assert sum(frames) < 1.1 * alone
+
+
+def test_resuming_keeps_the_batch_size(corpus, tmp_path, capsys):
+    whole = run(corpus, tmp_path / "out")
+    command = words(corpus, tmp_path / "out")
+    place = command.index("--batch_size")
+    cli.main(command[:place] + command[place + 2 :])
+    assert capsys.readouterr().out.endswith("nothing to do\n")
+    cli.main([*command[:place], *command[place + 2 :], "--out", str(tmp_path / "new")])
+    record = json.loads((tmp_path / "new" / "features.json").read_text())
+    assert record["settings"]["batch_size"] > BATCH
+    found = np.load(tmp_path / "new" / "features.npy")
+    np.testing.assert_allclose(found, whole, atol=1e-5)
 
 
 def test_unreadable_clips_are_nan_and_named(corpus, tmp_path, capsys):
@@ -426,10 +454,10 @@ def test_features_that_are_not_finite_count_as_failures(
     whole = run(corpus, tmp_path / "whole").copy()
     check = ClipEncoder._finite
 
-    def broken(self, clips):
+    def broken(self, clips, failures):
         if 3 in clips:
             clips[3].values[0] = float("inf")
-        return check(self, clips)
+        return check(self, clips, failures)
 
     monkeypatch.setattr(ClipEncoder, "_finite", broken)
     found = run(corpus, tmp_path / "broken", status=1)

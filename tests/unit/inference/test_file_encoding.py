@@ -80,7 +80,7 @@ def test_no_files(model):
         with pytest.raises(ValueError, match="^paths "):
             model.encode_files(paths)
     assert [*model.encode_files([])] == []
-    wrong = {"batch_size": (0, "3", 2.0), "num_workers": (-1, None)}
+    wrong = {"batch_size": (0, "3", 2.0), "num_workers": (-1, 1.5)}
     wrong |= {"on_error": ("ignore",)}
     for option, values in wrong.items():
         for value in values:
