@@ -12,7 +12,6 @@ import speechbrain as sb
 import torch
 from speechbrain.utils.distributed import run_on_main
 from torch import Generator, Tensor
-from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import BatchSampler, DataLoader
 from tqdm import tqdm
 
@@ -61,19 +60,6 @@ class PretrainBrain(EATBrain):
     def unwrapped_model(self) -> EATForPreTraining:
         """The model without its DDP or compile wrapper."""
         return cast(EATForPreTraining, super().unwrapped_model)
-
-    def on_fit_start(self) -> None:
-        """Exclude the teacher and all buffers from DDP's broadcasts.
-
-        They are the same on all ranks, since every rank computes them alike.
-        """
-        model = self.unwrapped_model
-        same = {f"teacher.{name}" for name in model.teacher.state_dict()}
-        same |= {name for name, _ in model.named_buffers()}
-        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(
-            model, sorted(same)
-        )
-        super().on_fit_start()
 
     def parameter_groups(self) -> list[dict]:
         """Return the groups of the student; the teacher is not trained."""

@@ -132,6 +132,7 @@ def one_step(brain, first, second):
         for parameter in group["params"]:
             parameter.grad = torch.full_like(parameter, value)
     brain.optimizers_step()
+    brain.end_step()
     return (before - weights(brain)).split([30, 28])
 
 
@@ -296,7 +297,7 @@ def test_log_continues_after_an_interruption(tmp_path):
     fit(make_brain(tmp_path / "parts", **run_opts), clips(data))
 
     def metrics(folder):
-        timeless = {"clips_per_second": None}
+        timeless = {"clips_per_second": None, "data_share": None}
         return [{**record, **timeless} for record in records(folder)]
 
     assert metrics(tmp_path / "parts") == metrics(tmp_path / "whole")

@@ -37,6 +37,7 @@ STEP_METRICS = {
     "lr",
     "ema_decay",
     "clips_per_second",
+    "data_share",
     "skipped_batches",
     "unreadable_clips",
 }
