@@ -173,7 +173,8 @@ def test_two_are_kept_from_the_second_on(make, tmp_path, monkeypatch):
     run_options = {"ckpt_interval_steps": 2}
     brain = make(tmp_path, keep_checkpoints=2, run_opts=run_options)
     monkeypatch.setattr(
-        "eat.training.resumable.record_checkpoint", lambda *_: after.append(kept(tmp_path))
+        "eat.training.resumable.record_checkpoint",
+        lambda *_: after.append(kept(tmp_path)),
     )
     brain.scores = [None, 0.1, 0.2]
     fit(brain)
