@@ -22,6 +22,7 @@ from eat.evaluation.probing import knn_probe
 from eat.interop.pretrained import save_model
 from eat.model.operations import gflop, pretraining_operations
 from eat.model.patching import grid_of
+from eat.pretraining.masking import Masks
 from eat.pretraining.model import EATForPreTraining, PretrainingOutput
 from eat.pretraining.teacher import ema_decay
 from eat.training.brain import EATBrain
@@ -81,6 +82,15 @@ class PretrainBrain(EATBrain):
         number = self.batch_number if training else self.batch_number + 1
         first, clips = number * self.hparams.batch_size, len(batch.ids)
         return clip_generators(self.hparams.seed, epoch, first, clips, self.device)
+
+    def draw_noise(self, masks: Masks, generators: list[Generator]) -> Tensor:
+        """Draw the noise at masked patches `[B*K, N, D]`, see `EATStudent.draw_noise`.
+
+        Outside the model, which may be compiled: the compiler knows no generators.
+        """
+        student = self.unwrapped_model.student
+        like = student.encoder.cls_token
+        return student.draw_noise(len(generators), masks, like, generators)
 
     def on_fit_batch_end(
         self, batch: Batch, outputs: PretrainingOutput, loss: Tensor, should_step: bool
