@@ -83,7 +83,7 @@ class PretrainBrain(EATBrain):
         first, clips = number * self.hparams.batch_size, len(batch.ids)
         return clip_generators(self.hparams.seed, epoch, first, clips, self.device)
 
-    def draw_noise(self, masks: Masks, generators: list[Generator]) -> Tensor:
+    def draw_noise(self, masks: Masks, generators: CounterGenerator) -> Tensor:
         """Draw the noise at masked patches `[B*K, N, D]`, see `EATStudent.draw_noise`.
 
         Outside the model, which may be compiled: the compiler knows no generators.
