@@ -1,4 +1,4 @@
-"""A pre-training Brain with a network of two small blocks."""
+"""A pre-training Brain with a small network."""
 
 import pytest
 import torch
@@ -23,16 +23,17 @@ def pretrain_brain():
     # Imported late: eat.experiment silences what this module prints.
     from speechbrain.utils.train_logger import FileTrainLogger
 
-    def make(brain_class, folder, center_momentum=None, run_opts=None, **changed):
+    def make(
+        brain_class, folder, center_momentum=None, run_opts=None, depth=2, **changed
+    ):
         folder.mkdir(exist_ok=True)
         torch.manual_seed(1)
-        encoder = EATEncoder(dim=DIM, depth=2, num_heads=2, max_frames=FRAMES)
-        student = EATStudent(encoder, CNNDecoder(dim=DIM, depth=2, kernel=3, groups=2))
+        encoder = EATEncoder(dim=DIM, depth=depth, num_heads=2, max_frames=FRAMES)
+        decoder = CNNDecoder(dim=DIM, depth=depth, kernel=3, groups=2)
+        student = EATStudent(encoder, decoder)
         teacher = EMATeacher(encoder, center_momentum, num_patches=FRAMES // 2)
-        model, counter = (
-            EATForPreTraining(student, teacher, WEIGHT),
-            EpochCounter(EPOCHS),
-        )
+        model = EATForPreTraining(student, teacher, WEIGHT)
+        counter = EpochCounter(EPOCHS)
         recoverables = {"model": model, "epoch_counter": counter}
         hparams = {
             "seed": 1,
