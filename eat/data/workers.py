@@ -67,6 +67,7 @@ class ClipLoader(DataLoader):
                 dataset, num_workers=num_workers, timeout=timeout, **options
             )
         self.while_waiting = while_waiting
+        self._started: list[BaseProcess] = []
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         """Start the workers and return the batches."""
@@ -83,12 +84,11 @@ class ClipLoader(DataLoader):
             ) from error
         if not self.num_workers:
             return batches
-        started = [child for child in active_children() if child not in before]
-        return self._poll(batches, started)
+        if started := [child for child in active_children() if child not in before]:
+            self._started = started  # otherwise those of the last epoch go on
+        return self._poll(batches)
 
-    def _poll(
-        self, batches: Iterator[Any], started: list[BaseProcess]
-    ) -> Iterator[Any]:
+    def _poll(self, batches: Iterator[Any]) -> Iterator[Any]:
         """Yield the batches; the iterator survives its timeouts."""
         last = time.monotonic()
         try:
@@ -106,8 +106,9 @@ class ClipLoader(DataLoader):
                     self._check_wait(time.monotonic() - last)
         except BaseException:
             # Torch gives each worker five seconds to finish its batch.
-            for worker in started:
+            for worker in self._started:
                 worker.terminate()
+            self._iterator = None  # of persistent workers
             raise
 
     def _check_wait(self, seconds: float) -> None:

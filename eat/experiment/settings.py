@@ -272,7 +272,7 @@ RUN_OPTIONS = {
     "debug_epochs": _integer("epochs with --debug; 0: all", 0),
     "debug_persistently": _flag("keep what --debug writes"),
     "compile": _flag("compile the model with torch.compile"),
-    "compile_module_keys": Setting("names", "modules to compile; default: all"),
+    "compile_module_keys": Setting("names", "modules to compile; default: the model"),
     "compile_mode": _text(
         "mode of torch.compile", "default", "reduce-overhead", "max-autotune"
     ),

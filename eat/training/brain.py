@@ -1,4 +1,4 @@
-"""The Brain that pre-training and fine-tuning share.
+"""The Brain that pre-training and fine-tuning share: the step and its data.
 
 SpeechBrain provides the loops over epochs and batches. This class adds what it lacks or
 gets wrong silently: gradient clipping over all parameter groups, skipping of steps that
@@ -10,50 +10,43 @@ from __future__ import annotations
 
 import logging
 import math
-import signal
 from collections.abc import Mapping, Sized
 from pathlib import Path
 from typing import Any
 
 import speechbrain as sb
 import torch
-from speechbrain.utils.distributed import if_main_process, run_on_main
+from speechbrain.utils.distributed import run_on_main
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from eat.data.dataset import Batch, ClipDataset, collate
 from eat.data.samplers import EpochSampler, RankBatches, WeightedSampler
 from eat.data.workers import ClipLoader, worker_errors
-from eat.errors import ExperimentError, Interrupted
-from eat.experiment.results import has_results, write_results
-from eat.training.checkpoint_files import own_metrics
-from eat.training.checkpointer import CheckpointInterval
-from eat.training.cost import training_cost
+from eat.training.acceleration import loader_options, set_backends
 from eat.training.inputs import run_fingerprint
-from eat.training.meter import IntervalMeter
-from eat.training.metrics_logger import MetricsLogger
 from eat.training.model_texts import model_texts
-from eat.training.optim import clip_gradients, set_learning_rates
-from eat.training.progress import (
-    record_checkpoint,
-    require_untrained,
-    warn_of_older_checkpoint,
+from eat.training.optim import (
+    clip_divisor,
+    gradient_norm,
+    set_learning_rates,
+    step_unless,
 )
+from eat.training.resumable import ResumableBrain
 from eat.training.skips import SkipMonitor
-from eat.training.train_state import TrainState
-from eat.utils.distributed import any_rank, connection_errors, world_size
+from eat.utils.distributed import any_rank, connection_errors
 from eat.utils.random import batch_generator, step_seed
-from eat.utils.signals import Interruption, ignore_signals
 
 logger = logging.getLogger(__name__)
 
 
-class EATBrain(sb.Brain):
+class EATBrain(ResumableBrain):
     """Train one module over epochs of a fixed number of optimizer steps.
 
-    A run may be interrupted at any time; re-running its command gives the same result
-    as an uninterrupted run. Everything random is a function of (seed, epoch, number of
-    the batch), and the n-th batch of an epoch holds the same clips whatever the number
-    of processes, so a checkpoint between two optimizer steps is all that is needed.
+    Everything random is a function of (seed, epoch, number of the batch), and the n-th
+    batch of an epoch holds the same clips whatever the number of processes. From a
+    batch's arrival to the end of its step the host waits for the device once, to read
+    what :meth:`optimizers_step` has decided there.
 
     A subclass sets :attr:`trainable_name` to the key of its one trainable module and
     implements :meth:`parameter_groups`, ``compute_forward`` and
@@ -71,47 +64,24 @@ class EATBrain(sb.Brain):
         The current epoch, from 1; 0 in a test.
     generator
         Generator for the random numbers of the current training batch.
-    last
-        Metrics of the newest epoch; None before the first one of this process ends.
+    grad_norm
+        Norm of the newest step's gradients; NaN if the step was skipped.
     """
 
     trainable_name: str
-    last: dict[str, Any] | None = None
-    fingerprint: dict[str, object] = {}
     has_validation = False
-    ckpt_interval_steps: int
-    ckpt_interval_minutes: float
+    compile: bool
+    compile_module_keys: list[str] | None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.rank = getattr(self, "rank", 0)
-        self.world_size = world_size()
         self.grad_norm = math.nan
         self.step_loss: Tensor | float = 0.0  # sum over the batches of a step
-        self.meter = IntervalMeter(self.rank, self.world_size)
-        self.folder = Path(self.hparams.output_folder)
-        self.metrics_logger = MetricsLogger(
-            self.folder, self.hparams.tensorboard, self.hparams.wandb
-        )
-        self.interruption = Interruption()
-        self.train_state = TrainState()
         self.skips = SkipMonitor(self.train_state, self.metrics_logger)
-        if self.checkpointer is not None:
-            # In place of SpeechBrain's own record, of the batches of one process.
-            self.checkpointer.add_recoverable("brain", self.train_state)
-        if self.ckpt_interval_steps % self.grad_accumulation_factor:
-            raise ExperimentError(
-                f"ckpt_interval_steps {self.ckpt_interval_steps}: must be a multiple "
-                f"of grad_accumulation_factor {self.grad_accumulation_factor}, or a "
-                "resumed run would lose the gradients accumulated so far"
-            )
-        self.saved_at: int | None = None  # optimizer step of the newest checkpoint
-        self.checkpoint_interval = CheckpointInterval(
-            self.ckpt_interval_steps, self.ckpt_interval_minutes
-        )
-        # Checkpoints within an epoch are saved in `fit_batch`, not by SpeechBrain: its
-        # own may fall between two batches of an optimizer step.
-        self.ckpt_interval_steps = self.ckpt_interval_minutes = 0
+        # By default SpeechBrain compiles all modules, in as many pieces as it takes.
+        self.compile_using_fullgraph = True
+        if self.compile and self.compile_module_keys is None:
+            self.compile_module_keys = [self.trainable_name]
 
     @classmethod
     def from_hparams(cls, hparams: dict, run_opts: dict[str, Any]) -> EATBrain:
@@ -134,10 +104,11 @@ class EATBrain(sb.Brain):
         return getattr(module, "_orig_mod", module)
 
     def model_for(self, stage: sb.Stage) -> nn.Module:
-        """Return the trainable module; for evaluation without its DDP wrapper.
+        """Return the trainable module; for evaluation without its wrappers.
 
         DDP synchronizes the ranks at every batch, but in evaluation they may have
-        different numbers of batches.
+        different numbers of batches; and their sizes differ, for each of which the
+        compiler would start again.
         """
         if stage == sb.Stage.TRAIN:
             return self.modules[self.trainable_name]
@@ -150,12 +121,6 @@ class EATBrain(sb.Brain):
     # -- the data ----------------------------------------------------------------------
 
     @property
-    def clips_per_step(self) -> int:
-        """Clips in one optimizer step, over all ranks."""
-        accumulated = self.hparams.batch_size * self.grad_accumulation_factor
-        return accumulated * self.world_size
-
-    @property
     def clips_per_epoch(self) -> int:
         """Clips in one epoch's optimizer steps."""
         return self.hparams.steps_per_epoch * self.clips_per_step
@@ -165,15 +130,12 @@ class EATBrain(sb.Brain):
         """Number of this rank's batch among all batches of the epoch, from 0."""
         return (self.step - 1) * self.world_size + self.rank
 
-    @property
-    def loader_options(self) -> dict[str, Any]:
-        """Arguments of every data loader."""
+    def loader_options(self, training: bool = False) -> dict[str, Any]:
+        """Return arguments of a data loader."""
         return {
-            "num_workers": self.hparams.num_workers,
             "collate_fn": collate,
-            "worker_init_fn": ignore_signals,
             "while_waiting": self.while_waiting,
-            "pin_memory": "cuda" in self.device,
+            **loader_options(self.device, self.hparams.num_workers, training),
         }
 
     # -- training ----------------------------------------------------------------------
@@ -202,12 +164,12 @@ class EATBrain(sb.Brain):
         clip_sets = {"training": train, "validation": valid, **self.other_clips()}
         pretrained = getattr(self.hparams, "pretrained", None)
         self.fingerprint = run_fingerprint(self.folder, clip_sets, sampler, pretrained)
-        batch, options = self.hparams.batch_size, self.loader_options
+        batch, options = self.hparams.batch_size, self.loader_options(training=True)
         self.train_sampler = RankBatches(sampler, batch, self.rank, self.world_size)
         # Not SpeechBrain's loader, which distributes clips rather than batches and can
         # only be resumed with the same number of processes.
         loader = ClipLoader(train, batch_sampler=self.train_sampler, **options)
-        kwargs = {**options, "batch_size": batch}
+        kwargs = {**self.loader_options(), "batch_size": batch}
         with (
             self.interruption.watch(),
             connection_errors(self.stop_if_saved),
@@ -229,14 +191,12 @@ class EATBrain(sb.Brain):
 
     def on_fit_start(self) -> None:
         """Build the optimizer, then start or resume."""
-        if self.checkpointer is None or self.checkpointer.find_checkpoint() is None:
-            require_untrained(self.folder)
-            self.metrics_logger.clear()
+        set_backends(self.device)
         super().on_fit_start()
-        self.resumed = self.train_state.fingerprint is not None
-        if self.resumed:
-            self.restore_state()
-            logger.info("Resumed after optimizer step %d", self.optimizer_step)
+        model = self.modules[self.trainable_name]
+        if isinstance(model, DistributedDataParallel):
+            # In every forward pass; but they are constant, or the same on all ranks.
+            model.broadcast_buffers = False
         self.train_sampler.start_from(self.step)
 
     def init_optimizers(self) -> None:
@@ -262,14 +222,6 @@ class EATBrain(sb.Brain):
         validates = stage == sb.Stage.TRAIN and self.has_validation
         if validates and self.checkpointer is not None:
             self.save_within_epoch(self.avg_train_loss)
-
-    def fit_batch(self, batch: Batch) -> Tensor:
-        """Train on one batch, then save a checkpoint if one is due."""
-        loss = super().fit_batch(batch)
-        if self.checkpoint_due and self.checkpointer is not None:
-            # SpeechBrain adds this batch to the average once this method returns.
-            self.save_within_epoch(self.update_average(loss, self.avg_train_loss))
-        return loss
 
     def evaluate_batch(self, batch: Batch, stage: sb.Stage) -> Tensor:
         """Evaluate one batch; a signal may stop a validation after any of them."""
@@ -309,41 +261,51 @@ class EATBrain(sb.Brain):
         """Clip gradients over all groups and step, unless they are not finite.
 
         SpeechBrain clips the first group only. A skipped step still counts as a step,
-        so that schedules and random numbers remain functions of the step.
+        so that schedules and random numbers remain functions of the step. All is
+        decided on the device; :meth:`end_step` reads it.
         """
-        parameters = [p for g in self.optimizer.param_groups for p in g["params"]]
         self.scaler.unscale_(self.optimizer)
-        self.scale_gradients([p.grad for p in parameters if p.grad is not None])
-        self.grad_norm = float(clip_gradients(parameters, self.max_grad_norm))
-        nonfinite, unreadable, self.checkpoint_due = any_rank(
-            self.device,
-            not math.isfinite(self.step_loss),
+        divisor = self.gradient_divisor()
+        norm = gradient_norm(self.optimizer) / divisor
+        flags = any_rank(
+            ~(norm + self.step_loss).isfinite(),
             bool(self.skips.unreadable),
             self.interruption.requested or self.checkpoint_interval.is_over(),
+            device=self.device,
         )
-        if nonfinite:
-            self.grad_norm = math.nan
-        self.step_loss = 0.0
-        if math.isfinite(self.grad_norm):
-            self.scaler.step(self.optimizer)
+        divisor = divisor * clip_divisor(norm, self.max_grad_norm)
+        step_unless(flags[0], self.optimizer, divisor)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         self.optimizer_step += 1
+        self.step_loss = 0.0
+        self.step_result = torch.cat([norm[None], flags])
+
+    def gradient_divisor(self) -> Tensor | float:
+        """Return what to divide a step's gradient by, known at its end only."""
+        return 1.0
+
+    def end_step(self) -> None:
+        """Read what the device has decided, and count, log or stop accordingly."""
+        norm, skipped, unreadable, due = self.step_result.tolist()
+        self.grad_norm = math.nan if skipped else norm
+        self.checkpoint_due = bool(due)
         step, patience = self.optimizer_step, self.nonfinite_patience
         self.skips.end_step(step, self.grad_norm, patience, self.checkpointer)
         if unreadable:
             clips, share = step * self.clips_per_step, self.hparams.max_unreadable_share
             self.skips.log_unreadable(step, clips, share)
 
-    def scale_gradients(self, gradients: list[Tensor]) -> None:
-        """Scale the gradients of a step by what is known at its end only."""
-
     def on_fit_batch_end(
         self, batch: Batch, outputs: Any, loss: Tensor, should_step: bool
     ) -> None:
         """Collect the batch's metrics, and log them every ``log_interval`` steps."""
         self.meter.add(self.batch_metrics(outputs, loss), clips=len(batch.ids))
-        if should_step and self.optimizer_step % self.hparams.log_interval == 0:
+        if not should_step:
+            return
+        # Here, where SpeechBrain reads the loss next: the one wait for the device.
+        self.end_step()
+        if self.optimizer_step % self.hparams.log_interval == 0:
             record = {
                 **self.meter.means_of_all_ranks(),
                 **self.interval_metrics(batch, outputs),
@@ -367,100 +329,6 @@ class EATBrain(sb.Brain):
         """Append a record to ``metrics.jsonl`` and show it on the console."""
         self.metrics_logger.write(kind, self.epoch, self.optimizer_step, record)
 
-    # -- checkpoints -------------------------------------------------------------------
-
-    def save_within_epoch(self, average_loss: float) -> None:
-        """Save a checkpoint within an epoch, then stop if a signal has requested it."""
-        self.capture_state(average_loss)
-        self.checkpointer.save_checkpoint(end_of_epoch=False, verbosity=logging.DEBUG)
-        record_checkpoint(self.folder, self.optimizer_step)
-        self.checkpointer.delete_within_epoch(self.hparams.keep_checkpoints)
-        self.checkpoint_interval.start()
-        self.saved_at = self.optimizer_step
-        if any_rank(self.device, self.interruption.requested)[0]:
-            self._stop()
-
-    def save_epoch(self, meta: dict, best: str | None = None) -> None:
-        """Save a checkpoint at the end of an epoch, then delete old ones.
-
-        Kept are the newest ``keep_checkpoints``, those of every epoch that is a
-        multiple of ``keep_every_epochs`` (0: none), and those with the highest value of
-        the metric `best`.
-        """
-        # SpeechBrain resets these after the hooks of a stage: without a validation the
-        # checkpoint would say "batch N" of an epoch that has not started.
-        self.step, self.avg_train_loss = 0, 0.0
-        if self.checkpointer is None:
-            return
-        self.capture_state(average_loss=0.0)
-        self.checkpointer.save_checkpoint(meta=meta)
-        record_checkpoint(self.folder, self.optimizer_step)
-        keep, every = self.hparams.keep_checkpoints, self.hparams.keep_every_epochs
-        # Those within the epoch must not count among the newest.
-        self.checkpointer.delete_within_epoch(keep, with_epochs=True)
-        self.checkpointer.delete_epochs(keep, every, best)
-
-    def capture_state(self, average_loss: float) -> None:
-        """Bring :attr:`train_state` up to date; all ranks must call this."""
-        state = self.train_state
-        state.optimizer_step = self.optimizer_step
-        state.batches = self.step * self.world_size
-        state.clips_per_step = self.clips_per_step
-        state.average_loss = float(average_loss)
-        state.fingerprint = self.fingerprint
-        state.capture_logs(self.meter, self.metrics_logger)
-
-    def restore_state(self) -> None:
-        """Continue from the :attr:`train_state` that a checkpoint held."""
-        state, folder = self.train_state, self.checkpointer.checkpoints_dir
-        state.require_same_run(self.fingerprint, self.clips_per_step, folder)
-        self.optimizer_step = state.optimizer_step
-        self.step = state.batches // self.world_size
-        self.avg_train_loss = state.average_loss
-        state.restore_meter(self.meter)
-        if has_results(self.folder):  # it has logged more since
-            self.metrics_logger.warn_of_changes(state.logs)
-            return
-        step, ended = state.optimizer_step, state.batches == 0
-        older = if_main_process() and warn_of_older_checkpoint(self.folder, step)
-        self.metrics_logger.resume(state.logs, step, ended, backup=older)
-        record_checkpoint(self.folder, step)
-
-    # -- how a run ends ----------------------------------------------------------------
-
-    def stop_if_requested(self) -> None:
-        """Stop if a signal has requested it; the newest checkpoint must be saved."""
-        if self.interruption.requested:
-            self._stop()
-
-    def while_waiting(self) -> None:
-        """Stop after a signal although no batch comes, see :class:`ClipLoader`."""
-        if not self.interruption.requested:
-            return
-        # One rank alone can save a checkpoint, but not between batches of a step.
-        alone = self.checkpointer is not None and self.world_size == 1
-        if alone and self.step and self.step % self.grad_accumulation_factor == 0:
-            if self.saved_at != self.optimizer_step:
-                self.save_within_epoch(self.avg_train_loss)
-            self._stop()
-        self._stop("which waited for data, at most one interval is lost")
-
-    def _stop(self, outcome: str = "checkpoint saved") -> None:
-        raise Interrupted(
-            f"stopped by {self.interruption.name or 'a signal'} after optimizer step "
-            f"{self.optimizer_step}, {outcome}: re-run the same command to resume",
-            self.interruption.number or signal.SIGTERM,
-        )
-
-    def stop_if_saved(self) -> None:
-        """Stop if a signal has requested it and nothing would be lost."""
-        if self.saved_at == self.optimizer_step:
-            self.stop_if_requested()
-
-    def was_complete(self) -> bool:
-        """Return whether an earlier process had finished the run."""
-        return self.last is None and has_results(self.folder)
-
     def model_texts(
         self, folder: Path, config: Mapping[str, Any], metrics: Mapping[str, Any]
     ) -> dict[str, str]:
@@ -468,33 +336,3 @@ class EATBrain(sb.Brain):
         data = str(getattr(self.hparams, "data_folder", ""))
         run = data, self.fingerprint, metrics
         return model_texts(folder, config, self.unwrapped_model, *run)
-
-    def newest_metrics(self) -> dict[str, Any]:
-        """Return the metrics of the newest epoch, of an earlier process perhaps."""
-        if self.last is not None:
-            return self.last
-        return own_metrics(self.checkpointer.find_checkpoint().meta)
-
-    def write_results(self, **results: Any) -> None:
-        """Write ``results.json``, unless the run was complete before."""
-        if self.was_complete():
-            logger.info("Nothing left to do: the run was complete")
-            return
-        self.last = self.newest_metrics()
-        write_results(
-            self.folder,
-            seed=self.hparams.seed,
-            steps=self.optimizer_step,
-            clips_seen=self.optimizer_step * self.clips_per_step,
-            skipped_batches=self.train_state.skipped_steps,
-            unreadable_clips=self.train_state.unreadable_clips,
-            last=self.last,
-            **results,
-            cost=self.cost(),
-        )
-
-    def cost(self) -> dict[str, Any]:
-        """Return time, devices and memory of training, over all parts of the run."""
-        clips = self.optimizer_step * self.clips_per_step
-        times = self.meter.seconds, self.meter.device_seconds
-        return training_cost(*times, clips, self.device, self.world_size)

@@ -103,16 +103,16 @@ class FinetuneBrain(EATBrain):
         self.step_count = self.step_count + count.detach()
         return total + (loss - total).detach()
 
-    def scale_gradients(self, gradients: list[Tensor]) -> None:
-        """Divide by the step's count, if the loss is divided over the step."""
+    def gradient_divisor(self) -> Tensor | float:
+        """Return the step's count per batch, if the loss is divided over the step."""
         count, self.step_count = self.step_count, 0
         if not isinstance(count, Tensor):
-            return
+            return 1.0
         if self.world_size > 1:
             torch.distributed.all_reduce(count)
         # SpeechBrain and DDP have divided by the number of batches.
         batches = self.grad_accumulation_factor * self.world_size
-        torch._foreach_mul_(gradients, batches / count.clamp(min=1).item())
+        return count.clamp(min=1) / batches
 
     def valid_frames(self, batch: Batch, mixed: bool = False) -> Tensor | None:
         """Return the clips' frames before their padding `[B]`, if that is masked.
@@ -239,7 +239,7 @@ class FinetuneBrain(EATBrain):
 
     def test(self, dataset: ClipDataset) -> dict[str, float]:
         """Evaluate the best epoch's model; with ``--test_only``, the given one."""
-        options = {**self.loader_options, "batch_size": self.hparams.batch_size}
+        options = {**self.loader_options(), "batch_size": self.hparams.batch_size}
         with connection_errors(self.stop_if_saved), worker_errors(dataset):
             self.evaluate(dataset, test_loader_kwargs=options)
         return self.tested

@@ -24,6 +24,7 @@ class IntervalMeter:
         self.world_size = world_size
         self._seconds = self._device_seconds = 0.0  # before the clock last started
         self._started: float | None = None
+        self.start_waiting()
         self.reset()
 
     @property
@@ -44,15 +45,25 @@ class IntervalMeter:
         self._seconds, self._started = self.seconds, None
 
     def resume(self) -> None:
-        """Start the clock."""
+        """Start the clock; the first batch is awaited."""
         if self._started is None:
             self._started = time.perf_counter()
+            self.start_waiting()
+
+    def start_waiting(self) -> None:
+        """Start to wait for the next batch."""
+        self._waits_since = time.perf_counter()
+
+    def stop_waiting(self) -> None:
+        """Count the time since :meth:`start_waiting` as waiting for the loader."""
+        self._waited += time.perf_counter() - self._waits_since
 
     def reset(self) -> None:
         """Start a new interval."""
         self.sums: dict[str, Tensor | float] = {}
         self.batches: float = 0
         self.clips = 0
+        self._waited = 0.0
         self._interval_start = self.seconds
 
     def add(self, metrics: dict[str, Tensor], clips: int) -> None:
@@ -63,10 +74,17 @@ class IntervalMeter:
         self.clips += clips
 
     def means(self) -> dict[str, float]:
-        """Return the interval's means and clips per second of this rank."""
+        """Return the interval's means and, of this rank, how fast it was.
+
+        ``data_share`` is the share of the time in which no batch was there.
+        """
         seconds = self.seconds - self._interval_start
         means = {key: float(value) / self.batches for key, value in self.sums.items()}
-        return {**means, "clips_per_second": self.clips / seconds}
+        speed = {
+            "data_share": self._waited / seconds,
+            "clips_per_second": self.clips / seconds,
+        }
+        return means | speed
 
     def means_of_all_ranks(self) -> dict[str, float]:
         """Return means over the interval and ranks, and the total clips per second."""

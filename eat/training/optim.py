@@ -1,4 +1,4 @@
-"""Parameter groups, layer-wise decay, learning rates, gradient clipping."""
+"""Parameter groups, layer-wise decay, learning rates, clipped steps."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import math
 import re
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
 
 BLOCK = re.compile(r"(?:^|\.)blocks\.(\d+)\.")
 
@@ -105,12 +106,52 @@ def set_learning_rates(
     return warmup_cosine(step, peak, warmup, total, floor)
 
 
-def clip_gradients(
-    parameters: list[nn.Parameter], max_norm: float | None
-) -> torch.Tensor:
-    """Clip gradients by their global norm; return the norm before.
+def gradient_norm(optimizer: torch.optim.Optimizer) -> Tensor:
+    """Return the norm of all gradients together, a scalar on their device."""
+    return get_total_norm(_gradients(optimizer))
 
-    Without a positive `max_norm` nothing is clipped.
+
+def clip_divisor(norm: Tensor, max_norm: float | None) -> Tensor | float:
+    """Return what to divide gradients of norm `norm` by to clip them at `max_norm`.
+
+    Without a positive `max_norm` nothing is clipped. The small constant is that of
+    :func:`torch.nn.utils.clip_grad_norm_`.
     """
-    limit = max_norm if max_norm and max_norm > 0 else math.inf
-    return torch.nn.utils.clip_grad_norm_(parameters, limit)
+    if not max_norm or max_norm <= 0:
+        return 1.0
+    return ((norm + 1e-6) / max_norm).clamp(min=1.0)
+
+
+def step_unless(
+    skip: Tensor, optimizer: torch.optim.Optimizer, divisor: Tensor | float = 1.0
+) -> None:
+    """Divide the gradients and step, unless `skip` is 1.
+
+    Fused optimizers do so within their own pass over the parameters, by the protocol of
+    :class:`torch.amp.GradScaler`, and nothing waits for the device. For others the host
+    has to read `skip`.
+
+    Parameters
+    ----------
+    skip
+        Scalar, 0.0 or 1.0.
+    optimizer
+        Any optimizer.
+    divisor
+        Scalar by which the gradients are divided first.
+    """
+    scale = divisor if isinstance(divisor, Tensor) else None
+    if getattr(optimizer, "_step_supports_amp_scaling", False):
+        attributes = vars(optimizer)
+        attributes |= {"grad_scale": scale, "found_inf": skip}
+        optimizer.step()
+        del attributes["grad_scale"], attributes["found_inf"]
+    elif not skip:
+        if scale is not None:
+            torch._foreach_div_(_gradients(optimizer), scale)
+        optimizer.step()
+
+
+def _gradients(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    parameters = (p for group in optimizer.param_groups for p in group["params"])
+    return [p.grad for p in parameters if p.grad is not None]

@@ -12,7 +12,6 @@ import speechbrain as sb
 import torch
 from speechbrain.utils.distributed import run_on_main
 from torch import Generator, Tensor
-from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import BatchSampler, DataLoader
 from tqdm import tqdm
 
@@ -23,6 +22,7 @@ from eat.evaluation.probing import knn_probe
 from eat.interop.pretrained import save_model
 from eat.model.operations import gflop, pretraining_operations
 from eat.model.patching import grid_of
+from eat.pretraining.masking import Masks
 from eat.pretraining.model import EATForPreTraining, PretrainingOutput
 from eat.pretraining.teacher import ema_decay
 from eat.training.brain import EATBrain
@@ -62,19 +62,6 @@ class PretrainBrain(EATBrain):
         """The model without its DDP or compile wrapper."""
         return cast(EATForPreTraining, super().unwrapped_model)
 
-    def on_fit_start(self) -> None:
-        """Exclude the teacher and all buffers from DDP's broadcasts.
-
-        They are the same on all ranks, since every rank computes them alike.
-        """
-        model = self.unwrapped_model
-        same = {f"teacher.{name}" for name in model.teacher.state_dict()}
-        same |= {name for name, _ in model.named_buffers()}
-        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(
-            model, sorted(same)
-        )
-        super().on_fit_start()
-
     def parameter_groups(self) -> list[dict]:
         """Return the groups of the student; the teacher is not trained."""
         return parameter_groups(
@@ -95,6 +82,15 @@ class PretrainBrain(EATBrain):
         number = self.batch_number if training else self.batch_number + 1
         first, clips = number * self.hparams.batch_size, len(batch.ids)
         return clip_generators(self.hparams.seed, epoch, first, clips, self.device)
+
+    def draw_noise(self, masks: Masks, generators: CounterGenerator) -> Tensor:
+        """Draw the noise at masked patches `[B*K, N, D]`, see `EATStudent.draw_noise`.
+
+        Outside the model, which may be compiled: the compiler knows no generators.
+        """
+        student = self.unwrapped_model.student
+        like = student.encoder.cls_token
+        return student.draw_noise(len(generators), masks, like, generators)
 
     def on_fit_batch_end(
         self, batch: Batch, outputs: PretrainingOutput, loss: Tensor, should_step: bool

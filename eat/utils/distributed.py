@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from eat.errors import ExperimentError
 
@@ -36,16 +37,24 @@ def world_size() -> int:
     return 1
 
 
-def any_rank(device: str | torch.device, *flags: bool) -> list[bool]:
-    """Return for each flag whether it is true on any rank; every rank must call this.
+def any_rank(*flags: Tensor | bool, device: str | torch.device) -> Tensor:
+    """Return for each flag whether it is true on any rank, as 0.0 or 1.0 `[flags]`.
 
-    `device` is the rank's own: NCCL reduces tensors on GPUs only.
+    Every rank must call this. It does not wait for the `device`, which is the rank's
+    own: NCCL reduces tensors on GPUs only.
     """
-    if world_size() == 1:
-        return list(flags)
-    found = torch.tensor(flags, dtype=torch.float32, device=device)
-    torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX)
-    return [bool(flag) for flag in found.tolist()]
+    found = torch.stack(
+        [
+            flag.float()
+            if isinstance(flag, Tensor)
+            # A fill, not a copy from the host, which would wait.
+            else torch.full((), float(flag), device=device)
+            for flag in flags
+        ]
+    )
+    if world_size() > 1:
+        torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX)
+    return found
 
 
 def all_gather_objects(local: Any) -> list[Any]:

@@ -56,8 +56,9 @@ class OwnDataPretrainBrain(PretrainBrain):
         sampler, clones = self.hparams.mask_sampler, self.hparams.clones
         generators = self.clip_generators(batch, stage)
         masks = sampler(len(spec), clones, grid_of(*spec.shape[1:]), generators)
+        noise = self.draw_noise(masks, generators)
         model, training = self.model_for(stage), stage == sb.Stage.TRAIN
-        return model(spec, masks, generator=generators, update_center=training)
+        return model(spec, masks, noise, update_center=training)
 
     def compute_objectives(
         self, predictions: PretrainingOutput, batch: Batch, stage: sb.Stage

@@ -50,7 +50,7 @@ LENGTH = (
     "--ckpt_interval_steps 4"
 )
 OUTPUT_LINES = 30  # of a failed run
-TIMES = {"clips_per_second", "hours", "device_hours", "peak_memory_mb"}
+TIMES = {"clips_per_second", "data_share", "hours", "device_hours", "peak_memory_mb"}
 INPUTS = {"settings", "versions"}  # in results.json, but no results
 
 

@@ -6,6 +6,9 @@ import signal
 import sys
 import time
 from functools import partial
+from itertools import islice
+from multiprocessing import active_children
+from multiprocessing.process import BaseProcess
 
 import numpy as np
 import pytest
@@ -73,6 +76,21 @@ def test_slow_workers_lose_no_batch(clips, monkeypatch):
     clips.read = partial(slow, clips.read, seconds=0.1)
     found = list(loader(clips, 2))
     assert [batch.ids for batch in found] == [["c0", "c1"], ["c2", "c3"], ["c4", "c5"]]
+
+
+def test_persistent_workers_are_replaced_only_after_an_interruption(clips, monkeypatch):
+    # Torch ends them in order here; a killed one raises an error in any place.
+    monkeypatch.setattr(BaseProcess, "terminate", lambda worker: None)
+    found = loader(clips, 2, persistent_workers=True)
+    numbers = []
+    for stop in (None, 1, None):
+        ids = [batch.ids for batch in islice(found, stop)]
+        assert ids == [["c0", "c1"], ["c2", "c3"], ["c4", "c5"]][:stop]
+        gc.collect()
+        numbers.append({child.pid for child in active_children()})
+    first, interrupted, last = numbers
+    assert len(first) == len(last) == 2
+    assert not interrupted and not first & last
 
 
 def test_waiting_is_interrupted(clips, monkeypatch):

@@ -1,6 +1,7 @@
 """The common Brain: clipping, skipped steps, seeds, rates, exact resume, logs."""
 
 import json
+import time
 from functools import partial
 from types import SimpleNamespace
 
@@ -132,6 +133,7 @@ def one_step(brain, first, second):
         for parameter in group["params"]:
             parameter.grad = torch.full_like(parameter, value)
     brain.optimizers_step()
+    brain.end_step()
     return (before - weights(brain)).split([30, 28])
 
 
@@ -296,7 +298,7 @@ def test_log_continues_after_an_interruption(tmp_path):
     fit(make_brain(tmp_path / "parts", **run_opts), clips(data))
 
     def metrics(folder):
-        timeless = {"clips_per_second": None}
+        timeless = {"clips_per_second": None, "data_share": None}
         return [{**record, **timeless} for record in records(folder)]
 
     assert metrics(tmp_path / "parts") == metrics(tmp_path / "whole")
@@ -310,3 +312,41 @@ def test_complete_run_has_nothing_left_to_do(tmp_path):
     again = fit(make_brain(tmp_path))
     again.write_results()
     assert again.seen == [] and (tmp_path / "results.json").read_text() == before
+
+
+def test_slow_loader_shows_in_the_log(tmp_path):
+    class Slow(list):
+        def __getitem__(self, index):
+            time.sleep(0.02)
+            return super().__getitem__(index)
+
+    fit(make_brain(tmp_path / "slow", epochs=1), Slow(clips()))
+    fit(make_brain(tmp_path / "fast", epochs=1))
+    slow, fast = (
+        [record["data_share"] for record in records(tmp_path / name)]
+        for name in ("slow", "fast")
+    )
+    assert all(0.5 < share < 1 for share in slow)
+    assert all(0 < share < 0.5 for share in fast)
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("bad", [None, 7])
+def test_scaled_losses_give_the_same_steps(tmp_path, fused, bad):
+    """As in fp16 on a GPU; a power of two changes no bit of a gradient."""
+    data = CLIPS.clone()
+    if bad is not None:
+        data[bad] = torch.nan
+    adam = partial(torch.optim.AdamW, fused=fused)
+    plain, scaled = (
+        make_brain(tmp_path / name, epochs=1, optimizer=adam, max_grad_norm=0.5)
+        for name in ("plain", "scaled")
+    )
+    scaled.scaler = torch.GradScaler("cpu", init_scale=1024.0)
+    for brain in (plain, scaled):
+        fit(brain, clips(data), epoch_size=24)
+    assert torch.equal(weights(plain), weights(scaled))
+    assert scaled.train_state.skipped_steps == (bad is not None)
+    assert scaled.scaler.get_scale() == (1024.0 if bad is None else 512.0)
+    norms = [[r["grad_norm"] for r in records(b.folder)] for b in (plain, scaled)]
+    assert norms[0] == norms[1]

@@ -72,7 +72,7 @@ def brain(finetune_brain, tmp_path):
 def evaluate(brain, clips):
     """Evaluate clips as a validation does; return the collected outputs."""
     brain.modules.eval()
-    options = {**brain.loader_options, "batch_size": 2}
+    options = {**brain.loader_options(), "batch_size": 2}
     loader = brain.make_dataloader(clips, Stage.TEST, **options)
     brain.on_stage_start(Stage.TEST)
     for batch in loader:

@@ -49,7 +49,27 @@ def test_clips_per_second_are_those_of_training(clock):
     meter.resume()
     clock.now += 1
     meter.add({"loss": torch.tensor(2.0)}, clips=4)
-    assert meter.means() == {"loss": 1.5, "clips_per_second": 10 / 2}
+    means = meter.means()
+    assert (means["loss"], means["clips_per_second"]) == (1.5, 10 / 2)
+
+
+def test_share_of_the_time_without_a_batch(clock):
+    meter = IntervalMeter()
+    for validation in (0, 40):
+        clock.now += validation
+        meter.resume()
+        for wait, step in [(3, 1), (1, 5)]:
+            clock.now += wait
+            meter.stop_waiting()
+            clock.now += step
+            meter.start_waiting()
+        meter.pause()
+    assert meter.means()["data_share"] == (3 + 1) / (3 + 1 + 1 + 5)
+    meter.reset()
+    meter.resume()
+    clock.now += 2
+    meter.stop_waiting()
+    assert meter.means()["data_share"] == 1.0
 
 
 def restored(rank, world_size):

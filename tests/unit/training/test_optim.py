@@ -1,5 +1,8 @@
 """Learning rates and groups are the official ones; clipping includes all groups."""
 
+from copy import deepcopy
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -8,10 +11,12 @@ from eat.interop.fairseq_weights import our_name
 from eat.model.classifier import EATClassifier
 from eat.model.encoder import EATEncoder
 from eat.training.optim import (
-    clip_gradients,
+    clip_divisor,
+    gradient_norm,
     layer_scale,
     parameter_groups,
     set_learning_rates,
+    step_unless,
     warmup_cosine,
 )
 
@@ -143,20 +148,49 @@ def test_weight_decay_can_exclude_vectors(finetune_parity):
     assert set(decay_of.values()) == {0.0, 0.05}
 
 
-def test_clipping_is_by_the_norm_of_all_parameters():
-    first, second = one_weight(), one_weight()
-    first.grad, second.grad = torch.tensor([3.0]), torch.tensor([4000.0])
-    norm = clip_gradients([first, second], 5.0)
-    assert norm.item() == pytest.approx((9 + 16e6) ** 0.5)
-    clipped = torch.cat([first.grad, second.grad])
-    assert clipped.norm().item() == pytest.approx(5.0, rel=1e-5)
-    # One factor for all keeps the direction.
-    assert (clipped[1] / clipped[0]).item() == pytest.approx(4000 / 3, rel=1e-5)
+OPTIMIZERS = {
+    "fused AdamW": partial(torch.optim.AdamW, lr=0.1, fused=True),
+    "fused SGD": partial(torch.optim.SGD, lr=0.1, momentum=0.9, fused=True),
+    "AdamW": partial(torch.optim.AdamW, lr=0.1, fused=False, foreach=False),
+    "Rprop": partial(torch.optim.Rprop, lr=0.1),
+}
+
+
+def two_weights(make):
+    """Return an optimizer of two groups, with a gradient each."""
+    weights = one_weight(), one_weight()
+    for weight, gradient in zip(weights, (3.0, 4000.0), strict=True):
+        weight.grad = torch.tensor([gradient])
+    return weights, make([{"params": [weight]} for weight in weights])
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_step_is_that_of_clipped_gradients(name):
+    expected, reference = two_weights(OPTIMIZERS[name])
+    norm = torch.nn.utils.clip_grad_norm_(expected, 5.0)
+    weights, optimizer = two_weights(OPTIMIZERS[name])
+    torch.testing.assert_close(gradient_norm(optimizer), norm)
+    step_unless(torch.tensor(0.0), optimizer, clip_divisor(norm, 5.0))
+    reference.step()
+    for weight, other in zip(weights, expected, strict=True):
+        torch.testing.assert_close(weight, other)
+        torch.testing.assert_close(weight.grad, other.grad)
+    states = (o.state_dict()["state"] for o in (optimizer, reference))
+    torch.testing.assert_close(*states)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_skipped_step_changes_nothing(name):
+    weights, optimizer = two_weights(OPTIMIZERS[name])
+    step_unless(torch.tensor(0.0), optimizer)
+    before = deepcopy((weights, optimizer.state_dict()["state"]))
+    weights[0].grad.fill_(torch.nan)
+    divisor = clip_divisor(gradient_norm(optimizer), 5.0)
+    step_unless(torch.tensor(1.0), optimizer, divisor)
+    after = weights, optimizer.state_dict()["state"]
+    torch.testing.assert_close(after, before, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("limit", [None, 0, 0.0, -1, 1e9])
 def test_without_a_limit_nothing_is_clipped(limit):
-    weight = one_weight()
-    weight.grad = torch.tensor([-7.0])
-    assert clip_gradients([weight], limit).item() == 7.0
-    assert weight.grad.item() == -7.0
+    assert clip_divisor(torch.tensor(7.0), limit) == 1.0

@@ -6,21 +6,13 @@ import pytest
 import torch
 from recipe_modules import load_recipe
 from speechbrain import Stage
-from speechbrain.utils.epoch_loop import EpochCounter
-from speechbrain.utils.train_logger import FileTrainLogger
 
 import eat
-from eat.audio.frontend import LogMel
 from eat.data.dataset import collate
 from eat.data.samplers import EpochSampler
 from eat.errors import CollapseError, exit_on_error
 from eat.evaluation.collapse import CollapseMonitor
-from eat.model.decoder import CNNDecoder
-from eat.model.encoder import EATEncoder
-from eat.pretraining.masking import InverseBlockMasking
-from eat.pretraining.model import EATForPreTraining, EATStudent
-from eat.pretraining.teacher import EMATeacher, ema_decay
-from eat.training.checkpointer import AtomicCheckpointer
+from eat.pretraining.teacher import ema_decay
 
 PretrainBrain = load_recipe("AudioSet").AudioSetPretrainBrain
 FRAMES, DIM = 64, 16
@@ -37,6 +29,7 @@ STEP_METRICS = {
     "lr",
     "ema_decay",
     "clips_per_second",
+    "data_share",
     "skipped_batches",
     "unreadable_clips",
 }
@@ -65,54 +58,21 @@ def clips():
     ]
 
 
-def settings(folder, monitor):
-    return {
-        "seed": 1,
-        "output_folder": str(folder),
-        "lr": 0.01,
-        "min_lr": 0.0,
-        "scale_min_lr": False,
-        "warmup_steps": 1,
-        "total_steps": 6,
-        "batch_size": 2,
-        "num_workers": 0,
-        "log_interval": 2,
-        "keep_every_epochs": 0,
-        "max_unreadable_share": 0.01,
-        "tensorboard": False,
-        "wandb": "none",
-        "keep_epoch_models": False,
-        "weight_decay": 0.05,
-        "decay_vectors": True,
-        "clones": 3,
-        **EMA,
-        "mask_sampler": InverseBlockMasking(0.8, 0.07, (2, 2)),
-        "collapse_monitor": monitor or CollapseMonitor(0.0, 0.0),
-        "keep_checkpoints": 1,
-        "train_logger": FileTrainLogger(str(folder / "train_log.txt")),
-    }
+@pytest.fixture(scope="module")
+def make_brain(pretrain_brain):
+    def make(
+        folder, clips, brain_class=Killed, monitor=None, center_momentum=0.9, **run_opts
+    ):
+        changed = {"warmup_steps": 1, **EMA}
+        if monitor is not None:
+            changed["collapse_monitor"] = monitor
+        brain = pretrain_brain(
+            brain_class, folder, center_momentum, run_opts, **changed
+        )
+        brain.probe_sets = (clips[:4], clips[2:])
+        return brain
 
-
-def make_brain(
-    folder, clips, brain_class=Killed, monitor=None, center_momentum=0.9, **run_opts
-):
-    folder.mkdir(exist_ok=True)
-    torch.manual_seed(1)
-    encoder = EATEncoder(dim=DIM, depth=2, num_heads=2, max_frames=FRAMES)
-    student = EATStudent(encoder, CNNDecoder(dim=DIM, depth=2, kernel=3, groups=2))
-    teacher = EMATeacher(encoder, center_momentum, num_patches=FRAMES // 2)
-    counter = EpochCounter(2)
-    model = EATForPreTraining(student, teacher, utterance_weight=6.0)
-    recoverables = {"model": model, "epoch_counter": counter}
-    brain = brain_class(
-        modules={"frontend": LogMel(-4.268, 4.569, FRAMES), "model": model},
-        opt_class=torch.optim.AdamW,
-        hparams={**settings(folder, monitor), "epoch_counter": counter},
-        run_opts={"device": "cpu", "noprogressbar": True, **run_opts},
-        checkpointer=AtomicCheckpointer(folder / "save", recoverables),
-    )
-    brain.probe_sets = (clips[:4], clips[2:])
-    return brain
+    return make
 
 
 def fit(brain, clips):
@@ -145,7 +105,7 @@ class Watched(PretrainBrain):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory, clips):
+def whole(make_brain, tmp_path_factory, clips):
     """An uninterrupted run of two epochs of three steps."""
     folder = tmp_path_factory.mktemp("whole")
     brain = fit(make_brain(folder, clips, Watched), clips)
@@ -171,7 +131,7 @@ def test_teacher_update_has_the_decay_of_its_step(whole):
         assert not torch.equal(before[0], after[0])
 
 
-def test_teacher_moves_once_per_optimizer_step(tmp_path, clips):
+def test_teacher_moves_once_per_optimizer_step(make_brain, tmp_path, clips):
     brain = make_brain(tmp_path, clips, Watched, grad_accumulation_factor=3)
     brain.hparams.warmup_steps = 0  # so that the first step moves the student
     fit(brain, clips)
@@ -242,7 +202,7 @@ def test_model_folder_has_the_brains_weights(whole):
 
 
 @pytest.mark.parametrize("stop_at", [(1, 3), (2, 1), (2, 3)])
-def test_killed_run_resumes_exactly(whole, tmp_path, clips, stop_at):
+def test_killed_run_resumes_exactly(make_brain, whole, tmp_path, clips, stop_at):
     killed = make_brain(tmp_path, clips, ckpt_interval_steps=1)
     killed.stop_at = stop_at
     with pytest.raises(KeyboardInterrupt):
@@ -260,7 +220,7 @@ def test_killed_run_resumes_exactly(whole, tmp_path, clips, stop_at):
     assert resumed.last == whole.last
 
 
-def test_clip_with_nan_does_not_spoil_the_weights(tmp_path, clips):
+def test_clip_with_nan_does_not_spoil_the_weights(make_brain, tmp_path, clips):
     bad = {**clips[0], "sig": clips[0]["sig"] * torch.nan}
     brain = make_brain(tmp_path, clips)
     brain.hparams.log_interval = 1
@@ -273,7 +233,7 @@ def test_clip_with_nan_does_not_spoil_the_weights(tmp_path, clips):
     assert len(steps) == 6 and sum(r["loss"] is None for r in steps) == 2
 
 
-def test_collapse_stops_the_run(tmp_path, clips):
+def test_collapse_stops_the_run(make_brain, tmp_path, clips):
     monitor = CollapseMonitor(0.1, 0.1, stop_std=100.0, grace_steps=3)
     brain = make_brain(tmp_path, clips, monitor=monitor)
     with pytest.raises(CollapseError) as caught:
@@ -285,7 +245,7 @@ def test_collapse_stops_the_run(tmp_path, clips):
             raise caught.value
 
 
-def test_run_killed_before_its_results_can_be_resumed(tmp_path, clips):
+def test_run_killed_before_its_results_can_be_resumed(make_brain, tmp_path, clips):
     """Re-running the command of a trained run writes the missing file."""
     brain = make_brain(tmp_path, clips)
     fit(brain, clips)
@@ -298,7 +258,7 @@ def test_run_killed_before_its_results_can_be_resumed(tmp_path, clips):
     assert written["steps"] == brain.optimizer_step
 
 
-def test_unreadable_validation_clips_are_logged(tmp_path, clips):
+def test_unreadable_validation_clips_are_logged(make_brain, tmp_path, clips):
     """They do not stop the run: validation only monitors it."""
     bad = [{**clips[0], "failures": [("broken", "no sound")]}, *clips[1:]]
     brain = make_brain(tmp_path, bad, PretrainBrain)

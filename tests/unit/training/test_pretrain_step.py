@@ -6,23 +6,15 @@ import pytest
 import torch
 from recipe_modules import load_recipe
 from speechbrain import Stage
-from speechbrain.utils.epoch_loop import EpochCounter
-from speechbrain.utils.train_logger import FileTrainLogger
 
 from eat.audio.frontend import LogMel
 from eat.data.dataset import collate
 from eat.data.samplers import EpochSampler
-from eat.evaluation.collapse import CollapseMonitor
-from eat.model.decoder import CNNDecoder
-from eat.model.encoder import EATEncoder
-from eat.pretraining.masking import InverseBlockMasking
-from eat.pretraining.model import EATForPreTraining, EATStudent
-from eat.pretraining.teacher import EMATeacher
-from eat.training.checkpointer import AtomicCheckpointer
+from eat.pretraining.model import EATForPreTraining
 
 PretrainBrain = load_recipe("AudioSet").AudioSetPretrainBrain
-FRAMES, DIM, CLONES, WEIGHT = 64, 16, 3, 6.0
-EPOCHS, STEPS = 2, 3
+FRAMES, CLONES, WEIGHT, NOISE = 64, 3, 6.0, 0.3
+STEPS = 3
 
 
 class Watched(PretrainBrain):
@@ -59,51 +51,18 @@ def clips():
     ]
 
 
-def make_brain(folder, center_momentum=None, seed=1):
-    torch.manual_seed(1)
-    encoder = EATEncoder(dim=DIM, depth=2, num_heads=2, max_frames=FRAMES)
-    student = EATStudent(encoder, CNNDecoder(dim=DIM, depth=2, kernel=3, groups=2), 0.3)
-    teacher = EMATeacher(encoder, center_momentum, num_patches=FRAMES // 2)
-    with torch.no_grad():  # as after some training: not a copy of the student
-        for parameter in teacher.parameters():
-            parameter += 0.05 * torch.randn(parameter.shape)
-    model = EATForPreTraining(student, teacher, WEIGHT)
-    hparams = {
-        "seed": seed,
-        "output_folder": str(folder),
-        "lr": 0.01,
-        "min_lr": 0.0,
-        "scale_min_lr": False,
-        "warmup_steps": 0,
-        "total_steps": EPOCHS * STEPS,
-        "batch_size": 2,
-        "num_workers": 0,
-        "log_interval": 2,
-        "keep_every_epochs": 0,
-        "max_unreadable_share": 0.01,
-        "tensorboard": False,
-        "wandb": "none",
-        "keep_epoch_models": False,
-        "weight_decay": 0.05,
-        "decay_vectors": True,
-        "clones": CLONES,
-        "ema_start": 0.9,
-        "ema_end": 0.99,
-        "ema_anneal_steps": 4,
-        "mask_sampler": InverseBlockMasking(0.8, 0.07, (2, 2)),
-        "collapse_monitor": CollapseMonitor(0.0, 0.0),
-        "keep_checkpoints": 1,
-        "train_logger": FileTrainLogger(str(folder / "train_log.txt")),
-        "epoch_counter": EpochCounter(EPOCHS),
-    }
-    frontend = LogMel(-4.268, 4.569, FRAMES)
-    return Watched(
-        modules={"frontend": frontend, "model": model},
-        opt_class=torch.optim.AdamW,
-        hparams=hparams,
-        run_opts={"device": "cpu", "noprogressbar": True},
-        checkpointer=AtomicCheckpointer(folder / "save", {"model": model}),
-    ).watch()
+@pytest.fixture(scope="module")
+def make_brain(pretrain_brain):
+    def make(folder, center_momentum=None, seed=1):
+        brain = pretrain_brain(Watched, folder, center_momentum, seed=seed)
+        model = brain.unwrapped_model
+        model.student.mask_noise_std = NOISE
+        with torch.no_grad():  # as after some training: not a copy of the student
+            for parameter in model.teacher.parameters():
+                parameter += 0.05 * torch.randn(parameter.shape)
+        return brain.watch()
+
+    return make
 
 
 def fit(brain, clips):
@@ -123,7 +82,7 @@ def forward(brain, clips):
 
 
 @pytest.mark.parametrize("center_momentum", [None, 0.9])
-def test_loss_is_that_of_the_model(tmp_path, clips, center_momentum):
+def test_loss_is_that_of_the_model(make_brain, tmp_path, clips, center_momentum):
     brain = make_brain(tmp_path, center_momentum)
     student, teacher = copy.deepcopy(
         (brain.unwrapped_model.student, brain.unwrapped_model.teacher)
@@ -148,7 +107,7 @@ def test_loss_is_that_of_the_model(tmp_path, clips, center_momentum):
         torch.testing.assert_close(own.grad, theirs.grad, atol=1e-6, rtol=1e-4)
 
 
-def test_clips_of_a_batch_do_not_mix(tmp_path, clips):
+def test_clips_of_a_batch_do_not_mix(make_brain, tmp_path, clips):
     """Predictions and targets of a clip do not depend on the other clips."""
     pairs = []
     for pair in (clips[:2], [clips[0], clips[5]]):
@@ -164,7 +123,7 @@ def test_clips_of_a_batch_do_not_mix(tmp_path, clips):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory, clips):
+def whole(make_brain, tmp_path_factory, clips):
     """A run of two epochs of three steps."""
     return fit(make_brain(tmp_path_factory.mktemp("whole")), clips)
 
@@ -182,7 +141,7 @@ def test_every_step_has_new_masks_and_noise(whole):
     assert torch.cat(noise).std().item() == pytest.approx(0.3, rel=0.05)
 
 
-def test_masks_and_noise_are_a_function_of_the_seed(whole, tmp_path, clips):
+def test_masks_and_noise_are_a_function_of_the_seed(whole, make_brain, tmp_path, clips):
     torch.manual_seed(99)  # another process has another global state
     again, other = (fit(make_brain(tmp_path, seed=s), clips) for s in (1, 2))
     for stage in (Stage.TRAIN, Stage.VALID):
