@@ -78,8 +78,8 @@ class RecordedOrder(torch.utils.data.Sampler):
     def __len__(self):
         return len(self.order)
 
-    def __iter__(self):
-        return iter(self.order)
+    def part(self, start, stop):
+        return np.array(self.order[start:stop])
 
 
 class RecordedMasks:
