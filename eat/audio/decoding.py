@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,8 +26,7 @@ class NotDecodableError(Exception):
     """Another decoder may read this file; the message says why this one does not."""
 
 
-@dataclass(frozen=True)
-class Clip:
+class Clip(NamedTuple):
     """A block of an audio file, decoded, and what is known of the file by then.
 
     `wav` is mono `[S]`, at the file's own rate in Hz; `frames` is the length of the
@@ -41,7 +40,7 @@ class Clip:
     frames: int
     check: SignalCheck
     warnings: tuple[str, ...] = ()
-    wav: Tensor = field(default_factory=lambda: torch.empty(0))
+    wav: Tensor = torch.empty(0)
 
 
 Decode = Callable[[Source, float | None], Iterator[Clip]]
@@ -62,7 +61,7 @@ def join_clip(blocks: Iterable[Clip]) -> Clip:
         if kept and block.check is not kept[-1].check:
             kept.clear()
         kept.append(block)
-    return replace(kept[-1], wav=join_blocks(block.wav for block in kept))
+    return kept[-1]._replace(wav=join_blocks(block.wav for block in kept))
 
 
 def check_format(rate: int, channels: int, name: object) -> None:

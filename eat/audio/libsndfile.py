@@ -10,7 +10,6 @@ import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 
 import numpy as np
 import soundfile
@@ -67,13 +66,13 @@ def decode(source: Source, seconds: float | None) -> Iterator[Clip]:
             wanted = min(wanted, int(seconds * file.samplerate))
         clip = Clip(file.samplerate, file.channels, file.frames, check, warnings)
         for block in _blocks(file, wanted):
-            yield replace(clip, wav=check.mix(block))
+            yield clip._replace(wav=check.mix(block))
         if check.samples < wanted:
             _require_estimate(file, source)
             if not check.samples:
                 raise NotDecodableError("decoding fails at its first sample")
             warnings += _missing(file, check.samples, source)
-            clip = replace(clip, frames=check.samples, warnings=warnings)
+            clip = clip._replace(frames=check.samples, warnings=warnings)
         if wanted == file.frames:
             _require_end(file, source)
         yield clip
@@ -124,10 +123,10 @@ def _open(source: Source) -> Iterator[tuple[soundfile.SoundFile, tuple[str, ...]
         raise NotDecodableError(reason) from None
     with file:
         warnings: tuple[str, ...] = ()
-        for match in _SIZES.finditer(file.extra_info):
+        for match in _SIZES.finditer(log := file.extra_info):
             warnings += _compare(match, source)
         check_format(file.samplerate, file.channels, source.name)
-        _require_trusted(file, source)
+        _require_trusted(file, log, source)
         yield file, tuple(dict.fromkeys(warnings))
 
 
@@ -142,9 +141,8 @@ def _compare(match: re.Match[str], source: Source) -> tuple[str, ...]:
     return check_size(source.size * declared // max(found, 1), source.size, source)
 
 
-def _require_trusted(file: soundfile.SoundFile, source: Source) -> None:
+def _require_trusted(file: soundfile.SoundFile, log: str, source: Source) -> None:
     """Raise `NotDecodableError` if the length, or the type of samples, is not known."""
-    log = file.extra_info
     unknown = file.frames >= _UNKNOWN_FRAMES
     if file.format == "MP3":
         unknown = file.frames > source.size * _MP3_FRAMES_PER_BYTE

@@ -6,7 +6,6 @@ import importlib.util
 import math
 import struct
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from itertools import chain
 from typing import Any
 
@@ -75,13 +74,13 @@ def _decode(
     clip = Clip(0, 0, 0, check, warnings)
     if first := next(blocks, None):
         samples, rate = first
-        clip = replace(clip, sample_rate=rate, channels=samples.shape[1])
+        clip = clip._replace(sample_rate=rate, channels=samples.shape[1])
         check_format(rate, clip.channels, source.name)
         limit = math.inf if seconds is None else int(seconds * rate)
         mixed = _mix(chain([first], blocks), check, limit)
         for wav in regroup(mixed, _BLOCK):
-            yield replace(clip, frames=check.samples, wav=wav)
-    yield replace(clip, frames=check.samples)
+            yield clip._replace(frames=check.samples, wav=wav)
+    yield clip._replace(frames=check.samples)
 
 
 def _mix(
