@@ -195,6 +195,7 @@ KNOWN_SETTINGS = {
     "encoder.preset": _text("size", "tiny", "small", "base", "large"),
     "encoder.drop_path": _number("drop path rate of the last block", "[0, 1)"),
     "encoder.position_scale": _number("factor of the positions", "[0, 1000]"),
+    "encoder.bf16_residual": _boolean("tokens between the layers in bf16 as well"),
     "encoder.max_frames": _integer("frames of the longest input", 16, 10_000_000),
     "classifier": _part("classifier", FINE),
     "classifier.encoder": _part("encoder"),
