@@ -127,6 +127,15 @@ class EATEncoder(nn.Module):
             raise ValueError(f"encoder preset '{preset}': choose from {list(PRESETS)}")
         return cls(**PRESETS[preset], **options)
 
+    @property
+    def token_dtype(self) -> torch.dtype:
+        """The type of the tokens between the layers, under the current autocast."""
+        device = self.cls_token.device.type
+        if self.bf16_residual and torch.is_autocast_enabled(device):
+            if torch.get_autocast_dtype(device) is torch.bfloat16:
+                return torch.bfloat16
+        return self.cls_token.dtype
+
     def forward(
         self,
         spec: Tensor,
@@ -182,8 +191,7 @@ class EATEncoder(nn.Module):
         """
         cls_token = self.cls_token.expand(patches.shape[0], -1, -1)
         x = self.norm(torch.cat([cls_token.to(patches.dtype), patches], dim=1))
-        if self.bf16_residual and _autocasts_to_bf16(x.device.type):
-            x = x.bfloat16()
+        x = x.to(self.token_dtype)
         keys = None if valid is None else F.pad(valid, (1, 0), value=True)
         layers, ffn_outputs = [], []
         for block in self.blocks:
@@ -193,8 +201,3 @@ class EATEncoder(nn.Module):
             if return_ffn:
                 ffn_outputs.append(ffn_output)
         return EncoderOutput(x[:, 0], x[:, 1:], layers, ffn_outputs, valid)
-
-
-def _autocasts_to_bf16(device: str) -> bool:
-    enabled = torch.is_autocast_enabled(device)
-    return enabled and torch.get_autocast_dtype(device) is torch.bfloat16

@@ -95,7 +95,7 @@ class EATStudent(nn.Module):
         visible = self.mask(self.encoder.embed(spec), masks)
         encoded = self.encoder.encode(visible)
         if noise is None:
-            noise = self.draw_noise(len(spec), masks, encoded.patches, generator)
+            noise = self.draw_noise(len(spec), masks, generator)
         grid = self.fill(encoded.patches, masks, noise)
         decoded = self.decoder(grid.unflatten(1, grid_of(*spec.shape[1:])))
         predictions = self.decoder.proj(take(decoded.flatten(1, 2), masks.ids_mask))
@@ -109,15 +109,17 @@ class EATStudent(nn.Module):
         return clones.gather(2, kept.expand(-1, -1, -1, dim)).flatten(0, 1)
 
     def draw_noise(
-        self, batch: int, masks: Masks, like: Tensor, generator: Generators | None
+        self, batch: int, masks: Masks, generator: Generators | None
     ) -> Tensor:
-        """Draw noise for the whole grid `[B*K, N, D]`, of the type of `like`."""
+        """Draw noise for the whole grid `[B*K, N, D]`, of the type of the tokens."""
         rows, patches = masks.mask.shape
-        shape, std = (rows // batch, patches, like.shape[-1]), self.mask_noise_std
+        token = self.encoder.cls_token
+        dtype, std = self.encoder.token_dtype, self.mask_noise_std
+        shape = (rows // batch, patches, token.shape[-1])
         if generator is None:
-            noise = like.new_empty(batch, *shape).normal_(std=std)
+            noise = token.new_empty(batch, *shape, dtype=dtype).normal_(std=std)
         else:
-            noise = normal(batch, shape, generator, like.dtype, std)
+            noise = normal(batch, shape, generator, dtype, std)
         return noise.flatten(0, 1)
 
     @staticmethod

@@ -43,6 +43,8 @@ class EMATeacher(nn.Module):
     """
 
     center: Tensor
+    _sum: Tensor
+    _batches: Tensor
 
     def __init__(
         self,
@@ -60,11 +62,15 @@ class EMATeacher(nn.Module):
             "num_patches": num_patches,
             "average_top_k": average_top_k,
         }
-        self._means: list[Tensor] = []  # over the batches of this step
         if center_momentum is not None:
             if num_patches is None:
                 raise ValueError("center_momentum: needs num_patches")
-            self.register_buffer("center", torch.zeros(num_patches, encoder.dim))
+            zeros = torch.zeros(num_patches, encoder.dim)
+            self.register_buffer("center", zeros)
+            # Sum of the means of this step's batches, and their number: no list, for
+            # each length of which a compiler would start again.
+            self.register_buffer("_sum", zeros.clone(), persistent=False)
+            self.register_buffer("_batches", torch.zeros(()), persistent=False)
 
     def train(self, mode: bool = True) -> EMATeacher:
         """Stay in evaluation mode, also within a module that is trained."""
@@ -84,13 +90,15 @@ class EMATeacher(nn.Module):
             return normalize_targets(average)
         targets = normalize_targets(average - self.center)
         if update_center:
-            self._means.append(average.mean(dim=0))
+            self._sum += average.mean(dim=0)
+            self._batches += 1
         return targets
 
     def _move_center(self, momentum: float) -> None:
         """Update the running mean with the step's batches, over all processes."""
-        mean = torch.stack(self._means).mean(dim=0)
-        self._means.clear()
+        mean = self._sum / self._batches  # NaN without a batch
+        self._sum.zero_()
+        self._batches.zero_()
         if torch.distributed.is_initialized():
             torch.distributed.all_reduce(mean)
             mean /= torch.distributed.get_world_size()
@@ -108,7 +116,7 @@ class EMATeacher(nn.Module):
         theirs = [parameter.float() for parameter in encoder.parameters()]
         torch._foreach_mul_(own, decay)
         torch._foreach_add_(own, theirs, alpha=1 - decay)
-        if self.center_momentum is not None and self._means:
+        if self.center_momentum is not None:
             self._move_center(self.center_momentum)
 
     @torch.no_grad()

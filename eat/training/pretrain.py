@@ -89,8 +89,7 @@ class PretrainBrain(EATBrain):
         Outside the model, which may be compiled: the compiler knows no generators.
         """
         student = self.unwrapped_model.student
-        like = student.encoder.cls_token
-        return student.draw_noise(len(generators), masks, like, generators)
+        return student.draw_noise(len(generators), masks, generators)
 
     def on_fit_batch_end(
         self, batch: Batch, outputs: PretrainingOutput, loss: Tensor, should_step: bool
