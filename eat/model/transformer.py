@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -70,6 +73,9 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> T
 class FeedForward(nn.Module):
     """Two linear layers with an exact (erf) GELU and a hidden width of 4 D.
 
+    The output of the GELU, a sixth of what a block would keep for the backward pass, is
+    computed again there.
+
     Parameters
     ----------
     dim
@@ -83,7 +89,33 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Transform each token of `[..., D]`."""
-        return self.fc2(F.gelu(self.fc1(x)))
+        hidden = self.fc1(x)
+        if not hidden.requires_grad or torch.compiler.is_compiling():
+            return self.fc2(F.gelu(hidden))
+        with _recomputed(F.gelu, hidden) as activated:
+            return self.fc2(activated)
+
+
+@contextmanager
+def _recomputed(function: Callable[[Tensor], Tensor], x: Tensor) -> Iterator[Tensor]:
+    """Return ``function(x)``, which what is computed in this context does not keep.
+
+    Its backward pass calls `function` again, as does :mod:`torch.utils.checkpoint`,
+    which would also convert the weights to the type of autocast again.
+    """
+    y = function(x)
+    source, place = x.detach(), y.data_ptr()
+
+    def pack(saved: Tensor) -> Tensor | torch.Size:
+        return saved.shape if saved.data_ptr() == place else saved
+
+    def unpack(packed: Tensor | torch.Size) -> Tensor:
+        if isinstance(packed, Tensor):
+            return packed
+        return function(source).view(packed)
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
+        yield y
 
 
 class DropPath(nn.Module):

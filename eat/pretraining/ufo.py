@@ -62,6 +62,4 @@ def utterance_loss(cls: Tensor, targets: Tensor) -> Tensor:
 
 def _scaled_square_error(prediction: Tensor, target: Tensor) -> Tensor:
     """Return the mean over tokens of the squared error over D, divided by sqrt(D)."""
-    # Unlike `mse_loss` it keeps the error alone for the backward pass.
-    error = prediction.float() - target
-    return error.square().mean() * target.shape[-1] ** 0.5
+    return F.mse_loss(prediction.float(), target) * target.shape[-1] ** 0.5
