@@ -1,7 +1,7 @@
 """Measure speed and memory of training, features and data loading.
 
     python tools/benchmarks/run.py step --preset base --precision bf16,fp32 --batch 1,4
-    python tools/benchmarks/run.py finetune|features|loader|memory|manifest --help
+    python tools/benchmarks/run.py WHAT --help
 
 Options take several values, separated by commas; all combinations are measured in turn,
 so that a busy machine disturbs them alike. Times are minimum, median and maximum over
@@ -33,7 +33,7 @@ from eat.experiment.console import quiet_speechbrain  # noqa: E402
 
 quiet_speechbrain()  # before it is imported
 
-from benchmarks import features, loader, memory, training  # noqa: E402
+from benchmarks import features, loader, memory, overhead, training  # noqa: E402
 from benchmarks.measuring import (  # noqa: E402
     add_json_option,
     add_variant_options,
@@ -46,7 +46,16 @@ HELP = {
     "features": "encoder forward pass, and `eat features` on a folder of wav files",
     "loader": "data loader: clips per CPU second",
     "memory": "peak memory by batch, and the largest batch that fits",
+    "overhead": "step without its products, in bf16 on a CPU: time and peak memory",
     "manifest": "manifest of millions of clips (options: see manifest.py)",
+}
+
+
+MODULES = {
+    "features": features,
+    "loader": loader,
+    "memory": memory,
+    "overhead": overhead,
 }
 
 
@@ -58,12 +67,10 @@ def make_parser() -> argparse.ArgumentParser:
     kinds = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
     for name, text in HELP.items():
         kind = kinds.add_parser(name, help=text, description=text)
-        if name in ("step", "finetune", "features", "memory"):
-            add_variant_options(kind, clones=name in ("step", "memory"))
-        if name in ("features", "loader", "memory"):
-            {"features": features, "loader": loader, "memory": memory}[
-                name
-            ].add_options(kind)
+        if name not in ("loader", "manifest"):
+            add_variant_options(kind, clones=name in ("step", "memory", "overhead"))
+        if name in MODULES:
+            MODULES[name].add_options(kind)
         if name == "manifest":
             kind.add_argument("arguments", nargs=argparse.REMAINDER)
         else:
@@ -86,8 +93,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.what in training.TASKS:
         training.run(options.what, options, command)
         return
-    module = {"features": features, "loader": loader, "memory": memory}[options.what]
-    module.run(options, command)
+    MODULES[options.what].run(options, command)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import memory
+from benchmarks import memory, overhead
 from benchmarks.clock import Clock
 from benchmarks.floor import measure_floor, passes
 from benchmarks.run import main
@@ -91,6 +91,34 @@ def test_memory_of_processes_of_their_own(report, capsys):
     assert 50 < one["peak_mb"] < many["peak_mb"]
     main(["memory", *words, "--find_batch", "--limit", "0.1"])
     assert "none fits" in capsys.readouterr().out
+
+
+def test_products_are_replaced_and_come_back():
+    torch.manual_seed(0)
+    layers = torch.nn.Conv2d(16, 8, 3, padding=1), torch.nn.Linear(8, 4)
+    x = torch.randn(2, 16, 5, 4, requires_grad=True)
+
+    def gradients():
+        y = layers[1](layers[0](x).permute(0, 2, 3, 1))
+        inputs = [x, *layers[0].parameters(), *layers[1].parameters()]
+        return [y, *torch.autograd.grad((y @ y.mT).sum(), inputs)]
+
+    exact = gradients()
+    library = overhead.replace_products()
+    filled = gradients()
+    del library
+    assert [t.shape for t in filled] == [t.shape for t in exact]
+    for t in filled[:2]:
+        assert t.unique().item() == pytest.approx(overhead.FILLED)
+    assert all(map(torch.equal, gradients(), exact))
+
+
+@pytest.mark.slow
+def test_overhead_is_less_than_the_step(report):
+    words = ["overhead", *SMALLEST, "--precision", "bf16", "--clones", "2"]
+    (record,) = report(*words)["results"]
+    (whole,) = report("step", *words[1:])["results"]
+    assert 0 < record["seconds"][0] < whole["seconds"][0] and record["peak_mb"] > 50
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 7, 8, 100])
