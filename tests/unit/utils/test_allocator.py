@@ -28,6 +28,7 @@ def faults(**environment):
     return int(run.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not keep_freed_memory(), reason="needs glibc's allocator")
 def test_the_memory_of_large_tensors_is_kept():
     assert faults() < 100
