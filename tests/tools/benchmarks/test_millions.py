@@ -45,7 +45,7 @@ def test_an_order_with_a_missing_clip_is_noticed(monkeypatch):
 
 @pytest.mark.slow
 def test_a_run_starts_and_resumes(tmp_path, monkeypatch):
-    monkeypatch.setattr(millions, "CKPT_INTERVAL", 32)
+    monkeypatch.setattr(millions, "CKPT_INTERVAL", 16)
     monkeypatch.setattr(millions, "POLL_SECONDS", 0.05)
     shards = millions.make_corpus(tmp_path, 5000)
     monkeypatch.setattr(arrow_file, "MAPPED_BYTES", 1000)
@@ -54,7 +54,7 @@ def test_a_run_starts_and_resumes(tmp_path, monkeypatch):
     assert len(manifest) == 5000 and len(set(manifest.wavs)) == 400
     wav = manifest.wavs[4999].replace("$data_root", str(shards))
     assert len(read_clip(wav)) == 2.56 * 16000
-    found = millions.simulate("pre-training", shards, tmp_path / "run", 5000, 64)
+    found = millions.simulate("pre-training", shards, tmp_path / "run", 5000, 32)
     assert 0 < found["start_seconds"] < 60 and 0 < found["resume_seconds"] < 60
     names = [row["process"] for row in found["memory"]]
     worker = "data worker"
