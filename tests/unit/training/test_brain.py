@@ -317,7 +317,7 @@ def test_complete_run_has_nothing_left_to_do(tmp_path):
 def test_slow_loader_shows_in_the_log(tmp_path):
     class Slow(list):
         def __getitem__(self, index):
-            time.sleep(0.02)
+            time.sleep(0.05)
             return super().__getitem__(index)
 
     fit(make_brain(tmp_path / "slow", epochs=1), Slow(clips()))
@@ -326,7 +326,7 @@ def test_slow_loader_shows_in_the_log(tmp_path):
         [record["data_share"] for record in records(tmp_path / name)]
         for name in ("slow", "fast")
     )
-    assert all(0.5 < share < 1 for share in slow)
+    assert all(0.5 < share < 1 for share in slow[1:])
     assert all(0 < share < 0.5 for share in fast)
 
 
