@@ -2,8 +2,8 @@
 
 The files are checked in blocks, dealt out to the parts by number. What is in the files
 of a block is written to a file of its own, which appears only when it is complete: a
-part that was killed continues with the blocks that are not there, and parts may overlap
-or be repeated. Whichever part finds all blocks goes on alone, from what they say.
+part that was killed continues with the missing blocks, and parts may overlap or be
+repeated. The part that finds all blocks complete joins them and continues alone.
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ class ClipLoader(DataLoader):
         if not self.num_workers:
             return batches
         if started := [child for child in active_children() if child not in before]:
-            self._started = started  # otherwise those of the last epoch go on
+            self._started = started  # otherwise the persistent ones are used
         return self._poll(batches)
 
     def _poll(self, batches: Iterator[Any]) -> Iterator[Any]:

@@ -158,6 +158,7 @@ def compute_chunks(
     interruption = Interruption()
 
     def stop() -> None:
+        """Raise `Interrupted` after a signal."""
         if interruption.number is not None:
             raise Interrupted(
                 f"{store.folder}: interrupted by {interruption.name} (re-run the same "

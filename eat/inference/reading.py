@@ -94,6 +94,7 @@ def read_ahead(
     waiting: deque[Future[Read]] = deque()
 
     def first() -> Read:
+        """Wait for the first item and return it."""
         while not wait(islice(waiting, 1), POLL_SECONDS).done:
             while_waiting()
         return waiting.popleft().result()

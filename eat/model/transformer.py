@@ -107,9 +107,11 @@ def _recomputed(function: Callable[[Tensor], Tensor], x: Tensor) -> Iterator[Ten
     source, place = x.detach(), y.data_ptr()
 
     def pack(saved: Tensor) -> Tensor | torch.Size:
+        """Keep only the shape of `y` and its views."""
         return saved.shape if saved.data_ptr() == place else saved
 
     def unpack(packed: Tensor | torch.Size) -> Tensor:
+        """Compute `y` again, in the shape that was saved."""
         if isinstance(packed, Tensor):
             return packed
         return function(source).view(packed)

@@ -86,7 +86,7 @@ class PretrainBrain(EATBrain):
     def draw_noise(self, masks: Masks, generators: CounterGenerator) -> Tensor:
         """Draw the noise at masked patches `[B*K, N, D]`, see `EATStudent.draw_noise`.
 
-        Outside the model, which may be compiled: the compiler knows no generators.
+        Outside the model, which may be compiled: generators cannot be.
         """
         student = self.unwrapped_model.student
         return student.draw_noise(len(generators), masks, generators)

@@ -125,6 +125,7 @@ def uniform(batch: int, shape: tuple[int, ...], generator: Generators) -> Tensor
         return torch.rand(size, generator=generator, device=generator.device)
 
     def convert(words: Tensor) -> Tensor:
+        """Take the upper 24 bits of each word."""
         return (words >> 8 & 0xFFFFFF).float().mul_(2**-24)
 
     return _draw(batch, shape, generator, torch.int32, convert, torch.float32)
@@ -151,6 +152,7 @@ def normal(
     table = _quantiles(std, dtype, generator.device)
 
     def convert(words: Tensor) -> Tensor:
+        """Take the quantile of each word."""
         return table.index_select(0, words.flatten().int()).view(words.shape)
 
     return _draw(batch, shape, generator, torch.uint16, convert, dtype)
@@ -169,6 +171,7 @@ def integers(
         return torch.randint(high, size, generator=generator, device=generator.device)
 
     def convert(words: Tensor) -> Tensor:
+        """Scale each word, as an unsigned number, to 0 ... `high` - 1."""
         return (words.long() & 0xFFFFFFFF) * high >> 32
 
     return _draw(batch, shape, generator, torch.int32, convert, torch.int64)
