@@ -14,7 +14,7 @@ from eat.experiment.settings import KNOWN_SETTINGS, Setting
 PATCH = 16  # frames, and mel bands, of a patch
 LARGEST = 1e300  # products of settings must be finite, too
 BANDS = 8  # patches along the 128 mel bands
-WIDTHS = {"tiny": 128, "small": 384, "base": 768, "large": 1024}
+WIDTHS = {"micro": 64, "tiny": 128, "small": 384, "base": 768, "large": 1024}
 BLOCKS = re.compile(r"[1-9]\d{0,3}x[1-9]\d{0,3}(,[1-9]\d{0,3}x[1-9]\d{0,3})*")
 
 

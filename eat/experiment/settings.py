@@ -192,7 +192,7 @@ KNOWN_SETTINGS = {
     "frontend.std": _number("norm_std", "[0.000001, 1000]"),
     "frontend.num_frames": _integer("num_frames", 16),
     "encoder": _part("encoder"),
-    "encoder.preset": _text("size", "tiny", "small", "base", "large"),
+    "encoder.preset": _text("size", "micro", "tiny", "small", "base", "large"),
     "encoder.drop_path": _number("drop path rate of the last block", "[0, 1)"),
     "encoder.position_scale": _number("factor of the positions", "[0, 1000]"),
     "encoder.bf16_residual": _boolean("tokens between the layers in bf16 as well"),
