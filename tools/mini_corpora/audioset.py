@@ -15,7 +15,13 @@ from pathlib import Path
 import numpy as np
 
 from mini_corpora.bank import SAMPLE_RATE, UNLABELED, Clip
-from mini_corpora.scenes import Groups, draw_kinds, group_recordings, make_scene
+from mini_corpora.scenes import (
+    MAX_EVENTS,
+    Groups,
+    draw_kinds,
+    group_recordings,
+    make_scene,
+)
 from mini_corpora.writing import AudioPlan, generator, write_corpus
 
 FOLDER = "AudioSet"
@@ -62,12 +68,13 @@ SEMITONES = {"balanced_train": 2, "eval": 2, "unbalanced_train": 5}
 
 @dataclass(frozen=True)
 class AudioSetSizes:
-    """Number of mixes in each subset, and the length of a mix in seconds."""
+    """Number of mixes in each subset, and how long and how full a mix is."""
 
     balanced_train: int = 1000
     unbalanced_train: int = 4000
     eval: int = 600
     seconds: float = 2.56
+    max_events: int = MAX_EVENTS  # of each kind of sound in a mix
 
 
 def write_audioset(
@@ -95,6 +102,7 @@ def write_audioset(
                 round(sizes.seconds * SAMPLE_RATE),
                 SEMITONES[subset],
                 rng,
+                sizes.max_events,
             )
         texts[f"{subset}_segments.csv"] = _segment_list(labels, sizes.seconds, seed)
     write_corpus(FOLDER, folder, audio, texts, workers)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -47,14 +47,26 @@ def make_mini_corpora(
     Folders with other content are refused before anything is written. The same seed
     gives the same bytes, with any number of threads (`workers`).
     """
+    each: tuple[Size, ...] = sizes
+    wanted = dict(zip(WRITERS, each, strict=True))
+    make_corpora(bank_folder, out, wanted, seed, workers)
+
+
+def make_corpora(
+    bank_folder: str | Path,
+    out: str | Path,
+    sizes: Mapping[str, Size],
+    seed: int = 0,
+    workers: int = 2,
+) -> None:
+    """Make some of the mini corpora: `sizes` by folder name, see `WRITERS`."""
     clips = load_bank(bank_folder)
     bank = sha256_file(Path(bank_folder) / "clips.csv")[:16]
     missing = []
-    each: tuple[Size, ...] = sizes
-    for name, size in zip(WRITERS, each, strict=True):
+    for name, size in sizes.items():
         made_of = {"seed": seed, "bank": bank, "sizes": asdict(size)}
         folder, marker = Path(out) / name, {"version": VERSION, **made_of}
-        if _is_missing(folder, marker):
+        if _is_missing(folder, marker, type(size)()):
             missing.append((folder, size, marker))
     for folder, size, marker in missing:
         partial = _partial(folder)
@@ -72,10 +84,12 @@ def _partial(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.partial")
 
 
-def _is_missing(folder: Path, marker: dict[str, object]) -> bool:
+def _is_missing(folder: Path, marker: dict[str, object], default: Size) -> bool:
     """Check whether a corpus is yet to be made; refuse folders with other content."""
     if (folder / MARKER).is_file():
         found = json.loads((folder / MARKER).read_text())
+        # An older marker lacks the sizes that were added since.
+        found["sizes"] = asdict(default) | found.get("sizes", {})
         wrong = [key for key in marker if found.get(key) != marker[key]]
         if wrong:
             made, wanted = ({key: m.get(key) for key in wrong} for m in (found, marker))

@@ -112,15 +112,20 @@ def draw_kinds(sources: dict[str, Groups], rng: np.random.Generator) -> list[str
 
 
 def make_scene(
-    kinds: Sequence[Groups], samples: int, semitones: float, rng: np.random.Generator
+    kinds: Sequence[Groups],
+    samples: int,
+    semitones: float,
+    rng: np.random.Generator,
+    max_events: int = MAX_EVENTS,
 ) -> np.ndarray:
-    """Mix 1 to 3 events of each kind of sound and faint noise: float32 `[samples]`.
+    """Mix events of each kind of sound and faint noise: float32 `[samples]`.
 
-    Events are shifted by at most `semitones`; the scene's peak is at most 0.99.
+    Of each kind there are 1 to `max_events`, shifted by at most `semitones`; the
+    scene's peak is at most 0.99.
     """
     mix = faint_noise(samples, rng)
     for groups in kinds:
-        for _ in range(rng.integers(1, MAX_EVENTS + 1)):
+        for _ in range(rng.integers(1, max_events + 1)):
             event = draw_event(groups, semitones, rng)
             # At least half of an event is heard; the rest may be cut off at the end.
             start = rng.integers(max(1, samples - len(event) // 2))

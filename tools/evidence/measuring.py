@@ -1,0 +1,104 @@
+"""Probes of a model's frozen features: every layer, CLS token and mean of patches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from eat.audio.frontend import LogMel
+from eat.evaluation.probing import ProbeResult, knn_probe, logistic_probe
+from eat.interop.loading import load_encoder, load_frontend
+from eat.model.encoder import EATEncoder
+from evidence.clips import SUBSETS, LabeledClips
+
+POOLINGS = ("cls", "mean")
+
+
+@dataclass(frozen=True)
+class FrozenFeatures:
+    """Features of one encoder: CLS tokens and mean patch tokens of every layer.
+
+    `values` is `[M, L, 2, D]` by subset, first CLS, then mean.
+    """
+
+    values: dict[str, Tensor]
+    labels: dict[str, Tensor]
+
+    @classmethod
+    @torch.no_grad()
+    def compute(
+        cls, encoder: EATEncoder, frontend: LogMel, clips: LabeledClips
+    ) -> FrozenFeatures:
+        """Encode the labeled clips."""
+        values = {}
+        for subset in SUBSETS:
+            batches = clips.normalized(subset, frontend)
+            parts = []
+            for spec in tqdm(batches, f"encoding {subset}", leave=False, disable=None):
+                layers = torch.stack(encoder(spec, return_layers=True).layers, dim=1)
+                pooled = layers[:, :, 0], layers[:, :, 1:].mean(dim=2)
+                parts.append(torch.stack(pooled, dim=2))
+            values[subset] = torch.cat(parts)
+        return cls(values, clips.labels)
+
+    @classmethod
+    def of_model(
+        cls, folder: Path, clips: LabeledClips, weights: str = "student"
+    ) -> FrozenFeatures:
+        """Encode the labeled clips with a model folder's student or teacher."""
+        encoder = load_encoder(folder, weights)
+        return cls.compute(encoder, load_frontend(folder), clips)
+
+    @property
+    def layers(self) -> int:
+        """The number of layers L."""
+        return self.values["eval"].shape[1]
+
+    def select(self, pooling: str, layer: int | None = None) -> tuple[Tensor, ...]:
+        """Return what a probe takes: training features and labels, then evaluation.
+
+        Features are those of a layer `[M, D]`, or of all layers side by side
+        `[M, L*D]`.
+        """
+        pooled = POOLINGS.index(pooling)
+        train, test = (
+            (value if layer is None else value[:, [layer]])[:, :, pooled].flatten(1)
+            for value in (self.values[subset] for subset in SUBSETS)
+        )
+        return train, self.labels[SUBSETS[0]], test, self.labels[SUBSETS[1]]
+
+    def linear(self, pooling: str, layer: int | None = None) -> ProbeResult:
+        """Fit and evaluate a logistic regression."""
+        return logistic_probe(*self.select(pooling, layer))
+
+    def knn(self, pooling: str, layer: int | None = None) -> float:
+        """Return the mAP of nearest neighbors."""
+        return knn_probe(*self.select(pooling, layer))
+
+
+def summary(features: FrozenFeatures) -> dict[str, float]:
+    """Return the scores of a point of the learning curve."""
+    last = features.layers - 1
+    return {
+        "linear": features.linear("mean").mAP,
+        "linear_cls": features.linear("cls").mAP,
+        "linear_last": features.linear("mean", last).mAP,
+        "linear_last_cls": features.linear("cls", last).mAP,
+        "knn": features.knn("mean", last),
+        "knn_cls": features.knn("cls", last),
+    }
+
+
+def by_layer(features: FrozenFeatures) -> dict[str, list[float]]:
+    """Return linear mAP and kNN mAP of every layer, for both poolings."""
+    layers = range(features.layers)
+    scores = {}
+    for pooling in POOLINGS:
+        linear = [features.linear(pooling, layer).mAP for layer in layers]
+        scores[f"linear_{pooling}"] = linear
+        scores[f"knn_{pooling}"] = [features.knn(pooling, layer) for layer in layers]
+    return scores

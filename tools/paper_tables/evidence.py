@@ -1,0 +1,77 @@
+"""Run the study in small that docs/evidence.md reports.
+
+    python tools/paper_tables/evidence.py --list                 # runs and minutes
+    python tools/paper_tables/evidence.py --study curve blocks   # some parts
+    python tools/paper_tables/evidence.py                        # everything
+
+Two runs at a time, one thread each. Finished runs are skipped; re-run the same command
+to resume interrupted ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tools"))
+
+from eat.errors import exit_on_error, printable  # noqa: E402
+from eat.utils.arguments import integer  # noqa: E402
+from evidence.corpus import make_corpus  # noqa: E402
+from evidence.runner import StudyRunner  # noqa: E402
+from evidence.studies import JobFactory, Row, read_studies, runs_of  # noqa: E402
+from paper_tables.runner import run_all  # noqa: E402
+
+MAX_JOBS = 2
+
+
+def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    studies = list(read_studies())
+    add("--study", nargs="+", choices=studies, default=studies, help="parts to run")
+    add("--seeds", type=integer(1, 100), help="at most so many seeds of each row")
+    add("--output", type=Path, default=ROOT / "results" / "evidence", help="of runs")
+    published = ROOT / "results" / "published" / "evidence"
+    add("--results", type=Path, default=published, help="folder of the JSON files")
+    add("--list", action="store_true", help="show the runs without running them")
+    return parser.parse_args()
+
+
+def show(runs: list[tuple[Row, int]], factory: JobFactory, results: Path) -> None:
+    """Print each run with its state and expected minutes."""
+    left = 0.0
+    for row, seed in runs:
+        job = factory.pretraining(row, seed)
+        done = (results / f"{job.name}.json").exists()
+        left += 0 if done else row.minutes
+        state = "measured" if done else f"about {row.minutes:.0f} minutes"
+        print(printable(f"{job.name}: {state}"))
+    print(f"{len(runs)} runs, about {left / MAX_JOBS:.0f} minutes to go on two cores")
+
+
+@exit_on_error()
+def main() -> None:
+    """Run or list the study."""
+    args = parse_args()
+    studies = read_studies()
+    runs = runs_of([studies[name] for name in args.study], args.seeds)
+    factory = JobFactory(args.output.absolute())
+    if args.list:
+        show(runs, factory, args.results)
+        return
+    make_corpus(factory.corpora)
+    os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+    os.environ["PYTHONPATH"] = str(ROOT / "tools")  # for YAML files of the study
+    jobs = [factory.pretraining(row, seed) for row, seed in runs]
+    run_all(jobs, StudyRunner(factory, args.results, runs), MAX_JOBS)
+
+
+if __name__ == "__main__":
+    main()
