@@ -1,0 +1,100 @@
+"""Fine-tuning with a share of the labels, from a pre-trained network and from scratch.
+
+Both starting points are tuned over one grid of learning rates, for each share, on
+held-out training clips and with seeds of their own.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+from eat.utils.files import write_text
+from evidence.studies import FP32, OPTIONS, RECIPES, JobFactory, Row
+from paper_tables.jobs import Job
+
+YAML = "finetune_evidence.yaml"
+STEPS = 600
+SHARES = (5, 20, 100)  # percent of the labeled training clips
+STARTS = ("scratch", "pretrained")
+LEARNING_RATES = (0.0005, 0.001, 0.002)
+SEEDS = (1, 2, 3, 4, 5)
+SEARCH_SEEDS = (101, 102)  # their models are those of seeds 1 and 2
+HELD_OUT = 0.2
+
+
+@dataclass(frozen=True)
+class Finetuning:
+    """A fine-tuning of the study; a pre-trained one begins with `default`."""
+
+    share: int
+    start: str
+    seed: int
+    lr: float
+    held_out: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """Name of the run."""
+        search = f"-lr{self.lr:g}" if self.held_out else ""
+        return f"labels_{self.share}-{self.start}{search}-seed{self.seed}"
+
+    def job(self, factory: JobFactory, default: Row) -> Job:
+        """Return the run, whose pre-training must have finished."""
+        model = "none"
+        if self.start == "pretrained":
+            pretraining = factory.pretraining(default, self.seed % 100)
+            model = str(pretraining.folder / "model")
+        settings = {
+            "data_folder": factory.corpus,
+            "manifest_folder": factory.manifests,
+            "train_manifest": write_subset(factory.manifests, self.share, self.seed),
+            "pretrained": model,
+            "lr": self.lr,
+            "held_out": self.held_out,
+            "seed": self.seed,
+            **FP32,
+        }
+        folder = factory.output / "runs" / self.name
+        recipe = RECIPES / "AudioSet"
+        return Job(self.name, folder, recipe, YAML, settings, STEPS, OPTIONS)
+
+
+def write_subset(manifests: Path, share: int, seed: int) -> str:
+    """Write a random share of the labeled clips as a manifest; return its name.
+
+    Both starting points see the same clips; each seed draws others.
+    """
+    full = "balanced_train"
+    if share == 100:
+        return full
+    name = f"{full}_{share}_seed{seed}"
+    header, *lines = (manifests / f"{full}.csv").read_text("utf-8").splitlines()
+    kept = random.Random(seed).sample(lines, len(lines) * share // 100)
+    text = "\n".join([header, *sorted(kept)]) + "\n"
+    path = manifests / f"{name}.csv"
+    if not path.exists() or path.read_text("utf-8") != text:
+        write_text(path, text)
+    return name
+
+
+def search() -> list[Finetuning]:
+    """Return the runs that choose a learning rate."""
+    return [
+        Finetuning(share, start, seed, lr, HELD_OUT)
+        for share in SHARES
+        for start in STARTS
+        for lr in LEARNING_RATES
+        for seed in SEARCH_SEEDS
+    ]
+
+
+def best_learning_rate(finished: Iterable[tuple[Finetuning, float]]) -> float:
+    """Return the learning rate with the highest mean of (run, mAP) pairs."""
+    scores: dict[float, list[float]] = {}
+    for run, score in finished:
+        scores.setdefault(run.lr, []).append(score)
+    return max(scores, key=lambda lr: fmean(scores[lr]))
