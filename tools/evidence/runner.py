@@ -32,7 +32,7 @@ class StudyRunner(Runner):
             row, seed = self.rows[job.name]
             factory = self.factory
             clips = LabeledClips(
-                factory.manifests, factory.corpus, factory.output / "labeled_clips"
+                factory.manifests, factory.corpus, factory.labeled_clips
             )
             result = measure(job, row, seed, clips)
             write_result(path, result)

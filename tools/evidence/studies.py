@@ -84,6 +84,11 @@ class JobFactory:
         """Folder of the corpus's manifests."""
         return self.output / "manifests"
 
+    @property
+    def labeled_clips(self) -> Path:
+        """Folder of the labeled clips' spectrograms."""
+        return self.output / "labeled_clips"
+
     def pretraining(self, row: Row, seed: int) -> Job:
         """Return the pre-training of a row with a seed."""
         name = row.run_name(seed)

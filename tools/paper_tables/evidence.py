@@ -21,11 +21,13 @@ sys.path.insert(0, str(ROOT / "tools"))
 from eat.errors import exit_on_error, printable  # noqa: E402
 from eat.utils.arguments import integer  # noqa: E402
 from evidence.corpus import make_corpus  # noqa: E402
+from evidence.label_runs import run_labels  # noqa: E402
 from evidence.runner import StudyRunner  # noqa: E402
 from evidence.studies import JobFactory, Row, read_studies, runs_of  # noqa: E402
-from paper_tables.runner import run_all  # noqa: E402
+from paper_tables.runner import Runner, run_all  # noqa: E402
 
 MAX_JOBS = 2
+LABELS = "labels"  # the part that fine-tunes, after the pre-trainings
 
 
 def parse_args() -> argparse.Namespace:
@@ -34,7 +36,7 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    studies = list(read_studies())
+    studies = [*read_studies(), LABELS]
     add("--study", nargs="+", choices=studies, default=studies, help="parts to run")
     add("--seeds", type=integer(1, 100), help="at most so many seeds of each row")
     add("--output", type=Path, default=ROOT / "results" / "evidence", help="of runs")
@@ -61,7 +63,10 @@ def main() -> None:
     """Run or list the study."""
     args = parse_args()
     studies = read_studies()
-    runs = runs_of([studies[name] for name in args.study], args.seeds)
+    chosen = [studies[name] for name in args.study if name != LABELS]
+    if LABELS in args.study:
+        chosen.append(studies["curve"])  # whose models are fine-tuned
+    runs = runs_of(chosen, args.seeds)
     factory = JobFactory(args.output.absolute())
     if args.list:
         show(runs, factory, args.results)
@@ -71,6 +76,9 @@ def main() -> None:
     os.environ["PYTHONPATH"] = str(ROOT / "tools")  # for YAML files of the study
     jobs = [factory.pretraining(row, seed) for row, seed in runs]
     run_all(jobs, StudyRunner(factory, args.results, runs), MAX_JOBS)
+    if LABELS in args.study:
+        (default,) = studies["curve"].rows
+        run_labels(factory, default, Runner(), args.results, MAX_JOBS)
 
 
 if __name__ == "__main__":
