@@ -116,6 +116,7 @@ DECODER: Section = {
     "kernel": Whole(1, 63),
     "groups": Whole(1, 2**14),
     "input_dim": Optional(WIDTH),
+    "output_dim": Optional(Whole(1, 2**14)),
 }
 STUDENT: Section = {"mask_noise_std": Real(0, 1e6)}
 TEACHER: Section = {
