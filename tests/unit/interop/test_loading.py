@@ -125,6 +125,18 @@ def test_encoder_of_a_pretraining_is_student_or_teacher(tmp_path):
     assert not equal(student, teacher)
 
 
+def test_utterance_target_of_its_own(tmp_path):
+    options = {"center_momentum": 0.9, "num_patches": 4, "utterance_target": "clip"}
+    saved = save_pretraining(tmp_path, **options)
+    loaded = eat.load_pretraining(tmp_path)
+    assert equal(saved, loaded) and loaded.teacher.config == saved.teacher.config
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["teacher"]["center_momentum"] = None
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="center_momentum"):
+        eat.load_encoder(tmp_path)
+
+
 def test_encoder_of_another_objective(tmp_path):
     saved = save_pretraining(tmp_path, output_dim=5)
     assert equal(eat.load_encoder(tmp_path), saved.student.encoder)
