@@ -137,6 +137,8 @@ def update(
 ) -> None:
     """Replace values of a tree in place, those of nested mappings one by one.
 
+    A mapping with a tag of its own, an object, replaces the former one as a whole.
+
     With `options` the changes are those of a command line, where the name of a run
     option may be meant. Raises `ExperimentError` if the tree lacks a key.
     """
@@ -145,7 +147,8 @@ def update(
             names = [*map(str, tree), *(RUN_OPTIONS if options else ())]
             hint = nearest(str(key), names) or "see --help"
             raise ExperimentError(f"{where}: unknown setting {key} ({hint})")
-        if isinstance(value, Mapping) and isinstance(tree[key], CommentedMap):
+        nested = isinstance(value, Mapping) and not tag_of(value)
+        if nested and isinstance(tree[key], CommentedMap):
             update(tree[key], value, where)
         else:
             tree[key] = value

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from eat.errors import CheckpointError
 from eat.model.classifier import POOLINGS
 from eat.model.patching import PATCH
+from eat.pretraining.teacher import UTTERANCE_TARGETS
 
 MAX_PATCHES = 2**15  # rows of the table of positions: 11 minutes
 
@@ -116,12 +117,14 @@ DECODER: Section = {
     "kernel": Whole(1, 63),
     "groups": Whole(1, 2**14),
     "input_dim": Optional(WIDTH),
+    "output_dim": Optional(Whole(1, 2**14)),
 }
 STUDENT: Section = {"mask_noise_std": Real(0, 1e6)}
 TEACHER: Section = {
     "center_momentum": Optional(Real(0, 1)),
     "num_patches": Optional(Whole(1, MAX_PATCHES)),
     "average_top_k": Optional(DEPTH),
+    "utterance_target": Choice(UTTERANCE_TARGETS),
 }
 FRONTEND: Section = {
     "mean": Real(-1e6, 1e6),
@@ -220,6 +223,8 @@ def _check_together(config: Mapping[str, Any], source: str | Path) -> None:
     momentum, patches = (teacher.get(k) for k in ("center_momentum", "num_patches"))
     if momentum is not None and patches is None:
         _wrong("teacher.num_patches", None, "a number, for centering", source)
+    if momentum is None and teacher.get("utterance_target") == "clip":
+        _wrong("teacher.center_momentum", None, "a number, for centering", source)
     top_k, depth = teacher.get("average_top_k"), encoder["depth"]
     if top_k is not None and top_k > depth:
         _wrong(

@@ -62,6 +62,7 @@ class Checkpoint:
                 config, stored = read_hugging_face(path, config)
             else:
                 config, stored = open_model(path, config)
+                unsupported = _other_objective(config, path)
         else:
             config, stored, unsupported = read_fairseq(path)
         _check_shapes(config, stored, path)
@@ -180,6 +181,18 @@ def build_pretraining(config: Mapping[str, Any]) -> EATForPreTraining:
     student = EATStudent(encoder, decoder, **config.get("student", {}))
     teacher = EMATeacher(encoder, **config.get("teacher", {}))
     return EATForPreTraining(student, teacher, config["utterance_weight"])
+
+
+def _other_objective(config: Mapping[str, Any], path: str | Path) -> str | None:
+    """Say why a decoder does not predict the teacher's features; None if it does."""
+    width = config.get("decoder", {}).get("output_dim")
+    if width in (None, config["encoder"]["dim"]):
+        return None
+    return (
+        f"{path}: its decoder predicts {width} values per patch, not the teacher's "
+        f"{config['encoder']['dim']} features (it was pre-trained with another "
+        "objective: load its encoder)"
+    )
 
 
 @contextmanager

@@ -28,6 +28,9 @@ class CNNDecoder(nn.Module):
     input_dim
         Width of the encoder, from which the first layer and to which :attr:`proj` maps;
         by default D, as in EAT.
+    output_dim
+        Width to which :attr:`proj` maps instead: of targets that are not the teacher's
+        features, such as the 256 values of a patch.
     """
 
     def __init__(
@@ -37,6 +40,7 @@ class CNNDecoder(nn.Module):
         kernel: int = 3,
         groups: int = 16,
         input_dim: int | None = None,
+        output_dim: int | None = None,
     ) -> None:
         super().__init__()
         self.config = {
@@ -45,13 +49,14 @@ class CNNDecoder(nn.Module):
             "kernel": kernel,
             "groups": groups,
             "input_dim": input_dim,
+            "output_dim": output_dim,
         }
         outer = dim if input_dim is None else input_dim
         self.convolutions = nn.ModuleList(
             nn.Conv2d(width, dim, kernel, padding=kernel // 2, groups=groups)
             for width in [outer, *[dim] * (depth - 1)]
         )
-        self.proj = nn.Linear(dim, outer)
+        self.proj = nn.Linear(dim, outer if output_dim is None else output_dim)
 
     def forward(self, grid: Tensor) -> Tensor:
         """Decode a (time, frequency) grid of patches to `[B, H, W, D]`.

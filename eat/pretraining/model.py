@@ -181,10 +181,10 @@ class EATForPreTraining(nn.Module):
             masks = Masks.from_mask(masks)
         cls, predictions = self.student(spec, masks, noise, generator)
         targets = self.teacher(spec, update_center)
-        frame = frame_loss(predictions, targets, masks)
-        utterance = utterance_loss(cls, targets)
+        frame = frame_loss(predictions, targets.patches, masks)
+        utterance = utterance_loss(cls, targets.utterance)
         loss = frame + self.utterance_weight * utterance
-        return PretrainingOutput(loss, frame, utterance, targets, predictions)
+        return PretrainingOutput(loss, frame, utterance, targets.patches, predictions)
 
 
 def take(tokens: Tensor, index: Tensor) -> Tensor:

@@ -3,12 +3,30 @@
 from __future__ import annotations
 
 import copy
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from eat.model.encoder import EATEncoder
-from eat.pretraining.ufo import average_layers, normalize_targets
+from eat.pretraining.ufo import average_layers, clip_average, normalize_targets
+
+UTTERANCE_TARGETS = ("patches", "clip")
+
+
+class Targets(NamedTuple):
+    """What the student predicts of each clip.
+
+    Attributes
+    ----------
+    patches
+        Targets of the patches `[B, N, D]`.
+    utterance
+        Target of the CLS token `[B, D]`.
+    """
+
+    patches: Tensor
+    utterance: Tensor
 
 
 def ema_decay(
@@ -40,6 +58,11 @@ class EMATeacher(nn.Module):
         Grid size N, needed for centering.
     average_top_k
         Number of last blocks that are averaged; all by default, which is EAT.
+    utterance_target
+        ``patches``, which is EAT: the mean of the patches' targets. Their instance norm
+        has removed most of what distinguishes clips. ``clip``, not part of EAT: the
+        mean over patches before that norm, centered over clips and layer-normalized;
+        it needs `center_momentum`.
     """
 
     center: Tensor
@@ -52,20 +75,32 @@ class EMATeacher(nn.Module):
         center_momentum: float | None = None,
         num_patches: int | None = None,
         average_top_k: int | None = None,
+        utterance_target: str = "patches",
     ) -> None:
         super().__init__()
         self.encoder = copy.deepcopy(encoder).float().eval().requires_grad_(False)
         self.center_momentum = center_momentum
         self.average_top_k = average_top_k
+        self.utterance_target = utterance_target
         self.config = {
             "center_momentum": center_momentum,
             "num_patches": num_patches,
             "average_top_k": average_top_k,
+            "utterance_target": utterance_target,
         }
+        if utterance_target not in UTTERANCE_TARGETS:
+            raise ValueError(
+                f"utterance_target {utterance_target!r}: choose from "
+                f"{', '.join(UTTERANCE_TARGETS)}"
+            )
+        if utterance_target == "clip" and center_momentum is None:
+            raise ValueError("utterance_target clip: needs center_momentum")
         if center_momentum is not None:
             if num_patches is None:
                 raise ValueError("center_momentum: needs num_patches")
-            zeros = torch.zeros(num_patches, encoder.dim)
+            # A last row for the utterance, if it has a target of its own.
+            rows = num_patches + (utterance_target == "clip")
+            zeros = torch.zeros(rows, encoder.dim)
             self.register_buffer("center", zeros)
             # Sum of the means of this step's batches, and their number: no list, for
             # each length of which a compiler would start again.
@@ -77,22 +112,28 @@ class EMATeacher(nn.Module):
         return super().train(False)
 
     @torch.no_grad()
-    def forward(self, spec: Tensor, update_center: bool = False) -> Tensor:
-        """Return the targets `[B, N, D]` of full clips, normalized log-mel `[B, T, F]`.
+    def forward(self, spec: Tensor, update_center: bool = False) -> Targets:
+        """Return the targets of full clips, normalized log-mel `[B, T, F]`.
 
         With `update_center` the running mean, if there is one, includes this batch from
         the next :meth:`update` on.
         """
         ffn_outputs = self.encoder(spec, return_ffn=True).ffn_outputs
         last = ffn_outputs[-(self.average_top_k or len(ffn_outputs)) :]
-        average = average_layers([output[:, 1:] for output in last])
-        if self.center_momentum is None:
-            return normalize_targets(average)
-        targets = normalize_targets(average - self.center)
-        if update_center:
-            self._sum += average.mean(dim=0)
-            self._batches += 1
-        return targets
+        patches = [output[:, 1:] for output in last]
+        average = average_layers(patches)
+        if self.utterance_target == "clip":
+            average = torch.cat([average, clip_average(patches)[:, None]], dim=1)
+        centered = average
+        if self.center_momentum is not None:
+            centered = average - self.center
+            if update_center:
+                self._sum += average.mean(dim=0)
+                self._batches += 1
+        targets = normalize_targets(centered)
+        if self.utterance_target == "clip":
+            return Targets(targets[:, :-1], targets[:, -1])
+        return Targets(targets, targets.mean(dim=1))
 
     def _move_center(self, momentum: float) -> None:
         """Update the running mean with the step's batches, over all processes."""

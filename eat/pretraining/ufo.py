@@ -29,8 +29,18 @@ def average_layers(ffn_outputs: list[Tensor]) -> Tensor:
     return cast(Tensor, sum(normalized)) / len(normalized)
 
 
+def clip_average(ffn_outputs: list[Tensor]) -> Tensor:
+    """Average the teacher's layers `[B, N, D]` over layers and patches, `[B, D]`.
+
+    They are not normalized: the instance norm of :func:`average_layers` makes the mean
+    of each layer 0 in every clip. In fp32; not part of EAT.
+    """
+    means = [layer.float().mean(dim=1) for layer in ffn_outputs]
+    return cast(Tensor, sum(means)) / len(means)
+
+
 def normalize_targets(average: Tensor) -> Tensor:
-    """Layer-normalize averaged layers `[B, N, D]` over D, without affine."""
+    """Layer-normalize averaged layers `[..., D]` over D, without affine."""
     return F.layer_norm(average, average.shape[-1:], eps=NORM_EPS)
 
 
@@ -54,10 +64,9 @@ def frame_loss(predictions: Tensor, targets: Tensor, masks: Masks) -> Tensor:
 
 
 def utterance_loss(cls: Tensor, targets: Tensor) -> Tensor:
-    """Compare CLS tokens `[B*K, D]` with the mean of targets `[B, N, D]` over N."""
+    """Compare CLS tokens `[B*K, D]` with the utterance targets `[B, D]`."""
     clones = len(cls) // len(targets)
-    mean = targets.mean(dim=1).repeat_interleave(clones, dim=0)
-    return _scaled_square_error(cls, mean)
+    return _scaled_square_error(cls, targets.repeat_interleave(clones, dim=0))
 
 
 def _scaled_square_error(prediction: Tensor, target: Tensor) -> Tensor:

@@ -239,6 +239,13 @@ def test_included_file_with_differences(mini):
     assert values["opt_class"]["betas"] == [0.9, 0.95]
 
 
+def test_object_with_a_tag_replaces_the_former(mini):
+    mini.write_text(MINI.replace("layer:", "layer: !new:torch.nn.Identity"))
+    values = load(mini)
+    assert values["layer"] == {"!": "new:torch.nn.Identity", "in_features": 3}
+    assert values["twice"] == [values["layer"]] * 2  # references follow
+
+
 def test_every_key_of_both_files_can_be_overridden(mini):
     overrides = FOLDERS | {"lr": "1", "steps": "7", "layer": "{bias: False}"}
     refuse(mini, overrides, "bias")

@@ -31,8 +31,9 @@ def make_classifier(**options):
     return EATClassifier(make_encoder(**options), num_classes=3, pooling="mean")
 
 
-def make_pretraining(**teacher):
-    student = EATStudent(make_encoder(), CNNDecoder(dim=8, depth=1, kernel=3, groups=2))
+def make_pretraining(output_dim=None, **teacher):
+    sizes = {"dim": 8, "depth": 1, "kernel": 3, "groups": 2}
+    student = EATStudent(make_encoder(), CNNDecoder(**sizes, output_dim=output_dim))
     return EATForPreTraining(student, EMATeacher(make_encoder(), **teacher), 5.0)
 
 
@@ -42,8 +43,8 @@ def save_classifier(folder, **options):
     return classifier
 
 
-def save_pretraining(folder, **teacher):
-    model = make_pretraining(**teacher)
+def save_pretraining(folder, output_dim=None, **teacher):
+    model = make_pretraining(output_dim, **teacher)
     config = {
         "kind": "pretraining",
         "encoder": model.student.encoder.config,
@@ -122,6 +123,25 @@ def test_encoder_of_a_pretraining_is_student_or_teacher(tmp_path):
     assert equal(student, saved.student.encoder) and not student.training
     assert equal(teacher, saved.teacher.encoder)
     assert not equal(student, teacher)
+
+
+def test_utterance_target_of_its_own(tmp_path):
+    options = {"center_momentum": 0.9, "num_patches": 4, "utterance_target": "clip"}
+    saved = save_pretraining(tmp_path, **options)
+    loaded = eat.load_pretraining(tmp_path)
+    assert equal(saved, loaded) and loaded.teacher.config == saved.teacher.config
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["teacher"]["center_momentum"] = None
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="center_momentum"):
+        eat.load_encoder(tmp_path)
+
+
+def test_encoder_of_another_objective(tmp_path):
+    saved = save_pretraining(tmp_path, output_dim=5)
+    assert equal(eat.load_encoder(tmp_path), saved.student.encoder)
+    with pytest.raises(CheckpointError, match=f"{tmp_path}: .* 5 .* 8 "):
+        eat.load_pretraining(tmp_path)
 
 
 def test_saving_again_replaces(tmp_path):

@@ -1,0 +1,157 @@
+"""Measure how much of the targets' variance the utterance target holds.
+
+    python tools/evidence/utterance_variance.py MODEL OUT.json --manifest CSV \
+        --data_folder DIR
+
+EAT normalizes each layer of the teacher over the patches of a clip, which makes the
+mean over patches 0 in every clip and channel. The utterance target is the mean over
+patches of the targets. All it holds is what the last step, a layer norm over channels,
+leaves of it: a patch with a small norm counts more than one with a large norm.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from eat.audio.frontend import LogMel
+from eat.data.dataset import audio_dataset, collate
+from eat.errors import exit_on_error
+from eat.interop.loading import load_frontend, load_pretraining
+from eat.pretraining.model import EATForPreTraining
+from eat.pretraining.ufo import average_layers, clip_average, normalize_targets
+from eat.utils.files import write_json
+
+SECONDS = 10.26
+BATCH = 20
+OFFICIAL_WEIGHT = 192  # lambda of 1, summed over 12 clips x 16 clones
+
+
+def variance(x: Tensor) -> float:
+    """Return the variance of `[M, D]` over M, averaged over the D channels."""
+    return x.double().var(dim=0).mean().item()
+
+
+@torch.no_grad()
+def measure(
+    model: EATForPreTraining, batches: list[Tensor], center: Tensor | None = None
+) -> dict[str, float]:
+    """Return variances and losses of a model, for clips that it did not see.
+
+    Parameters
+    ----------
+    model
+        Student and teacher.
+    batches
+        Normalized log-mel `[B, T, F]`, at least two clips in all.
+    center
+        A mean over clips `[N, D]` to subtract, see :class:`EMATeacher`; EAT has none.
+
+    Returns
+    -------
+    dict
+        ``patch_variance`` and ``utterance_variance``: of the targets, over patches and
+        over clips; ``share``: the second divided by the first. ``share_before_norm``:
+        the same of the layers before the instance norm. ``share_before_layer_norm``:
+        of the averaged layers between the two norms.
+        ``weight_of_share``: the share times the official weight of 192, the ratio of
+        what the two losses can gain.
+        ``utterance_loss``, ``cls_power``, ``patch_power``, ``gain``: the student's loss
+        on full clips, the mean squares of its CLS and patch tokens, and that of the
+        last norm's gain, which both share. ``utterance_loss_of_mean``: of an output
+        that is the same for all clips. ``unit_loss``: of tokens that have variance 1
+        and know nothing of a target, which is that of untrained CLS tokens.
+    """
+    patches, utterances, averages, raw, clip_means = [], [], [], [], []
+    tokens, errors = [], []
+    for spec in tqdm(batches, "targets", leave=False, disable=None):
+        layers = model.teacher.encoder(spec, return_ffn=True).ffn_outputs
+        layers = [layer[:, 1:] for layer in layers]
+        average = average_layers(layers)
+        if center is not None:
+            average -= center
+        target = normalize_targets(average)
+        out = model.student.encoder(spec)
+        patches.append(target.flatten(0, 1))
+        utterances.append(target.mean(dim=1))
+        averages.append(average)
+        raw.append(torch.stack(layers).mean(dim=0).flatten(0, 1))
+        clip_means.append(clip_average(layers))
+        errors.append((out.cls - utterances[-1]).square().mean(dim=1))
+        tokens.append((out.cls.square().mean(), out.patches.square().mean()))
+    average = torch.cat(averages)
+    share = variance(torch.cat(utterances)) / variance(torch.cat(patches))
+    root = average.shape[-1] ** 0.5
+    cls_power, patch_power = torch.tensor(tokens).mean(dim=0).tolist()
+    return {
+        "clips": len(average),
+        "width": average.shape[-1],
+        "patch_variance": variance(torch.cat(patches)),
+        "utterance_variance": variance(torch.cat(utterances)),
+        "share": share,
+        "share_before_layer_norm": variance(average.mean(dim=1))
+        / variance(average.flatten(0, 1)),
+        "share_before_norm": variance(torch.cat(clip_means)) / variance(torch.cat(raw)),
+        "weight_of_share": OFFICIAL_WEIGHT * share,
+        "unit_loss": root,
+        "utterance_loss": torch.cat(errors).mean().item() * root,
+        "utterance_loss_of_mean": variance(torch.cat(utterances)) * root,
+        "cls_power": cls_power,
+        "patch_power": patch_power,
+        "gain": model.student.encoder.blocks[-1].norm2.weight.square().mean().item(),
+    }
+
+
+def untrained(model: EATForPreTraining, seed: int = 1) -> EATForPreTraining:
+    """Return the model with the weights that training starts from, without a center."""
+    torch.manual_seed(seed)
+    teacher = {**model.teacher.config, "center_momentum": None}
+    encoder = type(model.student.encoder)(**model.student.encoder.config)
+    student = type(model.student)(encoder, model.student.decoder)
+    return EATForPreTraining(student, type(model.teacher)(encoder, **teacher))
+
+
+def read_clips(
+    manifest: Path, data_folder: Path, count: int, frontend: LogMel
+) -> list[Tensor]:
+    """Return the first clips of a manifest as batches of normalized log-mel."""
+    dataset = audio_dataset(manifest, data_folder, None, SECONDS)
+    loader = DataLoader(dataset, BATCH, sampler=range(count), collate_fn=collate)
+    clips = tqdm(loader, "reading", leave=False, disable=None)
+    return [frontend(batch.wav, batch.lengths) for batch in clips]
+
+
+def main() -> None:
+    """Measure a trained and an untrained model."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("model", type=Path, help="model folder of a pre-training")
+    parser.add_argument("out", type=Path, help="JSON file to write")
+    parser.add_argument("--manifest", type=Path, required=True)
+    parser.add_argument("--data_folder", type=Path, required=True)
+    parser.add_argument("--clips", type=int, default=200, help="number of clips")
+    args = parser.parse_args()
+    model = load_pretraining(args.model).eval()
+    frontend = load_frontend(args.model)
+    batches = read_clips(args.manifest, args.data_folder, args.clips, frontend)
+    results = {
+        "untrained": measure(untrained(model).eval(), batches),
+        "trained": measure(model, batches),
+    }
+    if model.teacher.center_momentum is not None:
+        center = model.teacher.center[: model.teacher.config["num_patches"]]
+        results["trained, centered"] = measure(model, batches, center)
+    write_json(args.out, results)
+    for name, values in results.items():
+        print(
+            name, *(f"{key} {value:.4g}" for key, value in values.items()), sep="\n  "
+        )
+
+
+if __name__ == "__main__":
+    with exit_on_error():
+        main()
