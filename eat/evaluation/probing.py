@@ -8,6 +8,7 @@ clips. Features are computed once; probes run on the device they are on.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,7 +36,7 @@ class ProbeResult:
     scores: Tensor
     metric: str
     value: float
-    chosen: dict[str, float] = field(default_factory=dict)
+    chosen: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def evaluate(
@@ -43,7 +44,7 @@ class ProbeResult:
         scores: Tensor,
         targets: Tensor,
         multi_label: bool = True,
-        **chosen: float,
+        **chosen: Any,
     ) -> ProbeResult:
         """Evaluate scores `[M, C]`; targets are multi-hot or one-hot `[M, C]`."""
         if multi_label:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from numpy.lib.format import open_memmap
 from torch import Tensor
 from tqdm import tqdm
 
-from eat.audio.frontend import LogMel, num_frames_of
+from eat.data.compact_manifest import CompactClips
 from eat.data.dataset import Batch, ClipDataset, audio_dataset, collate
 from eat.data.manifest import LabelSet
 from eat.errors import ExperimentError
@@ -28,6 +28,23 @@ from eat.utils.files import atomic_path
 
 POOLED = "pooled"
 READ_CLIPS = 32  # spectrograms at a time
+
+
+class TokenRows:
+    """The rows of several arrays `[M, N+1, D]`, which stay where they are."""
+
+    def __init__(self, parts: Sequence[np.ndarray | TokenRows]) -> None:
+        self._parts = parts
+        self._starts = np.cumsum([0, *(part.shape[0] for part in parts)])
+        self.shape: tuple[int, ...] = (int(self._starts[-1]), *parts[0].shape[1:])
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        """Return some rows, in any order."""
+        found = np.empty((len(rows), *self.shape[1:]), np.float16)
+        for start, part in zip(self._starts, self._parts, strict=False):
+            inside = (rows >= start) & (rows < start + part.shape[0])
+            found[inside] = part[rows[inside] - start]
+        return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,13 +59,26 @@ class ProbeFeatures:
         Multi-hot labels, `[M, C]`.
     tokens
         By layer, CLS token and patch tokens `[M, N+1, D]` in float16, which may be
-        mapped from a file.
+        mapped from files.
     """
 
     cls: Tensor
     mean: Tensor
     labels: Tensor
-    tokens: dict[int, np.ndarray]
+    tokens: dict[int, TokenRows]
+
+    @classmethod
+    def join(cls, parts: Sequence[ProbeFeatures]) -> ProbeFeatures:
+        """Return the features of the clips of several manifests."""
+        pooled = [[p.cls, p.mean, p.labels] for p in parts]
+        cls_tokens, means, labels = map(torch.cat, zip(*pooled, strict=True))
+        tokens = {n: TokenRows([p.tokens[n] for p in parts]) for n in parts[0].tokens}
+        return cls(cls_tokens, means, labels, tokens)
+
+    def vectors(self, layer: int, pooling: str) -> Tensor:
+        """Return CLS token, mean or both of a layer, `[M, D]` or `[M, 2D]`."""
+        both = [self.cls[:, layer], self.mean[:, layer]]
+        return torch.cat({"cls": both[:1], "mean": both[1:]}.get(pooling, both), dim=1)
 
 
 def features_of(
@@ -96,9 +126,9 @@ def features_of(
     arrays |= {_name(n): _Array((tokens, dim), np.float16) for n in token_layers}
     found = _compute(model, data, arrays, cache)
     pooled = torch.from_numpy(np.array(found[POOLED]))
-    multi_hot = [labels.encode(label) for label in data.manifest.labels]
-    layers = {layer: found[_name(layer)] for layer in token_layers}
-    return ProbeFeatures(pooled[:, 0], pooled[:, 1], torch.stack(multi_hot), layers)
+    multi_hot = multi_hot_labels(data.manifest, labels)
+    layers = {layer: TokenRows([found[_name(layer)]]) for layer in token_layers}
+    return ProbeFeatures(pooled[:, 0], pooled[:, 1], multi_hot, layers)
 
 
 def untrained(model: AudioEncoder, seed: int) -> AudioEncoder:
@@ -111,17 +141,32 @@ def untrained(model: AudioEncoder, seed: int) -> AudioEncoder:
     return copy.to(model.device)
 
 
-def spectrograms(
-    frontend: LogMel,
+def statistics_of(
+    model: AudioEncoder,
     manifest: str | os.PathLike[str],
     data_folder: str | os.PathLike[str],
-    max_seconds: float,
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield batches of log-mel `[B, T, F]` and their numbers of frames `[B]`."""
-    data = audio_dataset(manifest, data_folder, None, max_seconds)
+    labels: LabelSet,
+    statistics: Callable[[Tensor, Tensor], Tensor],
+) -> ProbeFeatures:
+    """Return features without a network, of the spectrograms that the model is given.
+
+    `statistics` maps log-mel `[B, T, F]` and the numbers of frames without padding
+    `[B]` to `[B, D]`, such as `eat.evaluation.baselines.log_mel_statistics`. They are
+    those of a single layer, as CLS token and as mean.
+    """
+    data = audio_dataset(manifest, data_folder, None, model.max_seconds)
+    parts = []
     for batch in _read(data, READ_CLIPS, "reading"):
-        frames = num_frames_of(batch.lengths).clamp(1, frontend.num_frames)
-        yield frontend(batch.wav, batch.lengths), frames
+        wav, lengths = batch.wav.to(model.device), batch.lengths.to(model.device)
+        spec = model.frontend(wav, lengths)
+        parts.append(statistics(spec, model.frontend.valid_frames(lengths)).cpu())
+    values = torch.cat(parts)[:, None]
+    return ProbeFeatures(values, values, multi_hot_labels(data.manifest, labels), {})
+
+
+def multi_hot_labels(clips: CompactClips, labels: LabelSet) -> Tensor:
+    """Return the labels of all clips, `[M, C]`."""
+    return torch.stack([labels.encode(joined) for joined in clips.labels])
 
 
 @dataclass(frozen=True)

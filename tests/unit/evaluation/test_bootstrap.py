@@ -11,6 +11,11 @@ from eat.evaluation.bootstrap import bootstrap, paired_bootstrap
 from eat.evaluation.metrics import accuracy, mean_average_precision
 
 
+def limits(draws, value):
+    """The quantiles of draws that are shifted to have the estimate as mean."""
+    return np.quantile(draws, [0.025, 0.975]) - np.mean(draws) + value
+
+
 def scored(noises, seed, clips=150, classes=5):
     """Scores `[S, M, C]` of runs of different noise, and the same targets."""
     generator = torch.Generator().manual_seed(0)
@@ -45,9 +50,9 @@ def test_paired_equals_resampling_by_hand(metric, multi_label, runs):
         np.mean([difference(run, rows) for run in chosen])
         for rows, chosen in resamples(150, runs, seed=7, draws=50)
     ]
-    assert found[1:] == pytest.approx(np.quantile(by_hand, [0.025, 0.975]))
     whole = [difference(run, slice(None)) for run in range(runs)]
     assert found.value == pytest.approx(np.mean(whole))
+    assert found[1:] == pytest.approx(limits(by_hand, found.value))
     assert found.low < found.value < found.high
     if runs == 1:
         assert found == paired_bootstrap(a[0], b[0], targets, 7, 50, multi_label)
@@ -60,7 +65,7 @@ def test_interval_of_one_model_equals_resampling_by_hand():
         np.mean([mean_average_precision(a[r][rows], targets[rows]) for r in chosen])
         for rows, chosen in resamples(150, 2, seed=3, draws=40)
     ]
-    assert found[1:] == pytest.approx(np.quantile(by_hand, [0.025, 0.975]))
+    assert found[1:] == pytest.approx(limits(by_hand, found.value))
 
 
 def test_interval_of_an_accuracy_is_that_of_a_binomial():
@@ -98,3 +103,17 @@ def test_runs_that_cannot_be_paired():
     (a, targets), (b, _) = scored([0.5, 0.5], 1), scored([0.6], 2)
     with pytest.raises(ValueError, match="seeds"):
         paired_bootstrap(a, b, targets)
+
+
+@pytest.mark.slow
+def test_intervals_of_small_test_sets_cover_the_mean_of_many():
+    sets = [scored([0.7], seed, clips=120, classes=3) for seed in range(150)]
+    random = torch.Generator().manual_seed(1)
+    everyone = torch.cat([t for _, t in sets]), torch.cat([s[0] for s, _ in sets])
+    intervals = []
+    for _ in sets:
+        rows = torch.randint(len(everyone[0]), (120,), generator=random)
+        intervals.append(bootstrap(everyone[1][rows], everyone[0][rows], draws=100))
+    expected = np.mean([interval.value for interval in intervals])
+    covered = np.mean([i.low <= expected <= i.high for i in intervals])
+    assert 0.88 <= covered <= 0.99

@@ -9,7 +9,12 @@ from eat.audio.frontend import LogMel
 from eat.data.manifest import LabelSet, ManifestRow, write_manifest
 from eat.errors import AudioError, ExperimentError
 from eat.inference.audio_encoder import AudioEncoder
-from eat.inference.probe_features import features_of, spectrograms, untrained
+from eat.inference.probe_features import (
+    ProbeFeatures,
+    features_of,
+    spectrograms,
+    untrained,
+)
 from eat.model.classifier import EATClassifier
 from eat.model.encoder import EATEncoder
 
@@ -52,7 +57,8 @@ def test_tokens_are_the_encoders_and_come_from_the_cache(model, manifest, tmp_pa
     first = features_of(model, manifest, tmp_path, LABELS, [1], cache)
     ((spec, _),) = spectrograms(model.frontend, manifest, tmp_path, model.max_seconds)
     want = model.encoder(spec, return_layers=True).layers[1]
-    tokens = torch.from_numpy(np.array(first.tokens[1]))
+    rows = np.arange(5)
+    tokens = torch.from_numpy(first.tokens[1][rows])
     assert tokens.dtype == torch.float16
     torch.testing.assert_close(tokens.float(), want, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(first.cls[:, 1], want[:, 0])
@@ -60,7 +66,13 @@ def test_tokens_are_the_encoders_and_come_from_the_cache(model, manifest, tmp_pa
         path.unlink()
     again = features_of(model, manifest, tmp_path, LABELS, [1], cache)
     torch.testing.assert_close(again.cls, first.cls, rtol=0, atol=0)
-    np.testing.assert_array_equal(again.tokens[1], first.tokens[1])
+    np.testing.assert_array_equal(again.tokens[1][rows], tokens)
+    joined = ProbeFeatures.join([first, again])
+    assert joined.cls.shape == (10, 3, 16)
+    both = np.concatenate([tokens, tokens])
+    assert joined.tokens[1].shape == both.shape
+    mixed = np.array([7, 0, 4, 5, 9, 4])
+    np.testing.assert_array_equal(joined.tokens[1][mixed], both[mixed])
     with pytest.raises(AudioError):  # of another layer there are none
         features_of(model, manifest, tmp_path, LABELS, [0], cache)
     assert {path.name for path in cache.iterdir()} == {"pooled.npy", "layer1.npy"}
