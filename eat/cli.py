@@ -16,6 +16,7 @@ COMMANDS = {
     "features": "write the features of files, folders or a manifest",
     "tag": "print the classes detected in audio files",
     "neighbors": "find the recordings of a folder that are most similar to a file",
+    "probe": "evaluate frozen features of a model on a prepared corpus",
     "info": "describe a checkpoint",
     "export": "write a checkpoint for other programs: fairseq, Hugging Face, ONNX",
     "report": "write curves, pictures and results of runs as one HTML page",

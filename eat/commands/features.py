@@ -10,7 +10,13 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from eat.errors import ExperimentError, printable
-from eat.utils.arguments import integer, number, option_errors, path
+from eat.utils.arguments import (
+    integer,
+    layer_numbers,
+    number,
+    option_errors,
+    path,
+)
 from eat.utils.parts import add_part_options
 
 if TYPE_CHECKING:
@@ -21,6 +27,11 @@ TIMEOUT = timedelta(days=30)
 ENCODING = (
     *("granularity", "pooling", "layers", "window", "overlap", "hop_ms", "pad_to"),
 )
+OVERRIDES = {
+    "num_frames": integer(16),
+    "norm_mean": number(-1000, 1000),
+    "norm_std": number(1e-6, 1000),
+}
 OTHER_SUFFIXES = (".npz", ".h5", ".hdf5", ".json", ".txt", ".tsv", ".pt", ".pkl")
 
 HELP = """
@@ -62,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     pooled = "of a clip: the CLS token (default), the mean of the patches, or both"
     add("--pooling", choices=("cls", "mean", "both"), help=pooled)
     which = "a layer (default: -1, the last), a list (4,7; --layers=-4,-1), or all"
-    add("--layers", type=_layers, default=-1, metavar="L", help=which)
+    add("--layers", type=layer_numbers, default=-1, metavar="L", help=which)
     add(
         "--window",
         type=float,
@@ -84,12 +95,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--device", help="cpu or cuda, for example (default: a GPU if any)")
     precisions = ("fp32", "bf16")
     add("--precision", choices=precisions, default="fp32", help="of the encoder")
-    overrides = {
-        "num_frames": integer(16),
-        "norm_mean": number(-1000, 1000),
-        "norm_std": number(1e-6, 1000),
-    }
-    for name, kind in overrides.items():
+    for name, kind in OVERRIDES.items():
         add(f"--{name}", type=kind, help="override the checkpoint's value")
 
 
@@ -145,19 +151,6 @@ def run(options: argparse.Namespace) -> int:
         return 0
     _report(found, options)
     return 1 if found.failed else 0
-
-
-def _layers(text: str) -> int | list[int] | str:
-    """Parse an index, a list of them or ``all``."""
-    if text == "all":
-        return text
-    try:
-        layers = [int(layer) for layer in text.split(",")]
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"'{text}' (an index such as 7, a list such as 4,7, or all)"
-        ) from None
-    return layers if "," in text else layers[0]
 
 
 def _check(options: argparse.Namespace) -> None:

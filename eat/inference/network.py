@@ -81,7 +81,7 @@ class AudioNetwork(nn.Module):
     @property
     def clip_bytes(self) -> int:
         """Estimate of the memory that encoding a clip or window takes, in bytes."""
-        return 4 * TOKEN_VALUES * self._tokens * self.encoder.dim
+        return 4 * TOKEN_VALUES * self.num_tokens * self.encoder.dim
 
     @property
     def windows_at_once(self) -> int:
@@ -90,18 +90,21 @@ class AudioNetwork(nn.Module):
         It depends on the model and the kind of device, not on what else is running.
         """
         most = CPU_TOKENS if self.device.type == "cpu" else GPU_TOKENS
-        number = most // self._tokens
+        number = most // self.num_tokens
         if self.device.type == "cuda":
             memory = torch.cuda.get_device_properties(self.device).total_memory
             number = min(number, memory // 4 // self.clip_bytes)
         return 1 << (max(int(number), 1).bit_length() - 1)
 
     @property
-    def _tokens(self) -> int:
+    def num_tokens(self) -> int:
+        """Number of tokens of a clip, patches and CLS."""
         bands = int(self.encoder.config["num_mels"]) // PATCH
         return self.frontend.num_frames // PATCH * bands + 1
 
-    def forward(self, wav: Tensor, lengths: Tensor | None = None) -> EncoderOutput:
+    def forward(
+        self, wav: Tensor, lengths: Tensor | None = None, return_layers: bool = False
+    ) -> EncoderOutput:
         """Encode a batch of clips, each padded or cut to the model's frames.
 
         Parameters
@@ -111,6 +114,8 @@ class AudioNetwork(nn.Module):
             device.
         lengths
             Lengths in samples `[B]`; by default all clips are S samples long.
+        return_layers
+            Also return the outputs of all blocks.
 
         Returns
         -------
@@ -125,9 +130,13 @@ class AudioNetwork(nn.Module):
             lengths = torch.full((len(wav),), wav.shape[1])
         lengths = self._moved(lengths)
         valid = self.frontend.valid_frames(lengths) if self.mask_padding else None
-        encoded = self._encode(self.frontend(wav, lengths), valid_frames=valid)
+        spec = self.frontend(wav, lengths)
+        encoded = self._encode(spec, return_layers, valid_frames=valid)
         return EncoderOutput(
-            encoded.cls.float(), encoded.patches.float(), valid=encoded.valid
+            encoded.cls.float(),
+            encoded.patches.float(),
+            [layer.float() for layer in encoded.layers],
+            valid=encoded.valid,
         )
 
     def window_encoder(

@@ -202,7 +202,7 @@ class PretrainBrain(EATBrain):
 
     def knn_score(self, gallery: ClipDataset, query: ClipDataset) -> float:
         """Return the mAP of nearest neighbors in the student's mean patch features."""
-        return knn_probe(*self.embed(gallery), *self.embed(query))
+        return knn_probe(*self.embed(gallery), *self.embed(query)).value
 
     @torch.no_grad()
     def embed(self, dataset: ClipDataset) -> tuple[Tensor, Tensor]:

@@ -52,6 +52,19 @@ def path(text: str) -> Path:
     return Path(text)
 
 
+def layer_numbers(text: str) -> int | list[int] | str:
+    """Parse an index, a list of them or ``all``."""
+    if text == "all":
+        return text
+    try:
+        layers = [int(layer) for layer in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"'{text}' (an index such as 7, a list such as 4,7, or all)"
+        ) from None
+    return layers if "," in text else layers[0]
+
+
 @contextmanager
 def option_errors() -> Iterator[None]:
     """Turn the `ValueError` of an option's value into an `ExperimentError`."""

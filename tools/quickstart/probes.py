@@ -12,8 +12,9 @@ from tqdm import tqdm
 from eat.audio.frontend import LogMel, num_frames_of
 from eat.data.dataset import audio_dataset, collate
 from eat.data.manifest import read_labels
-from eat.evaluation import probing
-from eat.evaluation.probing import ProbeResult
+from eat.evaluation.baselines import log_mel_statistics
+from eat.evaluation.linear_probe import linear_probe
+from eat.evaluation.probing import ProbeResult, knn_probe
 from eat.model.encoder import EATEncoder
 from paper_tables.jobs import HAS_BF16
 
@@ -46,16 +47,16 @@ class Clips:
         """Fit and evaluate a logistic regression on features."""
         (*train, labels), (*test, test_labels) = self.train, self.test
         train_x, test_x = features(*train), features(*test)
-        return probing.logistic_probe(train_x, labels, test_x, test_labels)
+        return linear_probe(train_x, labels, test_x, test_labels)
 
     def log_mel_knn(self, held_out: float) -> float:
         """Return the kNN mAP of log-mel statistics on the clips of the training log."""
         spec, frames, labels = self.train
-        features = probing.log_mel_statistics(spec, frames)
+        features = log_mel_statistics(spec, frames)
         query = torch.zeros(len(labels), dtype=torch.bool)
         query[:: round(1 / held_out)] = True  # as in the recipe's hold_out
         gallery = features[~query], labels[~query]
-        return probing.knn_probe(*gallery, features[query], labels[query])
+        return knn_probe(*gallery, features[query], labels[query]).value
 
 
 def encoder_features(encoder: nn.Module) -> Features:

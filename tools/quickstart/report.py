@@ -12,8 +12,10 @@ from hyperpyyaml import load_hyperpyyaml
 
 import eat
 from eat.audio.frontend import LogMel
+from eat.evaluation.baselines import log_mel_statistics
+from eat.evaluation.bootstrap import paired_bootstrap
 from eat.evaluation.metrics import mean_average_precision
-from eat.evaluation.probing import ProbeResult, log_mel_statistics, paired_bootstrap
+from eat.evaluation.probing import ProbeResult
 from eat.model.patching import grid_of
 from eat.report.curves import plot_curves, read_metrics
 from eat.report.markdown import markdown_table
@@ -80,9 +82,9 @@ def frozen_scores(clips: Clips, model: Path, config: dict) -> dict:
 
     return {
         "chance": mean_average_precision(torch.zeros_like(labels), labels),
-        "log_mel_statistics": log_mel.mAP,
-        "untrained_frozen": [probe.mAP for probe in untrained],
-        "pretrained_frozen": pretrained.mAP,
+        "log_mel_statistics": log_mel.value,
+        "untrained_frozen": [probe.value for probe in untrained],
+        "pretrained_frozen": pretrained.value,
         "frozen_gain_over_untrained": gain(untrained[0]),
         "frozen_gain_over_log_mel": gain(log_mel),
     }
