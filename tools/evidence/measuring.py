@@ -10,7 +10,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from eat.audio.frontend import LogMel
-from eat.evaluation.probing import ProbeResult, knn_probe, logistic_probe
+from eat.evaluation.linear_probe import linear_probe
+from eat.evaluation.probing import ProbeResult, knn_probe
 from eat.interop.loading import load_encoder, load_frontend
 from eat.model.encoder import EATEncoder
 from evidence.clips import SUBSETS, LabeledClips
@@ -73,21 +74,21 @@ class FrozenFeatures:
 
     def linear(self, pooling: str, layer: int | None = None) -> ProbeResult:
         """Fit and evaluate a logistic regression."""
-        return logistic_probe(*self.select(pooling, layer))
+        return linear_probe(*self.select(pooling, layer))
 
     def knn(self, pooling: str, layer: int | None = None) -> float:
         """Return the mAP of nearest neighbors."""
-        return knn_probe(*self.select(pooling, layer))
+        return knn_probe(*self.select(pooling, layer)).value
 
 
 def summary(features: FrozenFeatures) -> dict[str, float]:
     """Return the scores of a point of the learning curve."""
     last = features.layers - 1
     return {
-        "linear": features.linear("mean").mAP,
-        "linear_cls": features.linear("cls").mAP,
-        "linear_last": features.linear("mean", last).mAP,
-        "linear_last_cls": features.linear("cls", last).mAP,
+        "linear": features.linear("mean").value,
+        "linear_cls": features.linear("cls").value,
+        "linear_last": features.linear("mean", last).value,
+        "linear_last_cls": features.linear("cls", last).value,
         "knn": features.knn("mean", last),
         "knn_cls": features.knn("cls", last),
     }
@@ -98,7 +99,7 @@ def by_layer(features: FrozenFeatures) -> dict[str, list[float]]:
     layers = range(features.layers)
     scores = {}
     for pooling in POOLINGS:
-        linear = [features.linear(pooling, layer).mAP for layer in layers]
+        linear = [features.linear(pooling, layer).value for layer in layers]
         scores[f"linear_{pooling}"] = linear
         scores[f"knn_{pooling}"] = [features.knn(pooling, layer) for layer in layers]
     return scores
