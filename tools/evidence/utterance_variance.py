@@ -12,7 +12,9 @@ leaves of it: a patch with a small norm counts more than one with a large norm.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,7 +24,7 @@ from tqdm import tqdm
 from eat.audio.frontend import LogMel
 from eat.data.dataset import audio_dataset, collate
 from eat.errors import exit_on_error
-from eat.interop.loading import load_frontend, load_pretraining
+from eat.interop.loading import Checkpoint, build_pretraining
 from eat.pretraining.model import EATForPreTraining
 from eat.pretraining.ufo import average_layers, clip_average, normalize_targets
 from eat.utils.files import write_json
@@ -74,7 +76,7 @@ def measure(
         layers = [layer[:, 1:] for layer in layers]
         average = average_layers(layers)
         if center is not None:
-            average -= center
+            average -= center[: average.shape[1]]  # without a row of the utterance
         target = normalize_targets(average)
         out = model.student.encoder(spec)
         patches.append(target.flatten(0, 1))
@@ -87,6 +89,7 @@ def measure(
     average = torch.cat(averages)
     share = variance(torch.cat(utterances)) / variance(torch.cat(patches))
     root = average.shape[-1] ** 0.5
+    norm = f"blocks.{len(model.student.encoder.blocks) - 1}.norm2.weight"
     cls_power, patch_power = torch.tensor(tokens).mean(dim=0).tolist()
     return {
         "clips": len(average),
@@ -103,17 +106,14 @@ def measure(
         "utterance_loss_of_mean": variance(torch.cat(utterances)) * root,
         "cls_power": cls_power,
         "patch_power": patch_power,
-        "gain": model.student.encoder.blocks[-1].norm2.weight.square().mean().item(),
+        "gain": model.student.encoder.get_parameter(norm).square().mean().item(),
     }
 
 
-def untrained(model: EATForPreTraining, seed: int = 1) -> EATForPreTraining:
-    """Return the model with the weights that training starts from, without a center."""
+def untrained(config: Mapping[str, Any], seed: int = 1) -> EATForPreTraining:
+    """Return a model of a checkpoint's config with its initial random weights."""
     torch.manual_seed(seed)
-    teacher = {**model.teacher.config, "center_momentum": None}
-    encoder = type(model.student.encoder)(**model.student.encoder.config)
-    student = type(model.student)(encoder, model.student.decoder)
-    return EATForPreTraining(student, type(model.teacher)(encoder, **teacher))
+    return build_pretraining(config).eval()
 
 
 def read_clips(
@@ -121,7 +121,8 @@ def read_clips(
 ) -> list[Tensor]:
     """Return the first clips of a manifest as batches of normalized log-mel."""
     dataset = audio_dataset(manifest, data_folder, None, SECONDS)
-    loader = DataLoader(dataset, BATCH, sampler=range(count), collate_fn=collate)
+    first = range(min(count, len(dataset)))
+    loader = DataLoader(dataset, BATCH, sampler=first, collate_fn=collate)
     clips = tqdm(loader, "reading", leave=False, disable=None)
     return [frontend(batch.wav, batch.lengths) for batch in clips]
 
@@ -135,16 +136,15 @@ def main() -> None:
     parser.add_argument("--data_folder", type=Path, required=True)
     parser.add_argument("--clips", type=int, default=200, help="number of clips")
     args = parser.parse_args()
-    model = load_pretraining(args.model).eval()
-    frontend = load_frontend(args.model)
+    checkpoint = Checkpoint.read(args.model)
+    model, frontend = checkpoint.pretraining().eval(), checkpoint.frontend()
     batches = read_clips(args.manifest, args.data_folder, args.clips, frontend)
     results = {
-        "untrained": measure(untrained(model).eval(), batches),
+        "untrained": measure(untrained(checkpoint.config), batches),
         "trained": measure(model, batches),
     }
     if model.teacher.center_momentum is not None:
-        center = model.teacher.center[: model.teacher.config["num_patches"]]
-        results["trained, centered"] = measure(model, batches, center)
+        results["trained, centered"] = measure(model, batches, model.teacher.center)
     write_json(args.out, results)
     for name, values in results.items():
         print(

@@ -58,9 +58,14 @@ def test_center_is_subtracted_as_in_training(model, spec):
 
 
 def test_untrained_model_has_its_own_weights(model, spec):
-    fresh = untrained(model, seed=3)
-    assert fresh.teacher.center_momentum is None
+    config = {
+        "encoder": model.student.encoder.config,
+        "decoder": model.student.decoder.config,
+        "teacher": model.teacher.config,
+        "utterance_weight": 1.0,
+    }
+    fresh = untrained(config, seed=3)
     ours, theirs = (m.student.encoder.cls_token for m in (model, fresh))
-    assert not torch.equal(ours, theirs)
+    assert ours.shape == theirs.shape and not torch.equal(ours, theirs)
     values = measure(fresh, [spec])
     assert values["cls_power"] == pytest.approx(1, rel=1e-3) and values["gain"] == 1
