@@ -18,8 +18,10 @@ Divided by std, not twice it ``--norm_std 2.158``
 Shuffled time                ``hparams/shuffled_frames.yaml``
 16 kHz read as 32 kHz        ``hparams/double_speed.yaml``
 A tenth of the steps         ``--number_of_epochs 1``
-A quarter of the clips, lr   ``--batch_size 1``, with ``--lr 0.00075`` too if scaled
-Utterance loss summed        ``--utterance_weight 16``: 4 clips x 4 clones; mean: 1
+A quarter of the clips       ``--batch_size 1``: as in the official code, the utterance
+                             loss then weighs a quarter; ``--lr 0.00075`` scales the lr
+Mean of the utterance loss   ``--utterance_weight 1``, not the sum of 4 clips x 4 clones
+Sum over an official batch   ``--utterance_weight 192``: 12 clips x 16 clones
 Full weight on positions     ``--encoder "{position_scale: 1.0}"``: EAT's
 Targets not centered         ``--teacher "{center_momentum: null}"``: EAT's
 Decay of matrices only       ``--decay_vectors False``: not EAT's

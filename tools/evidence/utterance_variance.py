@@ -69,45 +69,47 @@ def measure(
         that is the same for all clips. ``unit_loss``: of tokens that have variance 1
         and know nothing of a target, which is that of untrained CLS tokens.
     """
-    patches, utterances, averages, raw, clip_means = [], [], [], [], []
-    tokens, errors = [], []
-    for spec in tqdm(batches, "targets", leave=False, disable=None):
-        layers = model.teacher.encoder(spec, return_ffn=True).ffn_outputs
-        layers = [layer[:, 1:] for layer in layers]
-        average = average_layers(layers)
-        if center is not None:
-            average -= center[: average.shape[1]]  # without a row of the utterance
-        target = normalize_targets(average)
-        out = model.student.encoder(spec)
-        patches.append(target.flatten(0, 1))
-        utterances.append(target.mean(dim=1))
-        averages.append(average)
-        raw.append(torch.stack(layers).mean(dim=0).flatten(0, 1))
-        clip_means.append(clip_average(layers))
-        errors.append((out.cls - utterances[-1]).square().mean(dim=1))
-        tokens.append((out.cls.square().mean(), out.patches.square().mean()))
-    average = torch.cat(averages)
-    share = variance(torch.cat(utterances)) / variance(torch.cat(patches))
-    root = average.shape[-1] ** 0.5
+    progress = tqdm(batches, "targets", leave=False, disable=None)
+    parts = [_tensors(model, spec, center) for spec in progress]
+    target, average, raw, raw_mean, cls, tokens = (
+        torch.cat(part) for part in zip(*parts, strict=True)
+    )
+    utterance = target.mean(dim=1)
+    share = variance(utterance) / variance(target.flatten(0, 1))
+    root = target.shape[-1] ** 0.5
     norm = f"blocks.{len(model.student.encoder.blocks) - 1}.norm2.weight"
-    cls_power, patch_power = torch.tensor(tokens).mean(dim=0).tolist()
+    between_norms = variance(average.mean(dim=1)) / variance(average.flatten(0, 1))
     return {
-        "clips": len(average),
-        "width": average.shape[-1],
-        "patch_variance": variance(torch.cat(patches)),
-        "utterance_variance": variance(torch.cat(utterances)),
+        "clips": len(target),
+        "width": target.shape[-1],
+        "patch_variance": variance(target.flatten(0, 1)),
+        "utterance_variance": variance(utterance),
         "share": share,
-        "share_before_layer_norm": variance(average.mean(dim=1))
-        / variance(average.flatten(0, 1)),
-        "share_before_norm": variance(torch.cat(clip_means)) / variance(torch.cat(raw)),
+        "share_before_layer_norm": between_norms,
+        "share_before_norm": variance(raw_mean) / variance(raw.flatten(0, 1)),
         "weight_of_share": OFFICIAL_WEIGHT * share,
         "unit_loss": root,
-        "utterance_loss": torch.cat(errors).mean().item() * root,
-        "utterance_loss_of_mean": variance(torch.cat(utterances)) * root,
-        "cls_power": cls_power,
-        "patch_power": patch_power,
+        "utterance_loss": (cls - utterance).square().mean().item() * root,
+        "utterance_loss_of_mean": variance(utterance) * root,
+        "cls_power": cls.square().mean().item(),
+        "patch_power": tokens.square().mean().item(),
         "gain": model.student.encoder.get_parameter(norm).square().mean().item(),
     }
+
+
+def _tensors(
+    model: EATForPreTraining, spec: Tensor, center: Tensor | None
+) -> tuple[Tensor, ...]:
+    """Return a batch's targets, layers with and without norm, CLS and patch tokens."""
+    layers = model.teacher.encoder(spec, return_ffn=True).ffn_outputs
+    layers = [layer[:, 1:] for layer in layers]
+    average = average_layers(layers)
+    if center is not None:
+        average -= center[: average.shape[1]]  # without a row of the utterance
+    raw = torch.stack(layers).mean(dim=0)
+    out = model.student.encoder(spec)
+    target = normalize_targets(average)
+    return target, average, raw, clip_average(layers), out.cls, out.patches
 
 
 def untrained(config: Mapping[str, Any], seed: int = 1) -> EATForPreTraining:
