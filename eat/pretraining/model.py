@@ -180,7 +180,7 @@ class EATForPreTraining(nn.Module):
         if not isinstance(masks, Masks):
             masks = Masks.from_mask(masks)
         cls, predictions = self.student(spec, masks, noise, generator)
-        targets = self.teacher(spec, update_center)
+        targets = self.teacher.targets(spec, update_center)
         frame = frame_loss(predictions, targets.patches, masks)
         utterance = utterance_loss(cls, targets.utterance)
         loss = frame + self.utterance_weight * utterance

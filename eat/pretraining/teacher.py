@@ -111,8 +111,12 @@ class EMATeacher(nn.Module):
         """Stay in evaluation mode, also within a module that is trained."""
         return super().train(False)
 
+    def forward(self, spec: Tensor, update_center: bool = False) -> Tensor:
+        """Return the targets of the patches `[B, N, D]`, see :meth:`targets`."""
+        return self.targets(spec, update_center).patches
+
     @torch.no_grad()
-    def forward(self, spec: Tensor, update_center: bool = False) -> Targets:
+    def targets(self, spec: Tensor, update_center: bool = False) -> Targets:
         """Return the targets of full clips, normalized log-mel `[B, T, F]`.
 
         With `update_center` the running mean, if there is one, includes this batch from

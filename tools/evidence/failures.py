@@ -44,7 +44,7 @@ class UnnormalizedTeacher(EMATeacher):
     """Average the layers as they are: no instance norm, no layer norm."""
 
     @torch.no_grad()
-    def forward(self, spec: Tensor, update_center: bool = False) -> Targets:
+    def targets(self, spec: Tensor, update_center: bool = False) -> Targets:
         """Return the targets of full clips, normalized log-mel `[B, T, F]`.
 
         A running mean, if there is one, is subtracted as in :class:`EMATeacher`.

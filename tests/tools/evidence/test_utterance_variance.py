@@ -35,7 +35,7 @@ def channel_variance(x):
 
 
 def test_shares_of_the_targets(model, spec):
-    targets = model.teacher(spec)  # its center is still 0
+    targets = model.teacher.targets(spec)  # its center is still 0
     values = measure(model, [spec[:2], spec[2:]])
     expected = channel_variance(targets.utterance) / channel_variance(targets.patches)
     assert values["share"] == pytest.approx(expected, rel=1e-4)
@@ -50,10 +50,10 @@ def test_shares_of_the_targets(model, spec):
 
 
 def test_center_is_subtracted_as_in_training(model, spec):
-    model.teacher(spec, update_center=True)
+    model.teacher.targets(spec, update_center=True)
     model.teacher.update(model.student.encoder, 0.5)
     values = measure(model, [spec], model.teacher.center)
-    expected = channel_variance(model.teacher(spec).utterance)
+    expected = channel_variance(model.teacher.targets(spec).utterance)
     assert values["utterance_variance"] == pytest.approx(expected, rel=1e-3)
 
 

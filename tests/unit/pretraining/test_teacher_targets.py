@@ -35,7 +35,7 @@ def clip_means(encoder, spec):
 
 @pytest.mark.parametrize("momentum", [None, MOMENTUM])
 def test_utterance_target_is_the_mean_of_the_patches(encoder, spec, momentum):
-    targets = EMATeacher(encoder, momentum, N)(spec)
+    targets = EMATeacher(encoder, momentum, N).targets(spec)
     assert targets.patches.shape == (B, N, D)
     assert torch.equal(targets.utterance, targets.patches.mean(dim=1))
 
@@ -43,16 +43,20 @@ def test_utterance_target_is_the_mean_of_the_patches(encoder, spec, momentum):
 def test_utterance_target_before_the_instance_norm(encoder, spec):
     teacher = EMATeacher(encoder, MOMENTUM, N, utterance_target="clip")
     means = clip_means(encoder, spec)
-    np.testing.assert_allclose(teacher(spec, True).utterance, layer_norm(means), 1e-4)
+    np.testing.assert_allclose(
+        teacher.targets(spec, True).utterance, layer_norm(means), 1e-4
+    )
     teacher.update(encoder, 0.5)
     center = (1 - MOMENTUM) * means.mean(axis=0)
     expected = layer_norm(means - center)
-    np.testing.assert_allclose(teacher(spec).utterance, expected, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(
+        teacher.targets(spec).utterance, expected, rtol=1e-3, atol=1e-5
+    )
     # The targets of the patches, their center included, are EAT's.
     plain = EMATeacher(encoder, MOMENTUM, N)
     plain(spec, True)
     plain.update(encoder, 0.5)
-    torch.testing.assert_close(teacher(spec).patches, plain(spec).patches)
+    torch.testing.assert_close(teacher(spec), plain(spec))
 
 
 def test_instance_norm_removes_what_all_patches_share(encoder, spec):
@@ -61,12 +65,14 @@ def test_instance_norm_removes_what_all_patches_share(encoder, spec):
         EMATeacher(encoder, MOMENTUM, N, utterance_target=kind)
         for kind in ("clip", "patches")
     )
-    before = clip(spec).utterance, patches(spec).utterance
+    before = clip.targets(spec).utterance, patches.targets(spec).utterance
     with torch.no_grad():
         for teacher in (clip, patches):
             teacher.encoder.blocks[-1].mlp.fc2.bias += torch.arange(D)
-    torch.testing.assert_close(patches(spec).utterance, before[1], atol=1e-3, rtol=0)
-    assert (clip(spec).utterance - before[0]).abs().max() > 1
+    torch.testing.assert_close(
+        patches.targets(spec).utterance, before[1], atol=1e-3, rtol=0
+    )
+    assert (clip.targets(spec).utterance - before[0]).abs().max() > 1
 
 
 @pytest.mark.parametrize("options", [{"utterance_target": "mean"}, {}])
