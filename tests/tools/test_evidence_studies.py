@@ -14,6 +14,7 @@ def factory(tmp_path):
     return JobFactory(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
 def test_settings_are_accepted(row, factory):
     job = factory.pretraining(row, 1)

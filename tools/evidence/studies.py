@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ class Row:
     name: str
     settings: dict[str, object]  # what differs from the YAML file
     yaml: str = DEFAULT_YAML
+    cost: float = 1.0  # of a step, relative to the default
 
     def measured(self, epoch: int) -> tuple[str, ...]:
         """Return the weights that are probed after an epoch.
@@ -46,11 +48,11 @@ class Row:
     @property
     def minutes(self) -> float:
         """Expected minutes of a run, on one core."""
-        return self.steps * MINUTES_PER_STEP
+        return self.steps * MINUTES_PER_STEP * self.cost
 
     def run_name(self, seed: int) -> str:
         """Return the name of a run's folder and of its result."""
-        return f"{self.name.replace(' ', '_')}-seed{seed}"
+        return f"{re.sub(r'[^a-zA-Z0-9.]+', '_', self.name)}-seed{seed}"
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class Study:
     title: str
     seeds: int
     rows: tuple[Row, ...]
+    reference: str  # the row with which the others are compared
 
 
 @dataclass(frozen=True)
@@ -114,15 +117,23 @@ def read_studies(path: Path | None = None) -> dict[str, Study]:
     return {name: _study(name, **keys) for name, keys in content.items()}
 
 
-def _study(name: str, title: str, seeds: int, rows: dict[str, dict]) -> Study:
-    return Study(name, title, seeds, tuple(_row(k, dict(v)) for k, v in rows.items()))
+def _study(
+    name: str,
+    title: str,
+    seeds: int,
+    rows: dict[str, dict],
+    reference: str = "default",
+) -> Study:
+    made = tuple(_row(key, dict(value)) for key, value in rows.items())
+    return Study(name, title, seeds, made, reference)
 
 
 def _row(name: str, settings: dict[str, object]) -> Row:
     file = str(settings.pop("yaml", ""))
+    cost = float(str(settings.pop("cost", 1.0)))
     # Beside the recipe's YAML files are those that only the study needs.
     path = f"../../../tools/evidence/hparams/{file}" if file else DEFAULT_YAML
-    return Row(str(name), settings, path)
+    return Row(str(name), settings, path, cost)
 
 
 def runs_of(studies: Iterable[Study], seeds: int | None) -> list[tuple[Row, int]]:
