@@ -39,9 +39,7 @@ It is the accuracy if every clip has one label, otherwise the mAP.
 Probes of one vector for each clip, see --pooling: knn (40 nearest neighbors by cosine)
 and linear (logistic regression). Probes of all tokens: attentive (learned queries),
 protobin (binarized prototypes) and cgp (prototypes on a weighted sum of all --layers).
-Hyper-parameters are chosen on held-out training clips.
-
-Features are computed once and kept in --cache."""
+Hyper-parameters are chosen on held-out training clips. Features are kept in --cache."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
