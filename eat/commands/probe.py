@@ -39,10 +39,7 @@ It is the accuracy if every clip has one label, otherwise the mAP.
 Probes of one vector for each clip, see --pooling: knn (40 nearest neighbors by cosine)
 and linear (logistic regression). Probes of all tokens: attentive (learned queries),
 protobin (binarized prototypes) and cgp (prototypes on a weighted sum of all --layers).
-Hyper-parameters are chosen on held-out training clips.
-
-Features are computed once and kept in --cache.
-"""
+Hyper-parameters are chosen on held-out training clips. Features are kept in --cache."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -244,8 +241,7 @@ def list_sources(options: argparse.Namespace) -> Iterator[Source]:
     from eat.interop.file_kinds import weights_checksum
 
     corpus = options.data_folder, read_labels(options.corpus / "labels.csv")
-    names = {name.removeprefix("norm_"): name for name in OVERRIDES}
-    overrides = {name: getattr(options, option) for name, option in names.items()}
+    overrides = {n.removeprefix("norm_"): getattr(options, n) for n in OVERRIDES}
 
     def load(given: str) -> tuple[AudioEncoder, dict[str, Any]]:
         """Return a model, and what identifies its weights."""

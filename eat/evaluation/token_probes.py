@@ -7,6 +7,8 @@ steps at one learning rate; all of these are trained by `eat.evaluation.probe_tr
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -61,7 +63,7 @@ class ProtoBin(nn.Module):
         patches = F.normalize(tokens[:, -1, 1:], dim=-1)
         signs = torch.where(self.prototypes.detach() < 0, -1.0, 1.0)
         binary = signs + self.prototypes - self.prototypes.detach()
-        best = extreme(patches, F.normalize(binary, dim=-1), largest=True)
+        (best,) = extremes(patches, F.normalize(binary, dim=-1), torch.argmax)
         return self.classifier(self.dropout(best))
 
 
@@ -88,13 +90,15 @@ class ConvexGatedProbe(nn.Module):
         unit = F.normalize(tokens, dim=-1)
         x = torch.einsum("l,blnd->bnd", self.gate.softmax(dim=0), unit)
         prototypes = F.normalize(self.prototypes, dim=-1)
-        pooled = [extreme(x[:, 1:], prototypes, largest) for largest in (False, True)]
+        pooled = extremes(x[:, 1:], prototypes, torch.argmin, torch.argmax)
         similar = torch.cat([*pooled, x[:, 0] @ prototypes.T], dim=1)
         return self.classifier(self.dropout(similar))
 
 
-def extreme(tokens: Tensor, prototypes: Tensor, largest: bool) -> Tensor:
-    """Return the largest or smallest inner product over tokens, `[B, P]`.
+def extremes(
+    tokens: Tensor, prototypes: Tensor, *choices: Callable[..., Tensor]
+) -> list[Tensor]:
+    """Return the largest or smallest inner products over tokens, `[B, P]` each.
 
     The gradient is that of ``(tokens @ prototypes.T).amax(1)``, at a third of the cost:
     only the chosen tokens take part in it.
@@ -105,11 +109,11 @@ def extreme(tokens: Tensor, prototypes: Tensor, largest: bool) -> Tensor:
         `[B, N, D]`.
     prototypes
         `[P, D]`.
-    largest
-        The largest, otherwise the smallest.
+    choices
+        `torch.argmax`, `torch.argmin`.
     """
     with torch.no_grad():
         similar = tokens @ prototypes.T
-        where = similar.argmax(dim=1) if largest else similar.argmin(dim=1)
-    rows = where[..., None].expand(-1, -1, tokens.shape[2])
-    return torch.einsum("bpd,pd->bp", tokens.gather(1, rows), prototypes)
+        places = [choose(similar, dim=1)[..., None] for choose in choices]
+    chosen = (tokens.gather(1, p.expand(-1, -1, tokens.shape[2])) for p in places)
+    return [torch.einsum("bpd,pd->bp", own, prototypes) for own in chosen]

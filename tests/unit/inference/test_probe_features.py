@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from eat.audio.frontend import LogMel
 from eat.data.manifest import LabelSet, ManifestRow, write_manifest
@@ -12,7 +13,7 @@ from eat.inference.audio_encoder import AudioEncoder
 from eat.inference.probe_features import (
     ProbeFeatures,
     features_of,
-    spectrograms,
+    statistics_of,
     untrained,
 )
 from eat.model.classifier import EATClassifier
@@ -55,13 +56,18 @@ def test_features_equal_those_of_the_files(model, manifest, tmp_path):
 def test_tokens_are_the_encoders_and_come_from_the_cache(model, manifest, tmp_path):
     cache = tmp_path / "cache"
     first = features_of(model, manifest, tmp_path, LABELS, [1], cache)
-    ((spec, _),) = spectrograms(model.frontend, manifest, tmp_path, model.max_seconds)
+    wavs = [soundfile.read(tmp_path / f"{n}.wav", dtype="float32")[0] for n in range(4)]
+    lengths = torch.tensor([len(wav) for wav in wavs])
+    wav = pad_sequence([*map(torch.from_numpy, wavs)], batch_first=True)
+    spec = model.frontend(wav, lengths)
     want = model.encoder(spec, return_layers=True).layers[1]
     rows = np.arange(5)
     tokens = torch.from_numpy(first.tokens[1][rows])
     assert tokens.dtype == torch.float16
-    torch.testing.assert_close(tokens.float(), want, rtol=1e-3, atol=1e-3)
-    torch.testing.assert_close(first.cls[:, 1], want[:, 0])
+    torch.testing.assert_close(tokens[:4].float(), want, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(first.cls[:4, 1], want[:, 0])
+    means = statistics_of(model, manifest, tmp_path, LABELS, lambda x, n: x.mean(1))
+    torch.testing.assert_close(means.cls[:4, 0], spec.mean(1))
     for path in tmp_path.glob("*.wav"):
         path.unlink()
     again = features_of(model, manifest, tmp_path, LABELS, [1], cache)
