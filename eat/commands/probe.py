@@ -86,24 +86,16 @@ def run(options: argparse.Namespace) -> int:
     rows: list[dict[str, Any]] = []
     for row in probe_rows(options):
         if not rows:
-            header = (
-                "features",
-                "layer",
-                "of",
-                "probe",
-                f"{row['metric']} [95%]",
-                "std",
-            )
-            print(LINE.format(*header, "MODEL minus this"))
+            names = ("features", "layer", "of", "probe", f"{row['metric']} [95%]")
+            print(LINE.format(*names, "std", "MODEL minus this"))
         rows.append(row)
         print(_line(row), flush=True)
     if options.json:
         given = {
             n: str(v) if isinstance(v, Path) else v for n, v in vars(options).items()
         }
-        write_json(
-            options.json, {"options": given, "versions": versions(), "rows": rows}
-        )
+        report = {"options": given, "versions": versions(), "rows": rows}
+        write_json(options.json, report)
     return 0
 
 
@@ -252,6 +244,12 @@ def list_sources(options: argparse.Namespace) -> Iterator[Source]:
     yield network_source("MODEL", options, corpus, model, lambda _: (model, identity))
     if options.compare is not None:
         other = load(options.compare)
+        depths = [len(one.encoder.blocks) for one in (other[0], model)]
+        if options.layers == "all" and depths[0] != depths[1]:
+            raise ExperimentError(
+                f"--compare {options.compare}: has {depths[0]} layers, MODEL "
+                f"{depths[1]} (give --layers by numbers, such as -1)"
+            )
         yield network_source("other", options, corpus, other[0], lambda _: other)
     if "untrained" in options.baselines:
         yield network_source(
