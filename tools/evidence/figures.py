@@ -146,6 +146,8 @@ def plot_study(study: Study, numbers: Numbers, path: Path) -> None:
     tidy(mean, "Mean of patches, all layers", "steps", "mAP, linear probe")
     tidy(cls, "CLS token, all layers", "steps", "")
     _draw_differences(end, study, numbers, looks)
+    for axes in (mean, cls, end):
+        axes.locator_params(axis="x", nbins=6)
     _legend_below(figure, mean, 9)
     _save(figure, path)
 
