@@ -126,7 +126,9 @@ def compare(files: list[Path], references: list[Path], targets: Tensor) -> dict:
     }
 
 
-def paired_interval(a: Tensor, b: Tensor, targets: Tensor) -> tuple[float, float, float]:
+def paired_interval(
+    a: Tensor, b: Tensor, targets: Tensor
+) -> tuple[float, float, float]:
     """Return the mean difference in mAP over seeds, and its 95% interval.
 
     Seeds and clips are crossed: each draw resamples the clips once for all runs, and

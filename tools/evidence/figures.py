@@ -177,7 +177,9 @@ def _looks(names: Sequence[str], reference: str) -> dict[str, Look]:
     many = len(names) > len(COLORS)
     colors: Sequence[Any] = COLORS
     if many:  # without bands, which would cover each other
-        colors = [colormaps["viridis"](0.95 * i / len(names)) for i in range(len(names))]
+        colors = [
+            colormaps["viridis"](0.95 * i / len(names)) for i in range(len(names))
+        ]
     looks = {
         name: Look(color, marker, band=not many)
         for name, color, marker in zip(names, colors, cycle(MARKERS), strict=False)

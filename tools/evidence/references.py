@@ -14,7 +14,7 @@ from eat.evaluation.probing import log_mel_statistics
 from eat.experiment.config import load_config
 from eat.model.encoder import EATEncoder
 from eat.utils.versions import versions
-from evidence.clips import SUBSETS, LabeledClips
+from evidence.clips import BATCH, SUBSETS, LabeledClips
 from evidence.corpus import SIZES
 from evidence.measuring import FrozenFeatures, by_layer, summary
 from evidence.results import SCORES, save_scores, write_result
@@ -69,9 +69,11 @@ def _statistics(
     frames = num_frames_of(round(SIZES.seconds * SAMPLE_RATE))
     values = {}
     for subset in SUBSETS:
-        spec = clips.spectrograms[subset]
-        found = STATISTICS[name](spec, torch.full((len(spec),), frames))
-        values[subset] = found[:, None, None].expand(-1, 1, 2, -1)  # one layer
+        parts = [
+            STATISTICS[name](spec, torch.full((len(spec),), frames))
+            for spec in clips.spectrograms[subset].split(BATCH)
+        ]
+        values[subset] = torch.cat(parts)[:, None, None].expand(-1, 1, 2, -1)
     features = FrozenFeatures(values, clips.labels)
     linear = features.linear("mean")
     save_scores(_made(baseline_folder(factory, name, SEEDS[0])), linear.scores)

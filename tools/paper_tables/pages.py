@@ -35,9 +35,7 @@ def factory_of(records: Mapping[str, dict]) -> JobFactory:
     )
 
 
-def write_pages(
-    records: Mapping[str, dict], published: Path, overview: Path
-) -> None:
+def write_pages(records: Mapping[str, dict], published: Path, overview: Path) -> None:
     """Write the page of each table to `published`, and RESULTS.md, the overview.
 
     Records are by run, see :func:`paper_tables.records.gather`.
@@ -53,7 +51,9 @@ def write_pages(
     draw_scores(pooled, published / "quickstart.png")
     scores = markdown_table(table_rows(pooled), ["", "mAP", "std", "n"])
     fields = {"quickstart": scores, "paper": paper_table(results)}
-    write_text(overview, fill("RESULTS.md", fields, Numbers.read(published / "evidence")))
+    write_text(
+        overview, fill("RESULTS.md", fields, Numbers.read(published / "evidence"))
+    )
 
 
 def fill(name: str, fields: Mapping[str, str], numbers: Numbers | None = None) -> str:
