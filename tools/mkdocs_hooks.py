@@ -1,7 +1,7 @@
 """Hooks of mkdocs.yml: results, pages of the examples, and the tables of settings.
 
-In a page, a picture or a result has its path in the repository, so that it is shown there
-as well: ``../results/published/quickstart.png``.
+In a page, a picture or a result has its path in the repository, so that it is shown
+there as well: ``../results/published/quickstart.png``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The study's page: numbers are those of the result files, what is missing a command."""
+"""The study's page: numbers are those of the result files, the rest are commands."""
 
 import json
 import statistics

@@ -23,9 +23,9 @@ from evidence.studies import JobFactory, Row, Study, read_studies
 FILE = "comparisons.json"
 DRAWS = 1000
 WHAT = (
-    "Linear probe on the mean patch token of all layers: mAP of a row minus that of its "
-    "reference, pre-trained with the same seeds; 95% interval of a bootstrap over seeds "
-    "and evaluation clips. Computed from the scores of the evaluation clips in the "
+    "Linear probe on the mean patch token of all layers: mAP of a row minus that of "
+    "its reference, pre-trained with the same seeds; 95% interval of a bootstrap over "
+    "seeds and evaluation clips. Computed from the scores of the evaluation clips in the "
     "folders of the runs, which are not committed; `scores` has their SHA-256."
 )
 # By seed, the result of each run of a row.

@@ -51,7 +51,9 @@ def draw(axes: Axes, runs: Sequence[Series], look: Look, label: str) -> None:
     axes.plot(xs, means, linewidth=look.width, markersize=4, label=label, **style)
     if look.band and len(runs) > 1:
         stds = [statistics.stdev(s) for s in scores]
-        low, high = ([m + sign * s for m, s in zip(means, stds)] for sign in (-1, 1))
+        low, high = (
+            [m + sign * s for m, s in zip(means, stds, strict=True)] for sign in (-1, 1)
+        )
         axes.fill_between(xs, low, high, color=look.color, alpha=0.15, linewidth=0)
 
 

@@ -1,4 +1,4 @@
-"""docs/evidence.md: the study as a page, from templates in ``text`` and result files."""
+"""docs/evidence.md, from templates in ``text`` and the study's result files."""
 
 from __future__ import annotations
 
