@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from eat.evaluation.metrics import mean_average_precision
+from eat.evaluation.bootstrap import paired_bootstrap
 from evidence import comparing
 from evidence.clips import SUBSETS
-from evidence.comparing import paired_interval, read_comparisons, write_comparisons
+from evidence.comparing import read_comparisons, write_comparisons
 from evidence.page import TEXT, fill, write_page
 from evidence.quoting import NOT_RUN, Numbers
 from evidence.references import STATISTICS, UNTRAINED, untrained
@@ -23,6 +23,7 @@ METRICS = ("linear", "linear_cls", "linear_last", "linear_last_cls", "knn", "knn
 LAYERS = {
     f"{probe}_{x}": [0.2, 0.3] for probe in ("linear", "knn") for x in ("cls", "mean")
 }
+INTERVAL = {"value": 0.1234, "low": 0.1, "high": 0.15}
 DONE = {"default": 5, "1x1": 3, "2x2": 1}  # seeds by row
 
 
@@ -51,6 +52,9 @@ def results(tmp_path):
         {"layers": LAYERS} | dict.fromkeys(METRICS, 0.25 + 0.01 * n) for n in range(3)
     ]
     (tmp_path / "baselines.json").write_text(json.dumps({"scores": scores}))
+    labels = dict.fromkeys(("scratch", "pretrained", "difference"), INTERVAL)
+    text = json.dumps({"comparisons": {"20": labels}})
+    (tmp_path / "labels.json").write_text(text)
     pair = {"difference": -0.0214, "low": -0.034, "high": 0.009, "above": 1}
     comparisons = {"1x1 - default": {"seeds": [1, 2, 3], **pair}}
     text = json.dumps({"comparisons": comparisons})
@@ -100,6 +104,8 @@ def test_page(results, tmp_path):
     for study in STUDIES.values():
         assert f"## {study.title}\n" in text
     assert "$" not in text and "--study weight" in text
+    between = "0.123 [0.100, 0.150]"
+    assert f"| 20% | {between} | {between} | +0.123 [+0.100, +0.150] |" in text
     pictures = {picture.name: picture for picture in results.glob("*.png")}
     assert pictures.keys() == {"curve.png", "layers.png", "blocks.png"}
     for name, picture in pictures.items():
@@ -124,7 +130,17 @@ def test_texts_name_rows_that_exist():
             return ""
 
     fields = dict.fromkeys(
-        ("figure", "layers", "table", "missing", "studies", "baselines", "cost"), ""
+        (
+            "figure",
+            "layers",
+            "table",
+            "missing",
+            "studies",
+            "baselines",
+            "cost",
+            "labels",
+        ),
+        "",
     )
     texts = sorted(TEXT.glob("*.md"))
     assert {path.stem for path in texts} <= {*STUDIES, "evidence"}
@@ -141,28 +157,6 @@ def scores():
     targets = (torch.rand(60, 3, generator=generator) < 0.3).float()
     noise = torch.randn(2, 3, 60, 3, generator=generator)
     return targets, targets + noise[0], targets + 2 * noise[1]
-
-
-def test_interval_equals_a_direct_computation(scores):
-    targets, a, b = scores
-
-    def differences(clips):
-        pairs = [(a[s, clips], b[s, clips]) for s in range(3)]
-        return [
-            mean_average_precision(one, targets[clips])
-            - mean_average_precision(other, targets[clips])
-            for one, other in pairs
-        ]
-
-    value, low, high = paired_interval(a, b, targets)
-    assert value == pytest.approx(statistics.mean(differences(torch.arange(60))))
-    rng, draws = np.random.default_rng(1), []
-    for _ in range(200):
-        found = differences(torch.from_numpy(rng.integers(60, size=60)))
-        draws.append(statistics.mean(found[seed] for seed in rng.integers(3, size=3)))
-    assert [low, high] == pytest.approx(np.quantile(draws, [0.025, 0.975]), abs=0.04)
-    assert low < value < high
-    assert paired_interval(b, a, targets) == pytest.approx((-value, -high, -low))
 
 
 def test_comparisons_of_runs(tmp_path, scores, monkeypatch):
@@ -185,7 +179,7 @@ def test_comparisons_of_runs(tmp_path, scores, monkeypatch):
     assert (
         first["seeds"] == [1, 3] and first["above"] == 2 and len(first["scores"]) == 4
     )
-    values = paired_interval(*(of[[0, 2]] for of in both), targets)
+    values = paired_bootstrap(*(of[[0, 2]] for of in both), targets)
     names = ("difference", "low", "high")
     assert [first[name] for name in names] == pytest.approx(values, rel=1e-4)
 

@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from eat.evaluation.metrics import average_precision, mean_average_precision
+from eat.evaluation.bootstrap import DRAWS, paired_bootstrap
+from eat.evaluation.metrics import mean_average_precision
 from eat.utils.files import sha256_file
 from eat.utils.versions import versions
 from evidence.clips import SUBSETS, LabeledClips
@@ -21,12 +21,11 @@ from evidence.results import SCORES, read_scores, write_result
 from evidence.studies import JobFactory, Row, Study, read_studies
 
 FILE = "comparisons.json"
-DRAWS = 1000
 WHAT = (
     "Linear probe on the mean patch token of all layers: mAP of a row minus that of "
     "its reference, pre-trained with the same seeds; 95% interval of a bootstrap over "
-    "seeds and evaluation clips. Computed from the scores of the evaluation clips in the "
-    "folders of the runs, which are not committed; `scores` has their SHA-256."
+    "seeds and evaluation clips. Computed from the scores of these clips in the folders "
+    "of the runs, which are not committed; `scores` has their SHA-256."
 )
 # By seed, the result of each run of a row.
 RowResults = dict[int, dict[str, Any]]
@@ -64,8 +63,7 @@ def write_comparisons(factory: JobFactory, results: Path) -> None:
 
     Comparisons whose scores are on another machine are kept.
     """
-    cache = factory.output / "labeled_clips"
-    clips = LabeledClips(factory.manifests, factory.corpus, cache)
+    clips = LabeledClips(factory.manifests, factory.corpus, factory.labeled_clips)
     targets = clips.labels[SUBSETS[1]]
     found = read_comparisons(results)
     for row, reference in tqdm(pairs(read_studies()), "comparing", disable=None):
@@ -110,7 +108,7 @@ def compare(files: list[Path], references: list[Path], targets: Tensor) -> dict:
         [mean_average_precision(scores, targets) for scores in of]
         for of in (row, reference)
     ]
-    difference, low, high = paired_interval(row, reference, targets)
+    difference, low, high = paired_bootstrap(row, reference, targets)
     above = sum(a > b for a, b in zip(*values, strict=True))
     return {
         "row": values[0],
@@ -124,30 +122,3 @@ def compare(files: list[Path], references: list[Path], targets: Tensor) -> dict:
             for path in (*files, *references)
         },
     }
-
-
-def paired_interval(
-    a: Tensor, b: Tensor, targets: Tensor
-) -> tuple[float, float, float]:
-    """Return the mean difference in mAP over seeds, and its 95% interval.
-
-    Seeds and clips are crossed: each draw resamples the clips once for all runs, and
-    the seeds. Scores are `[S, M, C]`, run s of both with the same seed; targets `[M, C]`.
-    """
-    rng = np.random.default_rng(0)
-    num_seeds, num_clips, _ = a.shape
-    clips = rng.multinomial(num_clips, [1 / num_clips] * num_clips, DRAWS)
-    seeds = rng.multinomial(num_seeds, [1 / num_seeds] * num_seeds, DRAWS) / num_seeds
-    weights = torch.from_numpy(np.vstack([np.ones(num_clips, dtype=int), clips]))
-    by_seed = torch.stack([_map(x, targets, weights) for x in a])
-    by_seed -= torch.stack([_map(x, targets, weights) for x in b])
-    draws = (by_seed[:, 1:] * torch.from_numpy(seeds).T).sum(dim=0)
-    low, high = draws.quantile(torch.tensor([0.025, 0.975], dtype=draws.dtype)).tolist()
-    return by_seed[:, 0].mean().item(), low, high
-
-
-def _map(scores: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-    """Return the mAP for each weighting of the clips `[W, M]`, class by class."""
-    columns = zip(scores.split(1, dim=1), targets.split(1, dim=1), strict=True)
-    found = [average_precision(s, t, weights) for s, t in columns]
-    return torch.cat(found, dim=1).nanmean(dim=1)

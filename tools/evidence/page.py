@@ -11,6 +11,11 @@ from evidence.quoting import Numbers, NumberTemplate
 from evidence.studies import Study, read_studies
 
 TEXT = Path(__file__).with_name("text")
+NO_LABELS = f"""Not run yet:
+
+```
+{tables.COMMAND} labels
+```"""
 PLAIN = "${figure}\n\n${table}\n\n${missing}\n"  # of a part without a text of its own
 
 
@@ -20,6 +25,7 @@ def write_page(results: Path, page: Path) -> None:
     sections = [section(study, numbers, results) for study in studies.values()]
     fields = {
         "studies": "\n".join(sections),
+        "labels": tables.label_table(numbers) or NO_LABELS,
         "baselines": tables.baseline_table(numbers),
         "cost": tables.cost_table(studies, numbers),
     }
@@ -35,12 +41,12 @@ def fill(path: Path, numbers: Numbers, fields: Mapping[str, str]) -> str:
 def section(study: Study, numbers: Numbers, results: Path) -> str:
     """Return the section of a part; draws its pictures.
 
-    As long as only the reference has been run, it has only the first paragraph.
+    As long as there is nothing to compare, it has only the first paragraph.
     """
     path = TEXT / f"{study.name}.md"
     text = path.read_text(encoding="utf-8") if path.exists() else PLAIN
-    done = [row.name for row in study.rows if row.name in numbers.rows]
-    if not done or (done == [study.reference] and len(study.rows) > 1):
+    names = tables.names_of(study)
+    if sum(name in numbers.rows for name in names) < min(2, len(names)):
         text = (text.split("\n\n")[0] if path.exists() else "") + "\n\n${missing}\n"
         pictures = {}
     elif study.name == "curve":

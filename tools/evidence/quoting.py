@@ -46,18 +46,24 @@ class Numbers:
         See :func:`evidence.comparing.compare`, by row and reference.
     baselines
         Scores by baseline, one for each seed.
+    labels
+        Fine-tuning from scratch and pre-trained, and the difference, by percentage.
     """
 
     rows: Mapping[str, RowResults]
     comparisons: Mapping[str, Mapping[str, Any]]
     baselines: Mapping[str, Sequence[Mapping[str, Any]]]
+    labels: Mapping[str, Mapping[str, Any]]
 
     @classmethod
     def read(cls, results: Path) -> Numbers:
         """Read the result files of a folder."""
         rows = [row for study in read_studies().values() for row in study.rows]
         return cls(
-            read_rows(rows, results), read_comparisons(results), _baselines(results)
+            read_rows(rows, results),
+            read_comparisons(results),
+            _baselines(results),
+            _read(results / "labels.json", "comparisons"),
         )
 
     def points(
@@ -97,11 +103,13 @@ class Numbers:
 
 
 def _baselines(results: Path) -> dict[str, list[dict[str, Any]]]:
-    path = results / BASELINES
-    if not path.exists():
-        return {}
-    scores = json.loads(path.read_text(encoding="utf-8"))["scores"]
+    scores = _read(results / BASELINES, "scores")
     return {k: v if k == UNTRAINED else [v] for k, v in scores.items()}
+
+
+def _read(path: Path, key: str) -> dict[str, Any]:
+    """Read a part of a result file; empty without a file."""
+    return json.loads(path.read_text(encoding="utf-8"))[key] if path.exists() else {}
 
 
 def mean_std(scores: Sequence[float]) -> str:

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torchaudio.functional import create_dct
 
-from eat.audio.frontend import NUM_MELS, SAMPLE_RATE, LogMel, num_frames_of
-from eat.evaluation.probing import log_mel_statistics
+from eat.audio.frontend import SAMPLE_RATE, LogMel, num_frames_of
+from eat.evaluation.baselines import log_mel_statistics, mfcc_statistics
 from eat.experiment.config import load_config
 from eat.model.encoder import EATEncoder
 from eat.utils.versions import versions
@@ -23,13 +22,6 @@ from evidence.studies import DEFAULT_YAML, RECIPES, JobFactory
 FILE = "baselines.json"
 SEEDS = (1, 2, 3, 4, 5)  # of untrained networks
 UNTRAINED = "untrained network"
-MFCC = 40  # coefficients
-
-
-def mfcc_statistics(spec: Tensor, frames: Tensor) -> Tensor:
-    """Return mean and standard deviation of each cepstral coefficient `[B, 2K]`."""
-    return log_mel_statistics(spec @ create_dct(MFCC, NUM_MELS, "ortho"), frames)
-
 
 STATISTICS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "log-mel statistics": log_mel_statistics,
@@ -50,8 +42,7 @@ def write_baselines(factory: JobFactory, results: Path) -> None:
     scores = [baseline_folder(factory, *place) / SCORES for place in places]
     if all(path.exists() for path in (results / FILE, *scores)):
         return
-    cache = factory.output / "labeled_clips"
-    clips = LabeledClips(factory.manifests, factory.corpus, cache)
+    clips = LabeledClips(factory.manifests, factory.corpus, factory.labeled_clips)
     found: dict[str, object] = {
         name: _statistics(factory, name, clips) for name in STATISTICS
     }
@@ -77,7 +68,7 @@ def _statistics(
     features = FrozenFeatures(values, clips.labels)
     linear = features.linear("mean")
     save_scores(_made(baseline_folder(factory, name, SEEDS[0])), linear.scores)
-    return {"linear": linear.mAP, "knn": features.knn("mean")}
+    return {"linear": linear.value, "knn": features.knn("mean")}
 
 
 def _untrained(factory: JobFactory, seed: int, clips: LabeledClips) -> dict:

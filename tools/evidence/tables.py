@@ -120,3 +120,22 @@ def cost_table(studies: Mapping[str, Study], numbers: Numbers) -> str:
             }
         )
     return markdown_table(rows, list(rows[0]))
+
+
+def label_table(numbers: Numbers) -> str:
+    """Return the scores of fine-tuning by share of the labels, "" before it was run."""
+    rows = [
+        {
+            "labels": f"{share}%",
+            "from scratch": _interval(found["scratch"]),
+            "pre-trained": _interval(found["pretrained"]),
+            "difference": _interval(found["difference"], "+"),
+        }
+        for share, found in numbers.labels.items()
+    ]
+    return markdown_table(rows, list(rows[0])) if rows else ""
+
+
+def _interval(found: Mapping[str, float], sign: str = "") -> str:
+    texts = [f"{found[name]:{sign}.3f}" for name in ("value", "low", "high")]
+    return "{} [{}, {}]".format(*texts)
