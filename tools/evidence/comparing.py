@@ -24,7 +24,7 @@ FILE = "comparisons.json"
 WHAT = (
     "Linear probe on the mean patch token of all layers: mAP of a row minus that of "
     "its reference, pre-trained with the same seeds; 95% interval of a bootstrap over "
-    "seeds and evaluation clips. Computed from the scores of these clips in the folders "
+    "seeds and evaluation clips. Computed from the scores of the clips in the folders "
     "of the runs, which are not committed; `scores` has their SHA-256."
 )
 # By seed, the result of each run of a row.
