@@ -115,7 +115,9 @@ def main() -> None:
         os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     check_data(jobs, args)
     run_all(jobs, Runner(), max_jobs)
-    print("All runs have finished. Next: python tools/tabulate_results.py")
+    print("All runs have finished.")
+    if args.corpus == "full":
+        print("Next: python tools/tabulate_results.py")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Gather finished runs into results/published, and write RESULTS.md and the tables.
 
-    python tools/tabulate_results.py                             # runs in results/
-    python tools/tabulate_results.py --corpus full --runs DIR    # runs elsewhere
+    python tools/tabulate_results.py               # runs in results/full_tables
+    python tools/tabulate_results.py --runs DIR    # runs elsewhere
 
 Records of earlier runs are kept after their folders are gone; records of runs that are
 present are updated.
@@ -13,7 +13,6 @@ import argparse
 from pathlib import Path
 
 from eat.errors import exit_on_error, printable
-from paper_tables.experiments import SCALES
 from paper_tables.pages import write_pages
 from paper_tables.records import gather, read_records, write_records
 
@@ -25,14 +24,12 @@ def parse_args(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--corpus", choices=SCALES, help="scale of --runs")
-    parser.add_argument("--runs", type=Path, help="default: results/<corpus>_tables")
+    runs = ROOT / "results" / "full_tables"
+    parser.add_argument("--runs", type=Path, default=runs)
     parser.add_argument("--output", type=Path, default=ROOT / "RESULTS.md")
     parser.add_argument("--published", type=Path, default=ROOT / "results/published")
     args = parser.parse_args(arguments)
-    if args.runs and not args.corpus:
-        parser.error("--runs needs --corpus: full or mini?")
-    if args.runs and not args.runs.is_dir():
+    if args.runs != runs and not args.runs.is_dir():
         parser.error(f"--runs {args.runs}: no such folder")
     return args
 
@@ -41,19 +38,13 @@ def parse_args(arguments: list[str] | None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> None:
     """Gather records and write the pages."""
     args = parse_args(arguments)
-    records = {}
-    for scale in SCALES:
-        runs = ROOT / "results" / f"{scale}_tables"
-        if args.runs and scale == args.corpus:
-            runs = args.runs
-        path = args.published / f"{scale}_tables.json"
-        found = gather(runs)
-        records[scale] = read_records(path) | found
-        args.published.mkdir(parents=True, exist_ok=True)
-        if found:
-            write_records(path, records[scale])
-        count = f"{len(found)} runs in {runs}, {len(records[scale])} in total"
-        print(printable(f"{scale}: {count}"))
+    path = args.published / "full_tables.json"
+    found = gather(args.runs)
+    records = read_records(path) | found
+    args.published.mkdir(parents=True, exist_ok=True)
+    if found:
+        write_records(path, records)
+    print(printable(f"{len(found)} runs in {args.runs}, {len(records)} in total"))
     write_pages(records, args.published, args.output)
     print(printable(f"Written: {args.output} and {args.published}/*.md"))
 

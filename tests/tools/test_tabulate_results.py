@@ -49,7 +49,7 @@ def runs(tmp_path):
 
 
 def test_records_are_merged_with_earlier_ones(tmp_path, run, runs):
-    options = ("--corpus", "mini", "--runs", runs)
+    options = ("--runs", runs)
     assert "| 3x3 | 39.9 | 15.00 ± 7.07 |" in run(*options)
     # One is gone, one updated, one new.
     (runs / "AS-20K-blocks_3x3-seed1").rename(tmp_path / "gone")
@@ -57,31 +57,27 @@ def test_records_are_merged_with_earlier_ones(tmp_path, run, runs):
     write_run(runs, "AS-20K-blocks_4x4-seed1", 0.4)
     page = run(*options)
     assert "| 3x3 | 39.9 | 20.00 ± 14.14 |" in page and "| 4x4 | 40.0 | 40.00 |" in page
-    path = tmp_path / "published" / "mini_tables.json"
+    path = tmp_path / "published" / "full_tables.json"
     before = path.read_text()
     assert len(json.loads(before)) == 3
-    # Runs of the other scale do not change it.
+    # Without runs the records are kept.
     empty = tmp_path / "empty"
     empty.mkdir()
-    assert run("--corpus", "full", "--runs", empty) == page
+    assert run("--runs", empty) == page
     assert path.read_text() == before
 
 
-@pytest.mark.parametrize(
-    ("options", "named"),
-    [(["--runs", "."], "--corpus"), (["--corpus", "mini", "--runs", "none"], "none")],
-)
-def test_wrong_options_are_named(run, capsys, options, named):
+def test_a_missing_folder_is_named(run, capsys):
     with pytest.raises(SystemExit):
-        run(*options)
-    assert named in capsys.readouterr().err
+        run("--runs", "nowhere")
+    assert "nowhere" in capsys.readouterr().err
 
 
 def test_a_corrupt_file_is_named_and_nothing_written(tmp_path, run, runs):
     path = runs / "AS-20K-blocks_3x3-seed1" / "results.json"
     path.write_text("{")
     with pytest.raises(SystemExit, match=str(path)):
-        run("--corpus", "mini", "--runs", runs)
+        run("--runs", runs)
     assert not (tmp_path / "RESULTS.md").exists()
 
 

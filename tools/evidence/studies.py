@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,6 +64,11 @@ class Study:
     seeds: int
     rows: tuple[Row, ...]
     reference: str  # the row with which the others are compared
+    labels: Mapping[str, str]  # what rows are called on the page, if not their name
+
+    def label(self, name: str) -> str:
+        """Return the name of a row as it is shown."""
+        return self.labels.get(name, name)
 
 
 @dataclass(frozen=True)
@@ -123,9 +128,10 @@ def _study(
     seeds: int,
     rows: dict[str, dict],
     reference: str = "default",
+    labels: Mapping[str, str] | None = None,
 ) -> Study:
     made = tuple(_row(key, dict(value)) for key, value in rows.items())
-    return Study(name, title, seeds, made, reference)
+    return Study(name, title, seeds, made, reference, labels or {})
 
 
 def _row(name: str, settings: dict[str, object]) -> Row:

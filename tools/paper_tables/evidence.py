@@ -3,6 +3,7 @@
     python tools/paper_tables/evidence.py --list                 # runs and minutes
     python tools/paper_tables/evidence.py --study curve blocks   # some parts
     python tools/paper_tables/evidence.py                        # everything
+    python tools/paper_tables/evidence.py --page                 # only write the page
 
 Two runs at a time, one thread each. Finished runs are skipped; re-run the same command
 to resume interrupted ones.
@@ -20,14 +21,18 @@ sys.path.insert(0, str(ROOT / "tools"))
 
 from eat.errors import exit_on_error, printable  # noqa: E402
 from eat.utils.arguments import integer  # noqa: E402
+from evidence.comparing import write_comparisons  # noqa: E402
 from evidence.corpus import make_corpus  # noqa: E402
 from evidence.label_runs import run_labels  # noqa: E402
+from evidence.page import write_page  # noqa: E402
+from evidence.references import write_baselines  # noqa: E402
 from evidence.runner import StudyRunner  # noqa: E402
 from evidence.studies import JobFactory, Row, read_studies, runs_of  # noqa: E402
+from evidence.tables import MAX_JOBS  # noqa: E402
 from paper_tables.runner import Runner, run_all  # noqa: E402
 
-MAX_JOBS = 2
 LABELS = "labels"  # the part that fine-tunes, after the pre-trainings
+PAGE = ROOT / "docs" / "evidence.md"
 
 
 def parse_args() -> argparse.Namespace:
@@ -43,6 +48,7 @@ def parse_args() -> argparse.Namespace:
     published = ROOT / "results" / "published" / "evidence"
     add("--results", type=Path, default=published, help="folder of the JSON files")
     add("--list", action="store_true", help="show the runs without running them")
+    add("--page", action="store_true", help="only write docs/evidence.md")
     return parser.parse_args()
 
 
@@ -71,14 +77,21 @@ def main() -> None:
     if args.list:
         show(runs, factory, args.results)
         return
+    if args.page:
+        write_page(args.results, PAGE)
+        return
     make_corpus(factory.corpora)
     os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     os.environ["PYTHONPATH"] = str(ROOT / "tools")  # for YAML files of the study
+    write_baselines(factory, args.results)
     jobs = [factory.pretraining(row, seed) for row, seed in runs]
     run_all(jobs, StudyRunner(factory, args.results, runs), MAX_JOBS)
     if LABELS in args.study:
         (default,) = studies["curve"].rows
         run_labels(factory, default, Runner(), args.results, MAX_JOBS)
+    write_comparisons(factory, args.results)
+    write_page(args.results, PAGE)
+    print("Written: docs/evidence.md. Next, for RESULTS.md: tools/tabulate_results.py")
 
 
 if __name__ == "__main__":

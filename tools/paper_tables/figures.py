@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,36 +27,33 @@ class Curve:
     style: str  # matplotlib's format, such as "o-"
 
 
-@dataclass(frozen=True)
-class Panel:
-    """One pair of axes."""
-
-    title: str
-    curves: Sequence[Curve]
-    ticks: Sequence[str]  # all values of x in order, evenly spaced
-    levels: Mapping[str, float] = field(default_factory=dict)  # horizontal lines
-
-
-def plot_panels(panels: Sequence[Panel], path: Path, x: str, y: str) -> None:
-    """Draw panels side by side, each with its own y axis.
+def plot_curves(
+    curves: Sequence[Curve],
+    ticks: Sequence[str],
+    path: Path,
+    x: str,
+    y: str,
+    levels: Mapping[str, float],
+) -> None:
+    """Draw curves over evenly spaced ticks, all values of x in order.
 
     A curve goes through the mean of the runs; error bars show the standard deviation,
-    dots the single runs. `x` and `y` are the labels of the axes.
+    dots the single runs. `levels` are horizontal lines, `x` and `y` the labels of the
+    axes.
     """
-    figure = new_figure(1 + 4.6 * len(panels), 4.4)
-    row = figure.subplots(1, len(panels), squeeze=False)[0]
-    for axes, panel in zip(row, panels, strict=True):
-        for number, curve in enumerate(panel.curves):
-            _draw(axes, curve, panel.ticks, OFFSET * number)
-        for (name, level), style in zip(panel.levels.items(), cycle((":", "-."))):
-            axes.axhline(level, color=GRAY, linestyle=style, label=name)
-        axes.set_xticks(range(len(panel.ticks)), panel.ticks)
-        axes.set_xlim(-0.4, len(panel.ticks) - 0.6)
-        axes.margins(y=0.12)
-        tidy(axes, panel.title, x, y)
-        if panel.curves:
-            below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.16), "ncol": 2}
-            axes.legend(**below, frameon=False, fontsize=10)
+    figure = new_figure(5.6, 4.4)
+    axes = figure.subplots()
+    for number, curve in enumerate(curves):
+        _draw(axes, curve, ticks, OFFSET * number)
+    for (name, level), style in zip(levels.items(), cycle((":", "-."))):
+        axes.axhline(level, color=GRAY, linestyle=style, label=name)
+    axes.set_xticks(range(len(ticks)), ticks)
+    axes.set_xlim(-0.4, len(ticks) - 0.6)
+    axes.margins(y=0.12)
+    tidy(axes, "", x, y)
+    if curves:
+        below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.16), "ncol": 2}
+        axes.legend(**below, frameon=False, fontsize=10)
     figure.savefig(path)
 
 

@@ -6,10 +6,10 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from string import Template
 
 from eat.report.markdown import markdown_table
 from eat.utils.files import write_text
+from evidence.quoting import Numbers, NumberTemplate
 from paper_tables.experiments import SCALES, JobFactory
 from paper_tables.jobs import Job
 from paper_tables.records import CORPUS_FOLDERS, OUTPUT, RecordError
@@ -22,12 +22,12 @@ TEXT = Path(__file__).with_name("text")
 MACHINE = ("--precision", "--eval_precision", "--grad_accumulation_factor")
 
 
-def factory_of(scale: str, records: Mapping[str, dict]) -> JobFactory:
-    """Return the factory of a scale, with the seeds of the finished runs."""
+def factory_of(records: Mapping[str, dict]) -> JobFactory:
+    """Return the factory at full scale, with the seeds of the finished runs."""
     seeds = (re.search(r"-seed(\d+)$", name) for name in records)
     data = {recipe: Path(folder) for recipe, folder in CORPUS_FOLDERS.items()}
     return JobFactory(
-        SCALES[scale],
+        SCALES["full"],
         Path("recipes"),
         data,
         Path(OUTPUT),
@@ -35,14 +35,12 @@ def factory_of(scale: str, records: Mapping[str, dict]) -> JobFactory:
     )
 
 
-def write_pages(
-    records: Mapping[str, Mapping[str, dict]], published: Path, overview: Path
-) -> None:
+def write_pages(records: Mapping[str, dict], published: Path, overview: Path) -> None:
     """Write the page of each table to `published`, and RESULTS.md, the overview.
 
-    Records are by scale, then by run, see :func:`paper_tables.records.gather`.
+    Records are by run, see :func:`paper_tables.records.gather`.
     """
-    results = {name: (factory_of(name, runs), runs) for name, runs in records.items()}
+    results = factory_of(records), records
     for table in TABLES.values():
         fields = table.fields(results, published)
         fields["notes"] = "\n".join(f"- {note}" for note in notes(table, results))
@@ -53,12 +51,15 @@ def write_pages(
     draw_scores(pooled, published / "quickstart.png")
     scores = markdown_table(table_rows(pooled), ["", "mAP", "std", "n"])
     fields = {"quickstart": scores, "paper": paper_table(results)}
-    write_text(overview, fill("RESULTS.md", fields))
+    write_text(
+        overview, fill("RESULTS.md", fields, Numbers.read(published / "evidence"))
+    )
 
 
-def fill(name: str, fields: Mapping[str, str]) -> str:
-    """Fill a template."""
-    return Template((TEXT / name).read_text(encoding="utf-8")).substitute(fields)
+def fill(name: str, fields: Mapping[str, str], numbers: Numbers | None = None) -> str:
+    """Fill a template with fields and, where it names them, numbers of the study."""
+    template = NumberTemplate((TEXT / name).read_text(encoding="utf-8"))
+    return template.substitute(numbers or {}, **fields)
 
 
 def paper_table(results: Results) -> str:
@@ -82,17 +83,14 @@ def paper_table(results: Results) -> str:
 
 def notes(table: PaperTable, results: Results) -> list[str]:
     """Return what was run: how many runs, clips and versions, and changed settings."""
-    lines = []
-    for scale, (factory, records) in results.items():
-        jobs = table.jobs(factory)
-        found = {job: records[job.name] for job in jobs if job.name in records}
-        seeds = ", ".join(map(str, factory.seeds))
-        lines.append(f"{scale} scale: {len(found)} of {len(jobs)} runs, seeds {seeds}")
-        if hours := sum(job.gpu_hours for job in jobs if job not in found):
-            lines[-1] += f", an estimated {hours:,.0f} GPU hours to go"
-        lines += [f"{scale} scale, {note}" for note in _clips(found) + _versions(found)]
-        lines += [f"{scale} scale, {note}" for note in _changed_settings(found)]
-    return lines
+    factory, records = results
+    jobs = table.jobs(factory)
+    found = {job: records[job.name] for job in jobs if job.name in records}
+    seeds = ", ".join(map(str, factory.seeds))
+    count = f"{len(found)} of {len(jobs)} runs, seeds {seeds}"
+    if hours := sum(job.gpu_hours for job in jobs if job not in found):
+        count += f", an estimated {hours:,.0f} GPU hours to go"
+    return [count, *_clips(found), *_versions(found), *_changed_settings(found)]
 
 
 def _clips(records: Mapping[Job, dict]) -> list[str]:

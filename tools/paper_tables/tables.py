@@ -11,19 +11,19 @@ from typing import ClassVar
 from eat.report.markdown import markdown_table
 from eat.report.style import BLUE, VERMILION
 from paper_tables.experiments import RECIPES, Cell, JobFactory, Scale
-from paper_tables.figures import Curve, Panel, plot_panels
+from paper_tables.figures import Curve, plot_curves
 from paper_tables.jobs import Job, in_order
 from paper_tables.records import CellStatistics, mean_std
 from paper_tables.reference import DASH, read_data, reported, reported_curve
 
 FOLDS = (1, 2, 3, 4, 5)
 Place = tuple[str, str]  # row and column of a cell
-# By scale, the job factory and the records of its finished runs.
-Results = Mapping[str, tuple[JobFactory, Mapping[str, dict]]]
+# The job factory and the records of its finished runs, by name.
+Results = tuple[JobFactory, Mapping[str, dict]]
 
 
 class PaperTable(ABC):
-    """A table or figure of the paper, at one or more scales."""
+    """A table or figure of the paper."""
 
     kind: ClassVar[str] = "table"  # or figure
     number: ClassVar[int]  # in the paper
@@ -56,15 +56,14 @@ class PaperTable(ABC):
         """Return all runs of the table, each once, after those that it needs."""
         return in_order(job for cell in self.cells(factory) for job in cell.jobs)
 
-    def measured(self, results: Results) -> dict[str, dict[Place, CellStatistics]]:
-        """Return the statistics of each cell with finished runs, by scale."""
-        found: dict[str, dict[Place, CellStatistics]] = {}
-        for scale, (factory, records) in results.items():
-            found[scale] = {}
-            for cell in self.cells(factory):
-                if (scores := CellStatistics.of(cell, records)).n:
-                    found[scale][cell.row, cell.column] = scores
-        return found
+    def measured(self, results: Results) -> dict[Place, CellStatistics]:
+        """Return the statistics of each cell with finished runs."""
+        factory, records = results
+        found = {
+            (cell.row, cell.column): CellStatistics.of(cell, records)
+            for cell in self.cells(factory)
+        }
+        return {place: scores for place, scores in found.items() if scores.n}
 
     def fields(self, results: Results, folder: Path) -> dict[str, str]:
         """Return the fields of the page's template; pictures are put in `folder`."""
@@ -74,23 +73,22 @@ class PaperTable(ABC):
         """Return the numbers of the paper and ours as a Markdown table."""
         paper, measured = reported(self.name), self.measured(results)
         rows = []
-        for place in self.places(results["full"][0].scale):
+        for place in self.places(results[0].scale):
             labels = zip(self.headers, place, strict=True)
             row = {header: label for header, label in labels if header}
             row["paper"] = paper.get(place, DASH)
-            for scale, cells in measured.items():
-                if place in cells:
-                    row[f"{scale}, best epoch"] = mean_std(cells[place].best)
-                    row[f"{scale}, last epoch"] = mean_std(cells[place].last)
-                    row[f"n ({scale})"] = str(cells[place].n)
+            if place in measured:
+                row["best epoch"] = mean_std(measured[place].best)
+                row["last epoch"] = mean_std(measured[place].last)
+                row["n"] = str(measured[place].n)
             rows.append(row)
         columns = dict.fromkeys(column for row in rows for column in row)
         return markdown_table(rows, list(columns))
 
     def status(self, results: Results, place: Place) -> str:
-        """Return a cell's score at full scale, or what it takes to get it."""
-        factory, records = results["full"]
-        cells = self.measured({"full": results["full"]})["full"]
+        """Return a cell's score, or what it takes to get it."""
+        factory, records = results
+        cells = self.measured(results)
         if place in cells:
             return f"{mean_std(cells[place].best)} (n = {cells[place].n})"
         jobs = self.jobs(factory)
@@ -155,16 +153,17 @@ class Table2(PaperTable):
         rows: dict[str, dict[str, str]] = {}
         for (model, column), value in reported(self.name).items():
             rows.setdefault(model, {"model": f"{model}, paper"})[column] = value
-        ours = [self._cost(scale, results) for scale in results]
+        if ours := self._cost(results):
+            rows["ours"] = ours
         columns = ["model", "epochs", "GPU hours", "hardware", "clips/s"]
         columns += ["GFLOP per clip", "AS-20K"]
-        return markdown_table([*rows.values(), *filter(None, ours)], columns)
+        return markdown_table(list(rows.values()), columns)
 
-    def _cost(self, scale: str, results: Results) -> dict[str, str] | None:
-        factory, records = results[scale]
+    def _cost(self, results: Results) -> dict[str, str] | None:
+        factory, records = results
         names = [factory.pretraining(seed).name for seed in factory.seeds]
         runs = [records[name] for name in names if name in records]
-        scores = self.measured(results)[scale].get(("EAT", "AS-20K"))
+        scores = self.measured(results).get(("EAT", "AS-20K"))
         if not runs or not scores:
             return None
         costs = [run["cost"] for run in runs]
@@ -172,7 +171,7 @@ class Table2(PaperTable):
         speed = statistics.mean(cost["clips_per_second"] for cost in costs)
         devices = sorted({f"{cost['devices']} {cost['device']}" for cost in costs})
         return {
-            "model": f"EAT, ours ({scale} scale)",
+            "model": "EAT, ours",
             "epochs": str(factory.scale.epochs),
             "GPU hours": f"{hours:,.0f}" if hours >= 10 else f"{hours:.2g}",
             "hardware": ", ".join(devices),
@@ -182,8 +181,8 @@ class Table2(PaperTable):
         }
 
     def status(self, results: Results, place: Place) -> str:
-        """Return the measured cost at full scale, or what it takes to get it."""
-        ours = self._cost("full", results)
+        """Return the measured cost, or what it takes to get it."""
+        ours = self._cost(results)
         return ours[place[1]] if ours else super().status(results, place)
 
 
@@ -217,29 +216,24 @@ class Figure(PaperTable):
     def fields(self, results: Results, folder: Path) -> dict[str, str]:
         """Add the picture."""
         path = folder / f"{self.name}.png"
-        plot_panels(self.panels(results), path, self.x_label, "mAP, best epoch (%)")
+        curves = self.curves(results)
+        ticks = list(dict.fromkeys(row for row, _ in self.places(results[0].scale)))
+        axes = (self.x_label, "mAP, best epoch (%)")
+        plot_curves(curves, ticks, path, *axes, levels=self.levels)
         picture = f"![Figure {self.number}]({path.name})"
         return {**super().fields(results, folder), "picture": picture}
 
-    def panels(self, results: Results) -> list[Panel]:
-        """Return a panel for each scale; the paper's curves are at full scale."""
-        panels = []
-        for scale, cells in self.measured(results).items():
-            curves = []
-            for column, color in zip(self.columns, self.colors, strict=False):
-                suffix = f", {column} pooling" if len(self.columns) > 1 else ""
-                paper = reported_curve(self.name, column)
-                ours = {r: cell.best for (r, c), cell in cells.items() if c == column}
-                if scale == "full" and paper:
-                    curves.append(Curve(f"paper{suffix}", paper, color, "D--"))
-                if ours:
-                    curves.append(Curve(f"ours{suffix}", ours, color, "o-"))
-            ticks = dict.fromkeys(r for r, _ in self.places(results[scale][0].scale))
-            if scale == "full":
-                panels.append(Panel("Full scale", curves, list(ticks), self.levels))
-            else:
-                panels.append(Panel("Mini corpora", curves, list(ticks)))
-        return panels
+    def curves(self, results: Results) -> list[Curve]:
+        """Return the paper's curve and ours for each column."""
+        cells, curves = self.measured(results), []
+        for column, color in zip(self.columns, self.colors, strict=False):
+            suffix = f", {column} pooling" if len(self.columns) > 1 else ""
+            ours = {r: cell.best for (r, c), cell in cells.items() if c == column}
+            if paper := reported_curve(self.name, column):
+                curves.append(Curve(f"paper{suffix}", paper, color, "D--"))
+            if ours:
+                curves.append(Curve(f"ours{suffix}", ours, color, "o-"))
+        return curves
 
 
 class Figure3(Figure):

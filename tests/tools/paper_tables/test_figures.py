@@ -4,7 +4,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from eat.report.style import BLUE, VERMILION
-from paper_tables.figures import Curve, Panel, plot_panels
+from paper_tables.figures import Curve, plot_curves
 
 
 @pytest.fixture
@@ -21,10 +21,9 @@ def test_means_bars_dots_and_levels(tmp_path, drawn):
     ours = Curve("ours", {"1": [10.0, 14.0], "2": [20.0]}, VERMILION, "o-")
     paper = Curve("paper", {"2": [30.0], "10": [31.0]}, BLUE, "D--")
     path = tmp_path / "figure.png"
-    panel = Panel("Panel", [paper, ours], ["1", "2", "10"], {"other": 25.0})
-    plot_panels([panel, Panel("Empty", [], ["1"])], path, "x", "y")
-    assert path.stat().st_size < 200_000
-    axes, _ = drawn[0].axes
+    plot_curves([paper, ours], ["1", "2", "10"], path, "x", "y", {"other": 25.0})
+    assert path.stat().st_size < 100_000
+    [axes] = drawn[0].axes
     lines = {line.get_label(): line for line in axes.lines}
     assert list(lines["paper"].get_xdata()) == [1, 2]
     assert list(lines["ours"].get_ydata()) == [12, 20]

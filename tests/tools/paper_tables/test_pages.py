@@ -17,10 +17,11 @@ PUBLISHED = ROOT / "results" / "published"
 def write(tmp_path):
     """Write all pages; returns their texts by file name."""
 
-    def write(full=None, mini=None):
-        for path in PUBLISHED.glob("quickstart_seed*.json"):
-            shutil.copy(path, tmp_path)
-        records = {"full": full or {}, "mini": mini or {}}
+    shutil.copytree(PUBLISHED, tmp_path, dirs_exist_ok=True)
+    for path in tmp_path.glob("*.md"):
+        path.unlink()
+
+    def write(records):
         write_pages(records, tmp_path, tmp_path / "RESULTS.md")
         return {path.name: path.read_text() for path in tmp_path.glob("*.md")}
 
@@ -28,8 +29,7 @@ def write(tmp_path):
 
 
 def test_committed_pages_are_those_of_the_committed_records(write):
-    records = (read_records(PUBLISHED / f"{s}_tables.json") for s in ("full", "mini"))
-    written = write(*records)
+    written = write(read_records(PUBLISHED / "full_tables.json"))
     assert written.pop("RESULTS.md") == (ROOT / "RESULTS.md").read_text()
     assert written.keys() == {f"{name}.md" for name in TABLES}
     for name, text in written.items():
@@ -37,7 +37,7 @@ def test_committed_pages_are_those_of_the_committed_records(write):
 
 
 def test_results_page_is_short_with_every_table(write):
-    text = write()["RESULTS.md"]
+    text = write({})["RESULTS.md"]
     assert len(text.splitlines()) <= 80
     for table in TABLES.values():
         assert f"`--{table.kind} {table.number}`" in text
@@ -45,19 +45,18 @@ def test_results_page_is_short_with_every_table(write):
 
 
 def test_pages_are_the_same_on_every_machine(write, tmp_path, monkeypatch):
-    before = write()
+    before = write({})
     monkeypatch.setattr("paper_tables.jobs.HAS_BF16", False)
-    assert write() == before
+    assert write({}) == before
     assert str(tmp_path) not in "".join(before.values())
 
 
 def notes_of(records):
-    results = {"full": (factory_of("full", records), records)}
-    return notes(TABLES["table2"], results)
+    return notes(TABLES["table2"], (factory_of(records), records))
 
 
 def planned(record, name, **changed):
-    jobs = TABLES["table2"].jobs(factory_of("full", {name: {}}))
+    jobs = TABLES["table2"].jobs(factory_of({name: {}}))
     [command] = [job.command for job in jobs if job.name == name]
     return {name: record(0.1, command=command, **changed)}
 

@@ -61,7 +61,7 @@ def test_moved_runs_have_portable_commands(runs):
 
 
 def test_records_are_written_one_per_line(tmp_path, record):
-    path = tmp_path / "mini_tables.json"
+    path = tmp_path / "full_tables.json"
     assert read_records(path) == {}
     records = {"b": record(0.5), "a": record(float("nan"))}
     write_records(path, records)

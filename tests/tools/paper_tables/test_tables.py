@@ -16,11 +16,8 @@ def rows(markdown):
 
 @pytest.fixture
 def results(make_factory):
-    def make(full=None, mini=None, seeds=(1,)):
-        return {
-            "full": (make_factory("full", seeds), full or {}),
-            "mini": (make_factory("mini", seeds), mini or {}),
-        }
+    def make(records=None, seeds=(1,)):
+        return make_factory("full", seeds), records or {}
 
     return make
 
@@ -77,34 +74,32 @@ def test_reported_numbers():
     assert all(row["source"] for row in read_data("reproductions"))
 
 
-def test_scores_show_each_scale_that_has_runs(results, record):
+def test_scores_show_what_has_been_run(results, record):
     fine = {"mAP": 0.25, "epoch": 1}
-    mini = {
+    records = {
         "AS-20K-seed1": record(0.20),
         "AS-20K-seed3": record(0.24, best=fine),
         "AS-20K-blocks_1x1-seed2": record(0.3),
     }
     table = TABLES["table3"]
-    random, default, *others = rows(table.scores(results(mini=mini, seeds=(1, 2, 3))))
-    assert default == {
-        "blocks": "2x2",
-        "paper": "39.5",
-        "mini, best epoch": "22.50 ± 3.54",
-        "mini, last epoch": "22.00 ± 2.83",
-        "n (mini)": "2",
+    found = rows(table.scores(results(records, seeds=(1, 2, 3))))
+    by_blocks = {row["blocks"]: row for row in found}
+    assert by_blocks["5x5"] == {
+        "blocks": "5x5",
+        "paper": "40.2",
+        "best epoch": "22.50 ± 3.54",
+        "last epoch": "22.00 ± 2.83",
+        "n": "2",
     }
-    assert random["mini, best epoch"] == "30.00" and random["n (mini)"] == "1"
-    assert {row["mini, best epoch"] for row in others} == {"–"}
-    full = {"AS-20K-blocks_1x1-seed1": record(0.4)}
-    random, *_ = rows(table.scores(results(full, mini)))
-    assert random["full, best epoch"] == "40.00"
+    assert by_blocks["1x1"]["best epoch"] == "30.00" and by_blocks["1x1"]["n"] == "1"
+    assert by_blocks["2x2"]["best epoch"] == "–"
     assert rows(table.scores(results()))[0] == {"blocks": "1x1", "paper": "37.8"}
 
 
 def test_cost_of_pretraining(results, record):
     records = {"pretrain-seed1": record(0.1), "AS-20K-seed1": record(0.4)}
     table, place = TABLES["table2"], ("EAT", "GPU hours")
-    *paper, ours = rows(table.scores(results(full=records)))
+    *paper, ours = rows(table.scores(results(records)))
     assert [row["GPU hours"] for row in paper] == ["3600", "2304", "230"]
     numbers = {key: ours[key] for key in ours if key != "model"}
     assert numbers == {
@@ -115,7 +110,7 @@ def test_cost_of_pretraining(results, record):
         "GFLOP per clip": "4.5",
         "AS-20K": "40.00",
     }
-    assert table.status(results(full=records), place) == "2"
+    assert table.status(results(records), place) == "2"
     assert "236" in table.status(results(), place)
     assert len(rows(table.scores(results()))) == 3
 
@@ -127,10 +122,8 @@ def test_status(results, record):
     assert status.startswith("20.00 ± 14.14") and "n = 2" in status
 
 
-def test_panels_of_each_scale(results, record):
-    mini = {f"AS-20K-epoch2-seed{s}": record(0.1 * s) for s in (1, 2)}
-    paper, ours = TABLES["figure3"].panels(results(mini=mini, seeds=(1, 2)))
-    assert paper.ticks == [str(n) for n in range(1, 11)]
-    assert ours.ticks == ["1", "2", "3"]
-    assert paper.curves[0].points["4"] == [38.1] and paper.levels
-    assert ours.curves[0].points == {"2": pytest.approx([10, 20])}
+def test_curves(results, record):
+    records = {f"AS-20K-epoch2-seed{s}": record(0.1 * s) for s in (1, 2)}
+    paper, ours = TABLES["figure3"].curves(results(records, seeds=(1, 2)))
+    assert paper.points["4"] == [38.1]
+    assert ours.points == {"2": pytest.approx([10, 20])}

@@ -1,0 +1,191 @@
+"""The study's page: numbers are those of the result files, the rest are commands."""
+
+import json
+import statistics
+
+import numpy as np
+import pytest
+import torch
+
+from eat.evaluation.bootstrap import paired_bootstrap
+from evidence import comparing
+from evidence.clips import SUBSETS
+from evidence.comparing import read_comparisons, write_comparisons
+from evidence.page import TEXT, fill, write_page
+from evidence.quoting import NOT_RUN, Numbers
+from evidence.references import STATISTICS, UNTRAINED, untrained
+from evidence.results import SCORES
+from evidence.studies import JobFactory, read_studies
+from evidence.tables import missing, names_of, study_table
+
+STUDIES = read_studies()
+METRICS = ("linear", "linear_cls", "linear_last", "linear_last_cls", "knn", "knn_cls")
+LAYERS = {
+    f"{probe}_{x}": [0.2, 0.3] for probe in ("linear", "knn") for x in ("cls", "mean")
+}
+INTERVAL = {"value": 0.1234, "low": 0.1, "high": 0.15}
+DONE = {"default": 5, "1x1": 3, "2x2": 1}  # seeds by row
+
+
+def score(row, seed, step, weights="student"):
+    return round(0.1 * len(row) / 7 + 0.011 * seed**2 + step / 50_000, 5) + (
+        0.001 if weights == "teacher" else 0
+    )
+
+
+@pytest.fixture
+def results(tmp_path):
+    """Results of some rows, baselines and one comparison."""
+    for row, seeds in DONE.items():
+        for seed in range(1, seeds + 1):
+            curve = [
+                {"step": step, "weights": weights}
+                | dict.fromkeys(METRICS, score(row, seed, step, weights))
+                for step in (1000, 2000)
+                for weights in ("student", "teacher")
+            ]
+            layers = {"student": LAYERS, "teacher": LAYERS}
+            result = {"seed": seed, "minutes": 12.5, "curve": curve, "layers": layers}
+            (tmp_path / f"{row}-seed{seed}.json").write_text(json.dumps(result))
+    scores = {name: {"linear": 0.309, "knn": 0.2} for name in STATISTICS}
+    scores[UNTRAINED] = [
+        {"layers": LAYERS} | dict.fromkeys(METRICS, 0.25 + 0.01 * n) for n in range(3)
+    ]
+    (tmp_path / "baselines.json").write_text(json.dumps({"scores": scores}))
+    labels = dict.fromkeys(("scratch", "pretrained", "difference"), INTERVAL)
+    text = json.dumps({"comparisons": {"20": labels}})
+    (tmp_path / "labels.json").write_text(text)
+    pair = {"difference": -0.0214, "low": -0.034, "high": 0.009, "above": 1}
+    comparisons = {"1x1 - default": {"seeds": [1, 2, 3], **pair}}
+    text = json.dumps({"comparisons": comparisons})
+    (tmp_path / "comparisons.json").write_text(text)
+    return tmp_path
+
+
+def expected(row, step=2000, weights="student"):
+    scores = [score(row, seed, step, weights) for seed in range(1, DONE[row] + 1)]
+    return f"{statistics.mean(scores):.3f} ± {statistics.stdev(scores):.3f}"
+
+
+def test_numbers_are_those_of_the_files(results):
+    numbers = Numbers.read(results)
+    assert numbers["default: linear"] == expected("default")
+    assert numbers["1x1: knn @ 1000"] == expected("1x1", 1000)
+    teacher = expected("default", weights="teacher")
+    assert numbers["default: linear_cls, teacher"] == teacher
+    assert numbers[f"{UNTRAINED}: linear"] == "0.260 ± 0.010"
+    assert numbers["1x1 - default"] == "-0.021 [-0.034, +0.009]"
+    assert numbers["8x8: linear"] == numbers["8x8 - default"] == NOT_RUN
+    with pytest.raises(KeyError):
+        numbers["figure"]
+
+
+def test_rows_that_have_not_been_run_are_a_command(results):
+    numbers, study = Numbers.read(results), STUDIES["blocks"]
+    table = study_table(study, numbers)
+    lines = {line.split("|")[1].strip(): line for line in table.splitlines()[2:]}
+    assert list(lines) == ["1x1", "2x2", "5x5"]
+    assert expected("1x1") in lines["1x1"] and "-0.021 [-0.034, +0.009]" in lines["1x1"]
+    assert "1 of 3" in lines["1x1"] and "1x1-seed3.json" in lines["1x1"]
+    text = missing(study, numbers)
+    assert "2x2 (seed 2, 3)" in text and "8x8 (seed 1, 2, 3)" in text
+    assert "1x1" not in text and "5x5" not in text and "--study blocks" in text
+    runs = 3 * len(study.rows) - 3 - 1 - 3
+    assert f" {runs * study.rows[0].minutes / 2:.0f} minutes" in text
+    assert missing(STUDIES["curve"], numbers) == ""
+
+
+@pytest.mark.slow  # draws
+def test_page(results, tmp_path):
+    path = tmp_path / "evidence.md"
+    write_page(results, path)
+    text = path.read_text()
+    assert expected("default") in text and expected("1x1", 1000) in text
+    for study in STUDIES.values():
+        assert f"## {study.title}\n" in text
+    assert "$" not in text and "--study weight" in text
+    between = "0.123 [0.100, 0.150]"
+    assert f"| 20% | {between} | {between} | +0.123 [+0.100, +0.150] |" in text
+    pictures = {picture.name: picture for picture in results.glob("*.png")}
+    assert pictures.keys() == {"curve.png", "layers.png", "blocks.png"}
+    for name, picture in pictures.items():
+        assert f"](../results/published/evidence/{name})" in text
+        assert picture.stat().st_size < 100_000
+
+
+def test_page_before_the_first_run(tmp_path):
+    write_page(tmp_path, tmp_path / "evidence.md")
+    text = (tmp_path / "evidence.md").read_text()
+    assert all(f"--study {name}\n" in text for name in STUDIES) and "$" not in text
+
+
+def test_texts_name_rows_that_exist():
+    known = {row.name for study in STUDIES.values() for row in study.rows}
+    known |= {*STATISTICS, UNTRAINED}
+
+    class Names:
+        def __getitem__(self, name):
+            row, _, reference = name.replace(": ", " - ").partition(" - ")
+            assert row in known and (": " in name or reference in known), name
+            return ""
+
+    fields = dict.fromkeys(
+        (
+            "figure",
+            "layers",
+            "table",
+            "missing",
+            "studies",
+            "baselines",
+            "cost",
+            "labels",
+        ),
+        "",
+    )
+    texts = sorted(TEXT.glob("*.md"))
+    assert {path.stem for path in texts} <= {*STUDIES, "evidence"}
+    for path in texts:
+        fill(path, Names(), fields)
+    for study in STUDIES.values():
+        assert {*names_of(study), *study.labels} <= known
+
+
+@pytest.fixture
+def scores():
+    """Targets `[M, C]` and scores of three seeds `[S, M, C]`, the second ones worse."""
+    generator = torch.Generator().manual_seed(0)
+    targets = (torch.rand(60, 3, generator=generator) < 0.3).float()
+    noise = torch.randn(2, 3, 60, 3, generator=generator)
+    return targets, targets + noise[0], targets + 2 * noise[1]
+
+
+def test_comparisons_of_runs(tmp_path, scores, monkeypatch):
+    targets, *both = scores
+    clips = type("Clips", (), {"labels": {SUBSETS[1]: targets}})
+    monkeypatch.setattr(comparing, "LabeledClips", lambda *_: clips)
+    factory = JobFactory(tmp_path)
+    rows = {row.name: row for row in STUDIES["blocks"].rows}
+    for name, of_seed in zip(("1x1", "default"), both, strict=True):
+        for seed in (1, 3) if name == "1x1" else (1, 2, 3):
+            folder = factory.pretraining(rows[name], seed).folder
+            folder.mkdir(parents=True)
+            np.save(folder / SCORES, of_seed[seed - 1].numpy())
+    kept = {"8x8 - default": {"difference": 0.5}}  # made on another machine
+    (tmp_path / "comparisons.json").write_text(json.dumps({"comparisons": kept}))
+    write_comparisons(factory, tmp_path)
+    found = read_comparisons(tmp_path)
+    assert found.keys() == {"1x1 - default", "8x8 - default"}
+    first = found["1x1 - default"]
+    assert (
+        first["seeds"] == [1, 3] and first["above"] == 2 and len(first["scores"]) == 4
+    )
+    values = paired_bootstrap(*(of[[0, 2]] for of in both), targets)
+    names = ("difference", "low", "high")
+    assert [first[name] for name in names] == pytest.approx(values, rel=1e-4)
+
+
+def test_untrained_networks_differ_by_seed():
+    (one, frontend), (same, _), (other, _) = (untrained(seed) for seed in (1, 1, 2))
+    weights = [net.state_dict()["cls_token"] for net in (one, same, other)]
+    assert frontend.num_frames == 1024
+    assert torch.equal(*weights[:2]) and not torch.equal(*weights[1:])

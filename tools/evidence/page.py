@@ -1,0 +1,77 @@
+"""docs/evidence.md, from templates in ``text`` and the study's result files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from eat.utils.files import write_text
+from evidence import figures, tables
+from evidence.quoting import Numbers, NumberTemplate
+from evidence.studies import Study, read_studies
+
+TEXT = Path(__file__).with_name("text")
+NO_LABELS = f"""Not run yet:
+
+```
+{tables.COMMAND} labels
+```"""
+PLAIN = "${figure}\n\n${table}\n\n${missing}\n"  # of a part without a text of its own
+
+
+def write_page(results: Path, page: Path) -> None:
+    """Write the page and, beside the result files, its pictures."""
+    studies, numbers = read_studies(), Numbers.read(results)
+    sections = [section(study, numbers, results) for study in studies.values()]
+    fields = {
+        "studies": "\n".join(sections),
+        "labels": tables.label_table(numbers) or NO_LABELS,
+        "baselines": tables.baseline_table(numbers),
+        "cost": tables.cost_table(studies, numbers),
+    }
+    write_text(page, fill(TEXT / "evidence.md", numbers, fields))
+
+
+def fill(path: Path, numbers: Numbers, fields: Mapping[str, str]) -> str:
+    """Fill a template with fields and numbers, see :mod:`evidence.quoting`."""
+    template = NumberTemplate(path.read_text(encoding="utf-8"))
+    return template.substitute(numbers, **fields)
+
+
+def section(study: Study, numbers: Numbers, results: Path) -> str:
+    """Return the section of a part; draws its pictures.
+
+    As long as there is nothing to compare, it has only the first paragraph.
+    """
+    path = TEXT / f"{study.name}.md"
+    text = path.read_text(encoding="utf-8") if path.exists() else PLAIN
+    names = tables.names_of(study)
+    if sum(name in numbers.rows for name in names) < min(2, len(names)):
+        text = (text.split("\n\n")[0] if path.exists() else "") + "\n\n${missing}\n"
+        pictures = {}
+    elif study.name == "curve":
+        pictures = _curve_pictures(numbers, results)
+    else:
+        figures.plot_study(study, numbers, results / f"{study.name}.png")
+        pictures = {"figure": _picture(study.title, results / f"{study.name}.png")}
+    fields = {
+        "table": tables.study_table(study, numbers),
+        "missing": tables.missing(study, numbers),
+        **pictures,
+    }
+    body = NumberTemplate(text).substitute(numbers, **fields)
+    return f"## {study.title}\n\n{body.strip()}\n"
+
+
+def _curve_pictures(numbers: Numbers, results: Path) -> dict[str, str]:
+    curve, layers = results / "curve.png", results / "layers.png"
+    figures.plot_learning_curve(numbers, curve)
+    figures.plot_layers(numbers, layers)
+    return {
+        "figure": _picture("Probes of student and teacher over steps", curve),
+        "layers": _picture("Linear probe of each layer", layers),
+    }
+
+
+def _picture(title: str, path: Path) -> str:
+    return f"![{title}]({tables.FILES}/{path.name})"

@@ -1,0 +1,120 @@
+"""The study's numbers, and sentences that name them.
+
+``${default: linear}``            mean and standard deviation over seeds
+``${default: knn, teacher}``      of the teacher instead of the student
+``${1x1: linear @ 2000}``         after so many steps instead of at the end
+``${1x1 - default}``              difference with its 95% interval
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from evidence.comparing import RowResults, read_comparisons, read_rows
+from evidence.references import FILE as BASELINES
+from evidence.references import UNTRAINED
+from evidence.studies import read_studies
+
+NOT_RUN = "(not run yet)"
+PLACE = re.compile(
+    r"(?P<row>[^:]+): (?P<metric>\w+)(, (?P<weights>teacher))?( @ (?P<step>\d+))?"
+)
+
+
+class NumberTemplate(Template):
+    """A template whose fields in braces may be any text."""
+
+    braceidpattern = r"[^{}]+"
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """All results of the study; by name as text.
+
+    Attributes
+    ----------
+    rows
+        Results by row, then by seed, only of rows that have any.
+    comparisons
+        See :func:`evidence.comparing.compare`, by row and reference.
+    baselines
+        Scores by baseline, one for each seed.
+    labels
+        Fine-tuning from scratch and pre-trained, and the difference, by percentage.
+    """
+
+    rows: Mapping[str, RowResults]
+    comparisons: Mapping[str, Mapping[str, Any]]
+    baselines: Mapping[str, Sequence[Mapping[str, Any]]]
+    labels: Mapping[str, Mapping[str, Any]]
+
+    @classmethod
+    def read(cls, results: Path) -> Numbers:
+        """Read the result files of a folder."""
+        rows = [row for study in read_studies().values() for row in study.rows]
+        return cls(
+            read_rows(rows, results),
+            read_comparisons(results),
+            _baselines(results),
+            _read(results / "labels.json", "comparisons"),
+        )
+
+    def points(
+        self, row: str, metric: str, weights: str = "student", step: int | None = None
+    ) -> list[float]:
+        """Return a row's scores, one for each seed, at the end or after a step."""
+        if row in self.baselines:
+            return [scores[metric] for scores in self.baselines[row]]
+        found = []
+        for result in self.rows.get(row, {}).values():
+            curve = [p for p in result["curve"] if p["weights"] == weights]
+            if step is not None:
+                curve = [p for p in curve if p["step"] == step]
+            found += [point[metric] for point in curve[-1:]]
+        return found
+
+    def difference(self, row: str, reference: str) -> str:
+        """Return a difference with its 95% interval as text."""
+        found = self.comparisons.get(f"{row} - {reference}")
+        if found is None:
+            return NOT_RUN
+        return "{difference:+.3f} [{low:+.3f}, {high:+.3f}]".format(**found)
+
+    def __getitem__(self, name: str) -> str:
+        """Return the text of a name in a template."""
+        if place := PLACE.fullmatch(name):
+            weights, step = place["weights"] or "student", place["step"]
+            return mean_std(
+                self.points(
+                    place["row"], place["metric"], weights, int(step) if step else None
+                )
+            )
+        row, separator, reference = name.partition(" - ")
+        if not separator:
+            raise KeyError(name)
+        return self.difference(row, reference)
+
+
+def _baselines(results: Path) -> dict[str, list[dict[str, Any]]]:
+    scores = _read(results / BASELINES, "scores")
+    return {k: v if k == UNTRAINED else [v] for k, v in scores.items()}
+
+
+def _read(path: Path, key: str) -> dict[str, Any]:
+    """Read a part of a result file; empty without a file."""
+    return json.loads(path.read_text(encoding="utf-8"))[key] if path.exists() else {}
+
+
+def mean_std(scores: Sequence[float]) -> str:
+    """Return the mean, with the standard deviation if there are several scores."""
+    if not scores:
+        return NOT_RUN
+    std = f" ± {statistics.stdev(scores):.3f}" if len(scores) > 1 else ""
+    return f"{statistics.mean(scores):.3f}{std}"
