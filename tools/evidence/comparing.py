@@ -16,16 +16,18 @@ from eat.evaluation.metrics import mean_average_precision
 from eat.utils.files import sha256_file
 from eat.utils.versions import versions
 from evidence.clips import SUBSETS, LabeledClips
+from evidence.measuring import PROBES
 from evidence.references import STATISTICS, UNTRAINED, baseline_folder
 from evidence.results import SCORES, read_scores, write_result
 from evidence.studies import JobFactory, Row, Study, read_studies
 
 FILE = "comparisons.json"
 WHAT = (
-    "Linear probe on the mean patch token of all layers: mAP of a row minus that of "
-    "its reference, pre-trained with the same seeds; 95% interval of a bootstrap over "
-    "seeds and evaluation clips. Computed from the scores of the clips in the folders "
-    "of the runs, which are not committed; `scores` has their SHA-256."
+    "Linear probes of all layers, of CLS tokens and means of patches (linear) or of "
+    "one of them: mAP of a row minus that of its reference, pre-trained with the same "
+    "seeds; 95% interval of a bootstrap over seeds and evaluation clips. Computed from "
+    "the scores of the clips in the folders of the runs, which are not committed; "
+    "`scores` has their SHA-256."
 )
 # By seed, the result of each run of a row.
 RowResults = dict[int, dict[str, Any]]
@@ -70,9 +72,15 @@ def write_comparisons(factory: JobFactory, results: Path) -> None:
         of_row, of_reference = (_score_files(factory, n) for n in (row, reference))
         if seeds := sorted(of_row.keys() & of_reference.keys()):
             files = [[of[seed] for seed in seeds] for of in (of_row, of_reference)]
-            found[pair_name(row, reference)] = {"seeds": seeds} | compare(
-                *files, targets
-            )
+            found[pair_name(row, reference)] = {
+                "seeds": seeds,
+                **{probe: compare(*files, targets, probe) for probe in PROBES},
+                "scores": {
+                    f"{path.parent.name}/{SCORES}": sha256_file(path)[:16]
+                    for of in files
+                    for path in of
+                },
+            }
     head = {"what": WHAT, "draws": DRAWS, "versions": versions()}
     write_result(results / FILE, {**head, "comparisons": found})
 
@@ -98,10 +106,12 @@ def _score_files(factory: JobFactory, name: str) -> dict[int, Path]:
     return found
 
 
-def compare(files: list[Path], references: list[Path], targets: Tensor) -> dict:
-    """Compare the scores of runs with those of their references, seed by seed."""
+def compare(
+    files: list[Path], references: list[Path], targets: Tensor, probe: str
+) -> dict:
+    """Compare a probe's scores of runs and of their references, seed by seed."""
     row, reference = (
-        torch.stack([read_scores(path.parent) for path in paths])
+        torch.stack([read_scores(path.parent, probe) for path in paths])
         for paths in (files, references)
     )
     values = [
@@ -117,8 +127,4 @@ def compare(files: list[Path], references: list[Path], targets: Tensor) -> dict:
         "low": low,
         "high": high,
         "above": above,
-        "scores": {
-            f"{path.parent.name}/{SCORES}": sha256_file(path)[:16]
-            for path in (*files, *references)
-        },
     }

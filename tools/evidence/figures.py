@@ -25,6 +25,11 @@ MARKERS = "sD^vPX<>"
 BLACK = "#222222"  # of the reference
 PALETTE = 64  # colors of a picture, which keep it under 100 kB
 WEIGHTS = ("student", "teacher")
+SHOWN = {  # probes of all layers
+    "CLS tokens and means": "linear",
+    "Means of patches": "linear_mean",
+    "CLS tokens": "linear_cls",
+}
 Series = Mapping[int, float]  # scores of one run by step or layer
 
 
@@ -72,8 +77,9 @@ def plot_learning_curve(numbers: Numbers, path: Path, name: str = "default") -> 
     """Draw the probes of student and teacher over steps; baselines are lines."""
     figure, both = _student_and_teacher("steps")
     shown = {
-        "linear probe, mean of all layers": ("linear", Look(BLUE, "o")),
-        "linear probe, CLS of all layers": ("linear_cls", Look(VERMILION, "s")),
+        "linear probe, all layers": ("linear", Look(BLACK, "D")),
+        "of means of patches": ("linear_mean", Look(BLUE, "o")),
+        "of CLS tokens": ("linear_cls", Look(VERMILION, "s")),
         "kNN, last layer": ("knn", Look(GREEN, "^")),
     }
     for axes, weights in zip(both, WEIGHTS, strict=True):
@@ -137,20 +143,20 @@ def _save(figure: Figure, path: Path) -> None:
 
 
 def plot_study(study: Study, numbers: Numbers, path: Path) -> None:
-    """Draw the linear probe of the rows over steps, and the differences at the end."""
-    figure = new_figure(14, 4.8)
-    mean, cls, end = figure.subplots(1, 3, width_ratios=(1, 1, 0.8))
+    """Draw the linear probes of the rows over steps, and the differences at the end."""
+    figure = new_figure(16, 4.6)
+    *over_steps, end = figure.subplots(1, 4, width_ratios=(1, 1, 1, 0.8))
     names = [name for name in names_of(study) if name in numbers.rows]
     looks = _looks(names, study.reference)
-    for axes, metric in ((mean, "linear"), (cls, "linear_cls")):
+    for axes, (title, metric) in zip(over_steps, SHOWN.items(), strict=True):
         for name, look in looks.items():
             draw(axes, curves(numbers, name, metric), look, study.label(name))
-    tidy(mean, "Mean of patches, all layers", "steps", "mAP, linear probe")
-    tidy(cls, "CLS token, all layers", "steps", "")
+        label = "mAP, linear probe" if axes is over_steps[0] else ""
+        tidy(axes, title, "steps", label)
     _draw_differences(end, study, numbers, looks)
-    for axes in (mean, cls, end):
+    for axes in (*over_steps, end):
         axes.locator_params(axis="x", nbins=6)
-    _legend_below(figure, mean, 9)
+    _legend_below(figure, over_steps[0], 9)
     _save(figure, path)
 
 
@@ -161,8 +167,9 @@ def _draw_differences(
     axes.axvline(0, color=BLACK, linewidth=1)
     others = [name for name in looks if name != study.reference]
     for place, name in enumerate(others):
-        if found := numbers.comparisons.get(f"{name} - {study.reference}"):
-            value, look = found["difference"], looks[name]
+        if pair := numbers.comparisons.get(f"{name} - {study.reference}"):
+            found, look = pair["linear"], looks[name]
+            value = found["difference"]
             error = [[value - found["low"]], [found["high"] - value]]
             style = {"color": look.color, "fmt": look.marker, "capsize": 4}
             axes.errorbar(value, place, xerr=error, **style)

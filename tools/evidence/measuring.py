@@ -17,6 +17,7 @@ from eat.model.encoder import EATEncoder
 from evidence.clips import SUBSETS, LabeledClips
 
 POOLINGS = ("cls", "mean")
+PROBES = {"linear": "both", "linear_mean": "mean", "linear_cls": "cls"}  # of all layers
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,9 @@ class FrozenFeatures:
         """Return what a probe takes: training features and labels, then evaluation.
 
         Features are those of a layer `[M, D]`, or of all layers side by side
-        `[M, L*D]`.
+        `[M, L*D]`; of both poolings twice as many.
         """
-        pooled = POOLINGS.index(pooling)
+        pooled = [i for i, name in enumerate(POOLINGS) if pooling in (name, "both")]
         train, test = (
             (value if layer is None else value[:, [layer]])[:, :, pooled].flatten(1)
             for value in (self.values[subset] for subset in SUBSETS)
@@ -85,8 +86,7 @@ def summary(features: FrozenFeatures) -> dict[str, float]:
     """Return the scores of a point of the learning curve."""
     last = features.layers - 1
     return {
-        "linear": features.linear("mean").value,
-        "linear_cls": features.linear("cls").value,
+        **{name: features.linear(of).value for name, of in PROBES.items()},
         "linear_last": features.linear("mean", last).value,
         "linear_last_cls": features.linear("cls", last).value,
         "knn": features.knn("mean", last),

@@ -4,6 +4,7 @@
 ``${default: knn, teacher}``      of the teacher instead of the student
 ``${1x1: linear @ 2000}``         after so many steps instead of at the end
 ``${1x1 - default}``              difference with its 95% interval
+``${1x1 - default: linear_cls}``  of another probe
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ NOT_RUN = "(not run yet)"
 PLACE = re.compile(
     r"(?P<row>[^:]+): (?P<metric>\w+)(, (?P<weights>teacher))?( @ (?P<step>\d+))?"
 )
+PAIR = re.compile(r"(?P<rows>[^:]+ - [^:]+)(: (?P<probe>\w+))?")
 
 
 class NumberTemplate(Template):
@@ -80,15 +82,18 @@ class Numbers:
             found += [point[metric] for point in curve[-1:]]
         return found
 
-    def difference(self, row: str, reference: str) -> str:
+    def difference(self, row: str, reference: str, probe: str = "linear") -> str:
         """Return a difference with its 95% interval as text."""
         found = self.comparisons.get(f"{row} - {reference}")
         if found is None:
             return NOT_RUN
-        return "{difference:+.3f} [{low:+.3f}, {high:+.3f}]".format(**found)
+        return "{difference:+.3f} [{low:+.3f}, {high:+.3f}]".format(**found[probe])
 
     def __getitem__(self, name: str) -> str:
         """Return the text of a name in a template."""
+        if pair := PAIR.fullmatch(name):
+            row, reference = pair["rows"].split(" - ")
+            return self.difference(row, reference, pair["probe"] or "linear")
         if place := PLACE.fullmatch(name):
             weights, step = place["weights"] or "student", place["step"]
             return mean_std(
@@ -96,10 +101,7 @@ class Numbers:
                     place["row"], place["metric"], weights, int(step) if step else None
                 )
             )
-        row, separator, reference = name.partition(" - ")
-        if not separator:
-            raise KeyError(name)
-        return self.difference(row, reference)
+        raise KeyError(name)
 
 
 def _baselines(results: Path) -> dict[str, list[dict[str, Any]]]:

@@ -66,9 +66,8 @@ def _statistics(
         ]
         values[subset] = torch.cat(parts)[:, None, None].expand(-1, 1, 2, -1)
     features = FrozenFeatures(values, clips.labels)
-    linear = features.linear("mean")
-    save_scores(_made(baseline_folder(factory, name, SEEDS[0])), linear.scores)
-    return {"linear": linear.value, "knn": features.knn("mean")}
+    save_scores(_made(baseline_folder(factory, name, SEEDS[0])), features)
+    return {"linear": features.linear("mean").value, "knn": features.knn("mean")}
 
 
 def _untrained(factory: JobFactory, seed: int, clips: LabeledClips) -> dict:
@@ -76,7 +75,7 @@ def _untrained(factory: JobFactory, seed: int, clips: LabeledClips) -> dict:
     encoder, frontend = untrained(seed)
     features = FrozenFeatures.compute(encoder, frontend, clips)
     folder = _made(baseline_folder(factory, UNTRAINED, seed))
-    save_scores(folder, features.linear("mean").scores)
+    save_scores(folder, features)
     return {"seed": seed, **summary(features), "layers": by_layer(features)}
 
 

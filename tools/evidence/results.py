@@ -14,11 +14,11 @@ from torch import Tensor
 from benchmarks.measuring import machine
 from eat.utils.files import atomic_path, write_json
 from evidence.clips import LabeledClips
-from evidence.measuring import FrozenFeatures, by_layer, summary
+from evidence.measuring import PROBES, FrozenFeatures, by_layer, summary
 from evidence.studies import EPOCH_STEPS, Row
 from paper_tables.jobs import Job
 
-SCORES = "evaluation_scores.npy"  # in a run's folder
+SCORES = "evaluation_scores.npz"  # in a run's folder
 LOGGED = (
     "loss",
     "frame_loss",
@@ -43,7 +43,7 @@ def measure(job: Job, row: Row, seed: int, clips: LabeledClips) -> dict:
             last[weights] = FrozenFeatures.of_model(folder, clips, weights)
             point = {"step": epoch * EPOCH_STEPS, "weights": weights}
             curve.append(point | summary(last[weights]))
-    save_scores(job.folder, last["student"].linear("mean").scores)
+    save_scores(job.folder, last["student"])
     layers = {weights: by_layer(features) for weights, features in last.items()}
     return {
         "row": row.name,
@@ -98,15 +98,16 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.4g}")
 
 
-def save_scores(folder: Path, scores: Tensor) -> None:
-    """Keep the scores of the evaluation clips `[M, C]` for paired comparisons."""
+def save_scores(folder: Path, features: FrozenFeatures) -> None:
+    """Keep each probe's scores of the evaluation clips for paired comparisons."""
+    scores = {name: features.linear(of).scores.numpy() for name, of in PROBES.items()}
     with atomic_path(folder / SCORES) as path, open(path, "wb") as file:
-        np.save(file, scores.numpy())
+        np.savez(file, **scores)
 
 
-def read_scores(folder: Path) -> Tensor:
-    """Read the scores of the evaluation clips `[M, C]`."""
-    return torch.from_numpy(np.load(folder / SCORES))
+def read_scores(folder: Path, probe: str) -> Tensor:
+    """Read a probe's scores of the evaluation clips `[M, C]`."""
+    return torch.from_numpy(np.load(folder / SCORES)[probe])
 
 
 def write_result(path: Path, result: dict) -> None:

@@ -7,14 +7,15 @@ from collections.abc import Mapping
 from eat.report.markdown import markdown_table
 from evidence.quoting import Numbers, mean_std
 from evidence.references import FILE as BASELINES
-from evidence.studies import Study
+from evidence.studies import Row, Study
 
 COMMAND = "python tools/paper_tables/evidence.py --study"
 MAX_JOBS = 2  # runs at a time
 FILES = "../results/published/evidence"  # seen from the page
 METRICS = {  # by column
-    "linear probe, mean": "linear",
-    "CLS": "linear_cls",
+    "linear probe": "linear",
+    "of means": "linear_mean",
+    "of CLS": "linear_cls",
     "kNN": "knn",
 }
 
@@ -39,7 +40,8 @@ def study_table(study: Study, numbers: Numbers) -> str:
         row = {"": study.label(name)} | _scores(name, numbers)
         if found := numbers.comparisons.get(f"{name} - {study.reference}"):
             row[versus] = numbers[f"{name} - {study.reference}"]
-            row["seeds above"] = f"{found['above']} of {len(found['seeds'])}"
+            above = found["linear"]["above"]
+            row["seeds above"] = f"{above} of {len(found['seeds'])}"
         elif name == study.reference:
             row |= {versus: "reference", "seeds above": ""}
         row["runs"] = _links(name, numbers)
@@ -60,9 +62,8 @@ def _scores(name: str, numbers: Numbers) -> dict[str, str]:
 
 def _links(name: str, numbers: Numbers) -> str:
     """Return a link to the result of each seed."""
-    file = name.replace(" ", "_")
-    seeds = numbers.rows[name]
-    return " ".join(f"[{seed}]({FILES}/{file}-seed{seed}.json)" for seed in seeds)
+    row, seeds = Row(name, {}), numbers.rows[name]
+    return " ".join(f"[{seed}]({FILES}/{row.run_name(seed)}.json)" for seed in seeds)
 
 
 def baseline_table(numbers: Numbers) -> str:
@@ -77,7 +78,8 @@ def baseline_table(numbers: Numbers) -> str:
         rows.append(row)
     columns = ["", *METRICS, "n", "default against it", "results"]
     # Statistics have neither CLS token nor patches.
-    return markdown_table([{"CLS": "", **row} for row in rows], columns)
+    empty = dict.fromkeys(METRICS, "")
+    return markdown_table([empty | row for row in rows], columns)
 
 
 def missing(study: Study, numbers: Numbers) -> str:
