@@ -28,6 +28,10 @@ INTERVAL = {"value": 0.1234, "low": 0.1, "high": 0.15}
 DONE = {"default": 5, "1x1": 3, "2x2": 1}  # seeds by row
 
 
+def rows_of(study):
+    return [row.name for row in STUDIES[study].rows]
+
+
 def score(row, seed, step, weights="student"):
     return round(0.1 * len(row) / 7 + 0.011 * seed**2 + step / 50_000, 5) + (
         0.001 if weights == "teacher" else 0
@@ -112,7 +116,8 @@ def test_page(results, tmp_path):
     between = "0.123 [0.100, 0.150]"
     assert f"| 20% | {between} | {between} | +0.123 [+0.100, +0.150] |" in text
     pictures = {picture.name: picture for picture in results.glob("*.png")}
-    assert pictures.keys() == {"curve.png", "layers.png", "blocks.png"}
+    compared = {name for name in STUDIES if len({*DONE} & {*rows_of(name)}) > 1}
+    assert pictures.keys() == {f"{name}.png" for name in ("curve", "layers", *compared)}
     for name, picture in pictures.items():
         assert f"](../results/published/evidence/{name})" in text
         assert picture.stat().st_size < 100_000

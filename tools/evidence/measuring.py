@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -14,6 +15,7 @@ from eat.evaluation.linear_probe import linear_probe
 from eat.evaluation.probing import ProbeResult, knn_probe
 from eat.interop.loading import load_encoder, load_frontend
 from eat.model.encoder import EATEncoder
+from eat.utils.files import atomic_path
 from evidence.clips import SUBSETS, LabeledClips
 
 POOLINGS = ("cls", "mean")
@@ -51,9 +53,19 @@ class FrozenFeatures:
     def of_model(
         cls, folder: Path, clips: LabeledClips, weights: str = "student"
     ) -> FrozenFeatures:
-        """Encode the labeled clips with a model folder's student or teacher."""
-        encoder = load_encoder(folder, weights)
-        return cls.compute(encoder, load_frontend(folder), clips)
+        """Encode the labeled clips with a model folder's student or teacher.
+
+        The features are kept in the folder, so that other probes need not do it again.
+        """
+        cache = folder / f"features_{weights}.npz"
+        if not cache.exists():
+            encoder = load_encoder(folder, weights)
+            found = cls.compute(encoder, load_frontend(folder), clips)
+            with atomic_path(cache) as path, open(path, "wb") as file:
+                np.savez(file, **{k: v.numpy() for k, v in found.values.items()})
+        arrays = np.load(cache)
+        values = {subset: torch.from_numpy(arrays[subset]) for subset in SUBSETS}
+        return cls(values, clips.labels)
 
     @property
     def layers(self) -> int:
