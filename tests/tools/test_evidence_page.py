@@ -107,7 +107,7 @@ def test_page(results, tmp_path):
     between = "0.123 [0.100, 0.150]"
     assert f"| 20% | {between} | {between} | +0.123 [+0.100, +0.150] |" in text
     pictures = {picture.name: picture for picture in results.glob("*.png")}
-    assert pictures.keys() == {"curve.png", "layers.png", "blocks.png"}
+    assert {"curve.png", "layers.png", "blocks.png"} <= pictures.keys()
     for name, picture in pictures.items():
         assert f"](../results/published/evidence/{name})" in text
         assert picture.stat().st_size < 100_000
