@@ -16,6 +16,7 @@ NO_LABELS = f"""Not run yet:
 ```
 {tables.COMMAND} labels
 ```"""
+README_COMMENTS = ("<!-- main results of the study -->", "<!-- end of them -->")
 PLAIN = "${figure}\n\n${table}\n\n${missing}\n"  # of a part without a text of its own
 
 
@@ -24,12 +25,27 @@ def write_page(results: Path, page: Path) -> None:
     studies, numbers = read_studies(), Numbers.read(results)
     sections = [section(study, numbers, results) for study in studies.values()]
     fields = {
+        "main": main_lines(numbers),
         "studies": "\n".join(sections),
         "labels": tables.label_table(numbers) or NO_LABELS,
         "baselines": tables.baseline_table(numbers),
         "cost": tables.cost_table(studies, numbers),
     }
     write_text(page, fill(TEXT / "evidence.md", numbers, fields))
+
+
+def main_lines(numbers: Numbers) -> str:
+    """Return the main results as a list, for several pages."""
+    return fill(TEXT / "main.md", numbers, {}).strip()
+
+
+def update_readme(results: Path, readme: Path) -> None:
+    """Write the main results into the README, between its two comments."""
+    text = readme.read_text(encoding="utf-8")
+    start, end = (text.index(comment) for comment in README_COMMENTS)
+    lines = main_lines(Numbers.read(results))
+    start += len(README_COMMENTS[0])
+    write_text(readme, f"{text[:start]}\n\n{lines}\n\n{text[end:]}")
 
 
 def fill(path: Path, numbers: Numbers, fields: Mapping[str, str]) -> str:

@@ -24,7 +24,7 @@ from eat.utils.arguments import integer  # noqa: E402
 from evidence.comparing import write_comparisons  # noqa: E402
 from evidence.corpus import make_corpus  # noqa: E402
 from evidence.label_runs import run_labels  # noqa: E402
-from evidence.page import write_page  # noqa: E402
+from evidence.page import update_readme, write_page  # noqa: E402
 from evidence.references import write_baselines  # noqa: E402
 from evidence.runner import StudyRunner  # noqa: E402
 from evidence.studies import JobFactory, Row, read_studies, runs_of  # noqa: E402
@@ -48,7 +48,7 @@ def parse_args() -> argparse.Namespace:
     published = ROOT / "results" / "published" / "evidence"
     add("--results", type=Path, default=published, help="folder of the JSON files")
     add("--list", action="store_true", help="show the runs without running them")
-    add("--page", action="store_true", help="only write docs/evidence.md")
+    add("--page", action="store_true", help="only write the pages")
     return parser.parse_args()
 
 
@@ -62,6 +62,13 @@ def show(runs: list[tuple[Row, int]], factory: JobFactory, results: Path) -> Non
         state = "measured" if done else f"about {row.minutes:.0f} minutes"
         print(printable(f"{job.name}: {state}"))
     print(f"{len(runs)} runs, about {left / MAX_JOBS:.0f} minutes to go on two cores")
+
+
+def write_pages(results: Path) -> None:
+    """Write the page and the main results in the README."""
+    write_page(results, PAGE)
+    update_readme(results, ROOT / "README.md")
+    print("Written: docs/evidence.md, README.md. For RESULTS.md: tabulate_results.py")
 
 
 @exit_on_error()
@@ -78,7 +85,7 @@ def main() -> None:
         show(runs, factory, args.results)
         return
     if args.page:
-        write_page(args.results, PAGE)
+        write_pages(args.results)
         return
     make_corpus(factory.corpora)
     os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
@@ -90,8 +97,7 @@ def main() -> None:
         (default,) = studies["curve"].rows
         run_labels(factory, default, Runner(), args.results, MAX_JOBS)
     write_comparisons(factory, args.results)
-    write_page(args.results, PAGE)
-    print("Written: docs/evidence.md. Next, for RESULTS.md: tools/tabulate_results.py")
+    write_pages(args.results)
 
 
 if __name__ == "__main__":

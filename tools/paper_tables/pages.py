@@ -6,10 +6,12 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from string import Template
 
 from eat.report.markdown import markdown_table
 from eat.utils.files import write_text
-from evidence.quoting import Numbers, NumberTemplate
+from evidence.page import main_lines
+from evidence.quoting import Numbers
 from paper_tables.experiments import SCALES, JobFactory
 from paper_tables.jobs import Job
 from paper_tables.records import CORPUS_FOLDERS, OUTPUT, RecordError
@@ -51,15 +53,14 @@ def write_pages(records: Mapping[str, dict], published: Path, overview: Path) ->
     draw_scores(pooled, published / "quickstart.png")
     scores = markdown_table(table_rows(pooled), ["", "mAP", "std", "n"])
     fields = {"quickstart": scores, "paper": paper_table(results)}
-    write_text(
-        overview, fill("RESULTS.md", fields, Numbers.read(published / "evidence"))
-    )
+    fields["study"] = main_lines(Numbers.read(published / "evidence"))
+    write_text(overview, fill("RESULTS.md", fields))
 
 
-def fill(name: str, fields: Mapping[str, str], numbers: Numbers | None = None) -> str:
-    """Fill a template with fields and, where it names them, numbers of the study."""
-    template = NumberTemplate((TEXT / name).read_text(encoding="utf-8"))
-    return template.substitute(numbers or {}, **fields)
+def fill(name: str, fields: Mapping[str, str]) -> str:
+    """Fill a template with fields."""
+    template = Template((TEXT / name).read_text(encoding="utf-8"))
+    return template.substitute(fields)
 
 
 def paper_table(results: Results) -> str:
