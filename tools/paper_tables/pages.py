@@ -9,7 +9,7 @@ from pathlib import Path
 
 from eat.report.markdown import markdown_table
 from eat.utils.files import write_text
-from evidence.quoting import Numbers, NumberTemplate
+from evidence.quoting import Fields, Numbers, NumberTemplate
 from paper_tables.experiments import SCALES, JobFactory
 from paper_tables.jobs import Job
 from paper_tables.records import CORPUS_FOLDERS, OUTPUT, RecordError
@@ -59,7 +59,7 @@ def write_pages(records: Mapping[str, dict], published: Path, overview: Path) ->
 def fill(name: str, fields: Mapping[str, str], numbers: Numbers | None = None) -> str:
     """Fill a template with fields and, where it names them, numbers of the study."""
     template = NumberTemplate((TEXT / name).read_text(encoding="utf-8"))
-    return template.substitute(numbers or {}, **fields)
+    return template.substitute(Fields(fields, numbers) if numbers else fields)
 
 
 def paper_table(results: Results) -> str:
