@@ -71,14 +71,13 @@ def write_comparisons(factory: JobFactory, results: Path) -> None:
     for row, reference in tqdm(pairs(read_studies()), "comparing", disable=None):
         of_row, of_reference = (_score_files(factory, n) for n in (row, reference))
         if seeds := sorted(of_row.keys() & of_reference.keys()):
-            files = [[of[seed] for seed in seeds] for of in (of_row, of_reference)]
+            ours, theirs = ([of[s] for s in seeds] for of in (of_row, of_reference))
             found[pair_name(row, reference)] = {
                 "seeds": seeds,
-                **{probe: compare(*files, targets, probe) for probe in PROBES},
+                **{probe: compare(ours, theirs, targets, probe) for probe in PROBES},
                 "scores": {
                     f"{path.parent.name}/{SCORES}": sha256_file(path)[:16]
-                    for of in files
-                    for path in of
+                    for path in (*ours, *theirs)
                 },
             }
     head = {"what": WHAT, "draws": DRAWS, "versions": versions()}

@@ -52,8 +52,9 @@ def draw(axes: Axes, runs: Sequence[Series], look: Look, label: str) -> None:
     xs = [x for x in runs[0] if all(x in run for run in runs)]
     scores = [[run[x] for run in runs] for x in xs]
     means = [statistics.mean(s) for s in scores]
-    style = {"color": look.color, "marker": look.marker, "linestyle": look.line}
-    axes.plot(xs, means, linewidth=look.width, markersize=4, label=label, **style)
+    style: dict[str, Any] = {"color": look.color, "marker": look.marker}
+    style |= {"linestyle": look.line, "linewidth": look.width, "markersize": 4}
+    axes.plot(xs, means, label=label, **style)
     if look.band and len(runs) > 1:
         stds = [statistics.stdev(s) for s in scores]
         low, high = (
@@ -171,8 +172,8 @@ def _draw_differences(
             found, look = pair["linear"], looks[name]
             value = found["difference"]
             error = [[value - found["low"]], [found["high"] - value]]
-            style = {"color": look.color, "fmt": look.marker, "capsize": 4}
-            axes.errorbar(value, place, xerr=error, **style)
+            style: dict[str, Any] = {"color": look.color, "fmt": look.marker}
+            axes.errorbar(value, place, xerr=error, capsize=4, **style)
     axes.set_yticks(range(len(others)), [study.label(name) for name in others])
     axes.set_ylim(max(len(others), 1) - 0.5, -0.5)  # the first row at the top
     title = f"At the end, against {study.label(study.reference)}"

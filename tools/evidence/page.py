@@ -7,7 +7,7 @@ from pathlib import Path
 
 from eat.utils.files import write_text
 from evidence import figures, tables
-from evidence.quoting import Numbers, NumberTemplate
+from evidence.quoting import Fields, Numbers, NumberTemplate
 from evidence.studies import Study, read_studies
 
 TEXT = Path(__file__).with_name("text")
@@ -51,7 +51,7 @@ def update_readme(results: Path, readme: Path) -> None:
 def fill(path: Path, numbers: Numbers, fields: Mapping[str, str]) -> str:
     """Fill a template with fields and numbers, see :mod:`evidence.quoting`."""
     template = NumberTemplate(path.read_text(encoding="utf-8"))
-    return template.substitute(numbers, **fields)
+    return template.substitute(Fields(fields, numbers))
 
 
 def section(study: Study, numbers: Numbers, results: Path) -> str:
@@ -75,7 +75,7 @@ def section(study: Study, numbers: Numbers, results: Path) -> str:
         "missing": tables.missing(study, numbers),
         **pictures,
     }
-    body = NumberTemplate(text).substitute(numbers, **fields)
+    body = NumberTemplate(text).substitute(Fields(fields, numbers))
     return f"## {study.title}\n\n{body.strip()}\n"
 
 

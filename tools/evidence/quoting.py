@@ -104,6 +104,17 @@ class Numbers:
         raise KeyError(name)
 
 
+class Fields(dict[str, str]):
+    """Fields of a template; other names are those of numbers."""
+
+    def __init__(self, fields: Mapping[str, str], numbers: Numbers) -> None:
+        super().__init__(fields)
+        self.numbers = numbers
+
+    def __missing__(self, name: str) -> str:
+        return self.numbers[name]
+
+
 def _baselines(results: Path) -> dict[str, list[dict[str, Any]]]:
     scores = _read(results / BASELINES, "scores")
     return {k: v if k == UNTRAINED else [v] for k, v in scores.items()}

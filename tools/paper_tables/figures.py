@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from eat.report.style import GRAY, new_figure, tidy
 
@@ -52,8 +52,8 @@ def plot_curves(
     axes.margins(y=0.12)
     tidy(axes, "", x, y)
     if curves:
-        below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.16), "ncol": 2}
-        axes.legend(**below, frameon=False, fontsize=10)
+        place: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.16)}
+        axes.legend(**place, ncol=2, frameon=False, fontsize=10)
     figure.savefig(path)
 
 
