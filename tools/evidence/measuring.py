@@ -62,9 +62,10 @@ class FrozenFeatures:
             encoder = load_encoder(folder, weights)
             found = cls.compute(encoder, load_frontend(folder), clips)
             with atomic_path(cache) as path, open(path, "wb") as file:
-                np.savez(file, **{k: v.numpy() for k, v in found.values.items()})
-        arrays = np.load(cache)
-        values = {subset: torch.from_numpy(arrays[subset]) for subset in SUBSETS}
+                arrays = {name: value.numpy() for name, value in found.values.items()}
+                np.savez(file, allow_pickle=False, **arrays)
+        stored = np.load(cache)
+        values = {subset: torch.from_numpy(stored[subset]) for subset in SUBSETS}
         return cls(values, clips.labels)
 
     @property
@@ -72,7 +73,9 @@ class FrozenFeatures:
         """The number of layers L."""
         return self.values["eval"].shape[1]
 
-    def select(self, pooling: str, layer: int | None = None) -> tuple[Tensor, ...]:
+    def select(
+        self, pooling: str, layer: int | None = None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return what a probe takes: training features and labels, then evaluation.
 
         Features are those of a layer `[M, D]`, or of all layers side by side
@@ -87,11 +90,13 @@ class FrozenFeatures:
 
     def linear(self, pooling: str, layer: int | None = None) -> ProbeResult:
         """Fit and evaluate a logistic regression."""
-        return linear_probe(*self.select(pooling, layer))
+        train, train_labels, test, test_labels = self.select(pooling, layer)
+        return linear_probe(train, train_labels, test, test_labels)
 
     def knn(self, pooling: str, layer: int | None = None) -> float:
         """Return the mAP of nearest neighbors."""
-        return knn_probe(*self.select(pooling, layer)).value
+        train, train_labels, test, test_labels = self.select(pooling, layer)
+        return knn_probe(train, train_labels, test, test_labels).value
 
 
 def summary(features: FrozenFeatures) -> dict[str, float]:

@@ -102,7 +102,7 @@ def save_scores(folder: Path, features: FrozenFeatures) -> None:
     """Keep each probe's scores of the evaluation clips for paired comparisons."""
     scores = {name: features.linear(of).scores.numpy() for name, of in PROBES.items()}
     with atomic_path(folder / SCORES) as path, open(path, "wb") as file:
-        np.savez(file, **scores)
+        np.savez(file, allow_pickle=False, **scores)
 
 
 def read_scores(folder: Path, probe: str) -> Tensor:
