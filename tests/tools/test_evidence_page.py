@@ -12,7 +12,7 @@ from evidence import comparing
 from evidence.clips import SUBSETS
 from evidence.comparing import read_comparisons, write_comparisons
 from evidence.measuring import PROBES
-from evidence.page import TEXT, fill, write_page
+from evidence.page import README_COMMENTS, TEXT, fill, update_readme, write_page
 from evidence.quoting import NOT_RUN, Numbers
 from evidence.references import STATISTICS, UNTRAINED, untrained
 from evidence.results import SCORES
@@ -63,7 +63,11 @@ def results(tmp_path):
     pair = {"difference": -0.0214, "low": -0.034, "high": 0.009, "above": 1}
     other = {"difference": 0.03, "low": 0.01, "high": 0.05, "above": 3}
     comparisons = {
-        "1x1 - default": {"seeds": [1, 2, 3], "linear": pair, "linear_cls": other}
+        "1x1 - default": {
+            "seeds": [1, 2, 3],
+            **dict.fromkeys(PROBES, other),
+            "linear": pair,
+        }
     }
     text = json.dumps({"comparisons": comparisons})
     (tmp_path / "comparisons.json").write_text(text)
@@ -142,6 +146,7 @@ def test_texts_name_rows_that_exist():
 
     fields = dict.fromkeys(
         (
+            "main",
             "figure",
             "layers",
             "table",
@@ -154,7 +159,7 @@ def test_texts_name_rows_that_exist():
         "",
     )
     texts = sorted(TEXT.glob("*.md"))
-    assert {path.stem for path in texts} <= {*STUDIES, "evidence"}
+    assert {path.stem for path in texts} <= {*STUDIES, "evidence", "main"}
     for path in texts:
         fill(path, Names(), fields)
     for study in STUDIES.values():
@@ -202,3 +207,15 @@ def test_untrained_networks_differ_by_seed():
     weights = [net.state_dict()["cls_token"] for net in (one, same, other)]
     assert frontend.num_frames == 1024
     assert torch.equal(*weights[:2]) and not torch.equal(*weights[1:])
+
+
+def test_readme_has_the_main_results_between_its_comments(results, tmp_path):
+    readme = tmp_path / "README.md"
+    before, after = README_COMMENTS
+    readme.write_text(f"# Title\n\n{before}\nold\n{after}\n\nThe end\n")
+    for _ in range(2):  # again with the same result
+        update_readme(results, readme)
+        text = readme.read_text()
+        assert text.startswith(f"# Title\n\n{before}\n\n- ")
+        assert text.endswith(f"\n\n{after}\n\nThe end\n")
+        assert expected("default") in text and "old" not in text
