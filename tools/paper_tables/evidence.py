@@ -92,12 +92,14 @@ def main() -> None:
     os.environ["PYTHONPATH"] = str(ROOT / "tools")  # for YAML files of the study
     write_baselines(factory, args.results)
     jobs = [factory.pretraining(row, seed) for row, seed in runs]
-    run_all(jobs, StudyRunner(factory, args.results, runs), MAX_JOBS)
-    if LABELS in args.study:
-        (default,) = studies["curve"].rows
-        run_labels(factory, default, Runner(), args.results, MAX_JOBS)
-    write_comparisons(factory, args.results)
-    write_pages(args.results)
+    try:
+        run_all(jobs, StudyRunner(factory, args.results, runs), MAX_JOBS)
+        if LABELS in args.study:
+            (default,) = studies["curve"].rows
+            run_labels(factory, default, Runner(), args.results, MAX_JOBS)
+    finally:  # of what has finished, also if a run failed
+        write_comparisons(factory, args.results)
+        write_pages(args.results)
 
 
 if __name__ == "__main__":
