@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from eat.evaluation import linear_probe as linear
 from eat.evaluation.linear_probe import linear_probe
@@ -79,6 +82,21 @@ def test_linear_probe_equals_sklearn_and_ignores_the_test_labels(multi_label):
     assert result.value == pytest.approx(want, abs=2e-3)
     other = linear_probe(*train, test_x, test_y.flip(0), multi_label=multi_label)
     torch.testing.assert_close(result.scores, other.scores)
+
+
+def test_strength_is_that_of_sklearn_cross_validation():
+    x, y = linear_task(0, clips=200)
+    rows = torch.randperm(200, generator=torch.Generator().manual_seed(3))
+    folds = [part.numpy() for part in rows.tensor_split(linear.FOLDS)]
+    splits = [(np.setdiff1d(rows, part), part) for part in folds]
+    losses = []
+    for strength in linear.STRENGTHS:
+        model = LogisticRegression(C=1 / (strength * 160), max_iter=2000)
+        scaled = make_pipeline(StandardScaler(), model)
+        scores = cross_val_score(scaled, x, y[:, 0], scoring="neg_log_loss", cv=splits)
+        losses.append(-scores.mean())
+    chosen = linear_probe(x, y[:, :1], x, y[:, :1], seed=3).chosen["strength"]
+    assert chosen == linear.STRENGTHS[int(np.argmin(losses))]
 
 
 def test_noise_selects_a_strong_regularization():
