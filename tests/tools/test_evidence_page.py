@@ -18,6 +18,7 @@ from evidence.references import STATISTICS, UNTRAINED, untrained
 from evidence.results import SCORES
 from evidence.studies import JobFactory, read_studies
 from evidence.tables import missing, names_of, study_table
+from evidence.utterance_variance import MODELS
 
 STUDIES = read_studies()
 METRICS = (*PROBES, "linear_last", "linear_last_cls", "knn", "knn_cls")
@@ -135,7 +136,7 @@ def test_page_before_the_first_run(tmp_path):
 
 def test_texts_name_rows_that_exist():
     known = {row.name for study in STUDIES.values() for row in study.rows}
-    known |= {*STATISTICS, UNTRAINED}
+    known |= {*STATISTICS, UNTRAINED, *MODELS}
 
     class Names:
         def __getitem__(self, name):

@@ -5,6 +5,7 @@
 ``${1x1: linear @ 2000}``         after so many steps instead of at the end
 ``${1x1 - default}``              difference with its 95% interval
 ``${1x1 - default: linear_cls}``  of another probe
+``${trained: share}``             of the utterance target, see `utterance_variance`
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from evidence.comparing import RowResults, read_comparisons, read_rows
 from evidence.references import FILE as BASELINES
 from evidence.references import UNTRAINED
 from evidence.studies import read_studies
+from evidence.utterance_variance import FILE as VARIANCES
 
 NOT_RUN = "(not run yet)"
 PLACE = re.compile(
@@ -50,12 +52,15 @@ class Numbers:
         Scores by baseline, one for each seed.
     labels
         Fine-tuning from scratch and pre-trained, and the difference, by percentage.
+    variances
+        Of the utterance target, see :mod:`evidence.utterance_variance`.
     """
 
     rows: Mapping[str, RowResults]
     comparisons: Mapping[str, Mapping[str, Any]]
     baselines: Mapping[str, Sequence[Mapping[str, Any]]]
     labels: Mapping[str, Mapping[str, Any]]
+    variances: Mapping[str, Mapping[str, float]]
 
     @classmethod
     def read(cls, results: Path) -> Numbers:
@@ -66,12 +71,15 @@ class Numbers:
             read_comparisons(results),
             _baselines(results),
             _read(results / "labels.json", "comparisons"),
+            _read(results / VARIANCES, "variances"),
         )
 
     def points(
         self, row: str, metric: str, weights: str = "student", step: int | None = None
     ) -> list[float]:
         """Return a row's scores, one for each seed, at the end or after a step."""
+        if row in self.variances:
+            return [self.variances[row][metric]]
         if row in self.baselines:
             return [scores[metric] for scores in self.baselines[row]]
         found = []

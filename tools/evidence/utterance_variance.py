@@ -1,8 +1,5 @@
 """Measure how much of the targets' variance the utterance target holds.
 
-    python tools/evidence/utterance_variance.py MODEL OUT.json --manifest CSV \
-        --data_folder DIR
-
 EAT normalizes each layer of the teacher over the patches of a clip, which makes the
 mean over patches 0 in every clip and channel. The utterance target is the mean over
 patches of the targets. All it holds is what the last step, a layer norm over channels,
@@ -11,26 +8,24 @@ leaves of it: a patch with a small norm counts more than one with a large norm.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from eat.audio.frontend import LogMel
-from eat.data.dataset import audio_dataset, collate
-from eat.errors import exit_on_error
 from eat.interop.loading import Checkpoint, build_pretraining
 from eat.pretraining.model import EATForPreTraining
 from eat.pretraining.ufo import average_layers, clip_average, normalize_targets
-from eat.utils.files import write_json
+from eat.utils.versions import versions
+from evidence.clips import LabeledClips
+from evidence.results import write_result
+from evidence.studies import JobFactory, Row
 
-SECONDS = 10.26
-BATCH = 20
+FILE = "utterance_variance.json"
+MODELS = ("untrained", "trained", "trained, centered")
 OFFICIAL_WEIGHT = 192  # lambda of 1, summed over 12 clips x 16 clones
 
 
@@ -118,42 +113,18 @@ def untrained(config: Mapping[str, Any], seed: int = 1) -> EATForPreTraining:
     return build_pretraining(config).eval()
 
 
-def read_clips(
-    manifest: Path, data_folder: Path, count: int, frontend: LogMel
-) -> list[Tensor]:
-    """Return the first clips of a manifest as batches of normalized log-mel."""
-    dataset = audio_dataset(manifest, data_folder, None, SECONDS)
-    first = range(min(count, len(dataset)))
-    loader = DataLoader(dataset, BATCH, sampler=first, collate_fn=collate)
-    clips = tqdm(loader, "reading", leave=False, disable=None)
-    return [frontend(batch.wav, batch.lengths) for batch in clips]
-
-
-def main() -> None:
-    """Measure a trained and an untrained model."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("model", type=Path, help="model folder of a pre-training")
-    parser.add_argument("out", type=Path, help="JSON file to write")
-    parser.add_argument("--manifest", type=Path, required=True)
-    parser.add_argument("--data_folder", type=Path, required=True)
-    parser.add_argument("--clips", type=int, default=200, help="number of clips")
-    args = parser.parse_args()
-    checkpoint = Checkpoint.read(args.model)
-    model, frontend = checkpoint.pretraining().eval(), checkpoint.frontend()
-    batches = read_clips(args.manifest, args.data_folder, args.clips, frontend)
-    results = {
-        "untrained": measure(untrained(checkpoint.config), batches),
-        "trained": measure(model, batches),
-    }
-    if model.teacher.center_momentum is not None:
-        results["trained, centered"] = measure(model, batches, model.teacher.center)
-    write_json(args.out, results)
-    for name, values in results.items():
-        print(
-            name, *(f"{key} {value:.4g}" for key, value in values.items()), sep="\n  "
-        )
-
-
-if __name__ == "__main__":
-    with exit_on_error():
-        main()
+def write_variances(factory: JobFactory, default: Row, results: Path) -> None:
+    """Measure the default's first model, and untrained; write their variances."""
+    folder = factory.pretraining(default, 1).folder / "model"
+    checkpoint = Checkpoint.read(folder)
+    model = checkpoint.pretraining().eval()
+    clips = LabeledClips(factory.manifests, factory.corpus, factory.labeled_clips)
+    batches = clips.normalized("eval", checkpoint.frontend())
+    measured = (
+        measure(untrained(checkpoint.config), batches),
+        measure(model, batches),
+        measure(model, batches, model.teacher.center),
+    )
+    variances = dict(zip(MODELS, measured, strict=True))
+    head = {"model": default.run_name(1), "versions": versions()}
+    write_result(results / FILE, {**head, "variances": variances})
