@@ -3,7 +3,7 @@
 ``${default: linear}``            mean and standard deviation over seeds
 ``${default: knn, teacher}``      of the teacher instead of the student
 ``${1x1: linear @ 2000}``         after so many steps instead of at the end
-``${1x1 - default}``              difference with its 95% interval
+``${1x1 - default}``              difference with its 95% interval, of one seed if so
 ``${1x1 - default: linear_cls}``  of another probe
 ``${trained: share}``             of the utterance target, see `utterance_variance`
 """
@@ -101,7 +101,9 @@ class Numbers:
         """Return the text of a name in a template."""
         if pair := PAIR.fullmatch(name):
             row, reference = pair["rows"].split(" - ")
-            return self.difference(row, reference, pair["probe"] or "linear")
+            text = self.difference(row, reference, pair["probe"] or "linear")
+            found = self.comparisons.get(f"{row} - {reference}")
+            return f"{text}{seed_count(found['seeds'])}" if found else text
         if place := PLACE.fullmatch(name):
             weights, step = place["weights"] or "student", place["step"]
             return mean_std(
@@ -131,6 +133,11 @@ def _baselines(results: Path) -> dict[str, list[dict[str, Any]]]:
 def _read(path: Path, key: str) -> dict[str, Any]:
     """Read a part of a result file; empty without a file."""
     return json.loads(path.read_text(encoding="utf-8"))[key] if path.exists() else {}
+
+
+def seed_count(seeds: Sequence[int]) -> str:
+    """Return a remark where the interval of a difference is over clips only."""
+    return " (one seed)" if len(seeds) == 1 else ""
 
 
 def mean_std(scores: Sequence[float]) -> str:
