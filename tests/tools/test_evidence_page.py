@@ -11,12 +11,13 @@ from eat.evaluation.bootstrap import paired_bootstrap
 from evidence import comparing
 from evidence.clips import SUBSETS
 from evidence.comparing import read_comparisons, write_comparisons
+from evidence.figures import LOGGED
 from evidence.measuring import PROBES
 from evidence.page import README_COMMENTS, TEXT, fill, update_readme, write_page
 from evidence.quoting import NOT_RUN, Numbers
 from evidence.references import STATISTICS, UNTRAINED, untrained
 from evidence.results import SCORES
-from evidence.studies import JobFactory, read_studies
+from evidence.studies import JobFactory, Row, read_studies
 from evidence.tables import missing, names_of, study_table
 from evidence.utterance_variance import MODELS
 
@@ -26,7 +27,7 @@ LAYERS = {
     f"{probe}_{x}": [0.2, 0.3] for probe in ("linear", "knn") for x in ("cls", "mean")
 }
 INTERVAL = {"value": 0.1234, "low": 0.1, "high": 0.15}
-DONE = {"default": 5, "1x1": 3, "2x2": 1}  # seeds by row
+DONE = {"default": 5, "1x1": 3, "2x2": 1, "healthy": 1, "decay too low": 1}  # seeds
 
 
 def rows_of(study):
@@ -52,7 +53,9 @@ def results(tmp_path):
             ]
             layers = {"student": LAYERS, "teacher": LAYERS}
             result = {"seed": seed, "minutes": 12.5, "curve": curve, "layers": layers}
-            (tmp_path / f"{row}-seed{seed}.json").write_text(json.dumps(result))
+            result["log"] = {"step": [50, 100]} | dict.fromkeys(LOGGED, [1.0, None])
+            path = tmp_path / f"{Row(row, {}).run_name(seed)}.json"
+            path.write_text(json.dumps(result))
     scores = {name: {"linear": 0.309, "knn": 0.2} for name in STATISTICS}
     scores[UNTRAINED] = [
         {"layers": LAYERS} | dict.fromkeys(METRICS, 0.25 + 0.01 * n) for n in range(3)
@@ -122,7 +125,8 @@ def test_page(results, tmp_path):
     assert f"| 20% | {between} | {between} | +0.123 [+0.100, +0.150] |" in text
     pictures = {picture.name: picture for picture in results.glob("*.png")}
     compared = {name for name in STUDIES if len({*DONE} & {*rows_of(name)}) > 1}
-    assert pictures.keys() == {f"{name}.png" for name in ("curve", "layers", *compared)}
+    drawn = {"curve", "layers", "failures_decay_too_low", *compared - {"failures"}}
+    assert pictures.keys() == {f"{name}.png" for name in drawn}
     for name, picture in pictures.items():
         assert f"](../results/published/evidence/{name})" in text
         assert picture.stat().st_size < 100_000

@@ -42,7 +42,9 @@ def test_first_seeds_of_all_rows_run_first():
     assert {seed for _, seed in runs_of(STUDIES.values(), 1)} == {1}
 
 
-def test_only_every_second_model_is_probed_but_of_the_default():
+def test_every_second_model_and_the_last_are_probed():
     assert ROWS["1x1"].measured(3) == () and ROWS["1x1"].measured(4) == ("student",)
+    assert ROWS["healthy"].measured(1) == () and ROWS["healthy"].measured(3)
+    assert all(row.measured(row.steps // EPOCH_STEPS) for row in ROWS.values())
     assert ROWS["default"].measured(3) == ("student",)
     assert ROWS["default"].measured(4) == ("student", "teacher")

@@ -167,7 +167,7 @@ class Trainer:
             ("student", model.student.encoder, "encode"),
             ("decoder", model.student.decoder, "forward"),
             ("decoder", model.student.decoder.proj, "forward"),
-            ("teacher", model.teacher, "forward"),
+            ("teacher", model.teacher, "targets"),
         ]
 
 

@@ -25,6 +25,7 @@ MARKERS = "sD^vPX<>"
 BLACK = "#222222"  # of the reference
 PALETTE = 64  # colors of a picture, which keep it under 100 kB
 WEIGHTS = ("student", "teacher")
+LOGGED = ("loss", "target_std", "between_clip_variance", "effective_rank")
 SHOWN = {  # probes of all layers
     "CLS tokens and means": "linear",
     "Means of patches": "linear_mean",
@@ -158,6 +159,22 @@ def plot_study(study: Study, numbers: Numbers, path: Path) -> None:
     for axes in (*over_steps, end):
         axes.locator_params(axis="x", nbins=6)
     _legend_below(figure, over_steps[0], 9)
+    _save(figure, path)
+
+
+def plot_log(numbers: Numbers, name: str, healthy: str, path: Path) -> None:
+    """Draw what a run logs beside a healthy one, seed 1 of both."""
+    figure = new_figure(13, 3.1)
+    looks = {healthy: Look(GRAY, "o"), name: Look(VERMILION, "s")}
+    for axes, metric in zip(figure.subplots(1, len(LOGGED)), LOGGED, strict=True):
+        for row, look in looks.items():
+            log = numbers.rows[row][1]["log"]
+            values = zip(log["step"], log[metric], strict=True)
+            points = {step: value for step, value in values if value is not None}
+            draw(axes, [points], look, row)
+        tidy(axes, metric, "steps", "")
+        axes.locator_params(axis="x", nbins=4)
+    _legend_below(figure, axes)
     _save(figure, path)
 
 

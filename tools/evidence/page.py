@@ -17,6 +17,7 @@ NO_LABELS = f"""Not run yet:
 {tables.COMMAND} labels
 ```"""
 README_COMMENTS = ("<!-- main results of the study -->", "<!-- end of them -->")
+FAILURES = "failures"  # the part whose logs are shown instead of its scores
 PLAIN = "${figure}\n\n${table}\n\n${missing}\n"  # of a part without a text of its own
 
 
@@ -65,6 +66,8 @@ def section(study: Study, numbers: Numbers, results: Path) -> str:
     if sum(name in numbers.rows for name in names) < min(2, len(names)):
         text = (text.split("\n\n")[0] if path.exists() else "") + "\n\n${missing}\n"
         pictures = {}
+    elif study.name == FAILURES:
+        pictures = {"figure": _failure_pictures(study, numbers, results)}
     elif study.name == "curve":
         pictures = _curve_pictures(numbers, results)
     else:
@@ -87,6 +90,17 @@ def _curve_pictures(numbers: Numbers, results: Path) -> dict[str, str]:
         "figure": _picture("Probes of student and teacher over steps", curve),
         "layers": _picture("Linear probe of each layer", layers),
     }
+
+
+def _failure_pictures(study: Study, numbers: Numbers, results: Path) -> str:
+    """Draw the log of each failure; return the pictures with their titles."""
+    pictures = []
+    for row in study.rows:
+        if row.name in numbers.rows and row.name != study.reference:
+            path = results / f"{FAILURES}_{row.run_name(1).removesuffix('-seed1')}.png"
+            figures.plot_log(numbers, row.name, study.reference, path)
+            pictures.append(_picture(row.name, path))
+    return "\n\n".join(pictures)
 
 
 def _picture(title: str, path: Path) -> str:

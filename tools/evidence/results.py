@@ -30,7 +30,7 @@ LOGGED = (
     "grad_norm",
     "lr",
 )
-LOG_STEPS = 250  # between two entries of the log that are kept
+LOG_STEPS = 100  # between two entries of the log that are kept
 
 
 def measure(job: Job, row: Row, seed: int, clips: LabeledClips) -> dict:

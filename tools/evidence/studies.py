@@ -33,11 +33,13 @@ class Row:
     def measured(self, epoch: int) -> tuple[str, ...]:
         """Return the weights that are probed after an epoch.
 
-        After every second one the student; of the default all, and the teacher.
+        After every second one and the last the student; of the default after all, and
+        the teacher.
         """
         if self.name == "default":
             return ("student",) if epoch % 2 else ("student", "teacher")
-        return () if epoch % 2 else ("student",)
+        last = epoch * EPOCH_STEPS == self.steps
+        return ("student",) if last or epoch % 2 == 0 else ()
 
     @property
     def steps(self) -> int:
