@@ -24,7 +24,7 @@ ONE_STEP = (
 FULL = sorted(
     path.relative_to(RECIPES).as_posix()
     for path in RECIPES.glob("*/hparams/*.yaml")
-    if not path.stem.endswith("_mini")
+    if not path.stem.endswith(("_mini", "_evidence"))
 )
 CLASSES = {"AudioSet": 20, "ESC50": 10, "SpeechCommands": 10, "OwnData": 2}
 

@@ -117,7 +117,8 @@ def test_page(results, tmp_path):
     path = tmp_path / "evidence.md"
     write_page(results, path)
     text = path.read_text()
-    assert expected("default") in text and expected("1x1", 1000) in text
+    assert expected("default") in text and expected("1x1", 2000) in text
+    assert expected("default", 1000, "teacher") in text
     for study in STUDIES.values():
         assert f"## {study.title}\n" in text
     assert "$" not in text and "--study weight" in text
