@@ -45,6 +45,7 @@ def probe(eat_command, tagger, corpus, *arguments):
     return json.loads(out.read_text())["rows"], printed
 
 
+@pytest.mark.slow
 def test_rows_equal_probes_of_the_library(eat_command, tagger, corpus):
     rows, printed = probe(eat_command, tagger, corpus, "--layers", "0,1")
     model = from_pretrained(tagger, device="cpu")
@@ -84,6 +85,7 @@ def test_every_probe_and_baseline(eat_command, tagger, corpus, monkeypatch):
             assert row["gain"]["value"] == 0
 
 
+@pytest.mark.slow
 def test_features_are_computed_once_for_each_model(eat_command, tagger, corpus):
     first, _ = probe(eat_command, tagger, corpus)
     folders = {path.name for path in (corpus / "probe_features").iterdir()}
@@ -132,6 +134,7 @@ def test_wrong_options(eat_command, tagger, corpus, monkeypatch, arguments, name
     assert status == 1 and named in err and len(err.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_the_global_random_state_is_left_alone(eat_command, tagger, corpus):
     state = torch.get_rng_state()
     probe(eat_command, tagger, corpus, "--baselines", "untrained")

@@ -86,6 +86,7 @@ def test_probes_of_tokens_find_an_event_that_the_mean_hides(kind, monkeypatch):
     assert report["by_seed"] == [run[0].value] * 2 and report["gain"]["value"] == 0
 
 
+@pytest.mark.slow
 def test_single_label_tasks_are_trained_by_cross_entropy(monkeypatch):
     monkeypatch.setattr(probe_training, "EPOCHS", 6)
     data = []
