@@ -120,6 +120,7 @@ def _line(row: dict[str, Any]) -> str:
     """Return a line of the table."""
 
     def interval(found: dict[str, Any], sign: str = "") -> str:
+        """Return a value with its interval as text."""
         value, low, high = (f"{found[n]:{sign}.3f}" for n in ("value", "low", "high"))
         return f"{value} [{low}, {high}]"
 

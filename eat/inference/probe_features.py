@@ -177,6 +177,7 @@ class _Array:
     dtype: type[np.floating]
 
     def bytes(self, clips: int) -> int:
+        """Return the size of the array of so many clips."""
         return clips * int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize
 
 

@@ -152,7 +152,7 @@ def cut_windows(
     base, following = 0, 0  # first frame in `kept`, and of the next windows
     for block in recording:
         kept = torch.cat([kept.to(block), block]) if len(kept) else block
-        # Not the last windows: the recording goes on after those of all passes.
+        # Not the last windows: the recording continues after those of all passes.
         while len(kept) > (following - base) * FRAME + shifts[-1] * hop + span(size):
             kept, base = kept[(following - base) * FRAME :], following
             for shift in shifts:

@@ -36,7 +36,7 @@ RowResults = dict[int, dict[str, Any]]
 def read_rows(rows: Iterable[Row], folder: Path) -> dict[str, RowResults]:
     """Read the results of rows in the order of the study, only of rows that have any.
 
-    Runs that were stopped before they were measured once are left out.
+    Runs that were stopped before their first measurement are skipped.
     """
     found: dict[str, RowResults] = {}
     for row in rows:

@@ -48,7 +48,7 @@ class Look:
 def draw(axes: Axes, runs: Sequence[Series], look: Look, label: str) -> None:
     """Draw the mean over runs, and perhaps a band of one standard deviation around it.
 
-    Points that some runs do not have are left out.
+    Points that some runs do not have are omitted.
     """
     xs = [x for x in runs[0] if all(x in run for run in runs)]
     scores = [[run[x] for run in runs] for x in xs]

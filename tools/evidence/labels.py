@@ -45,9 +45,10 @@ class Finetuning:
     def job(self, factory: JobFactory, default: Row) -> Job:
         """Return the run, whose pre-training must have finished."""
         model = "none"
+        needs: tuple[Job, ...] = ()
         if self.start == "pretrained":
-            pretraining = factory.pretraining(default, self.seed % 100)
-            model = str(pretraining.folder / "model")
+            needs = (factory.pretraining(default, self.seed % 100),)
+            model = str(needs[0].folder / "model")
         settings = {
             "data_folder": factory.corpus,
             "manifest_folder": factory.manifests,
@@ -60,7 +61,9 @@ class Finetuning:
         }
         folder = factory.output / "runs" / self.name
         recipe = RECIPES / "AudioSet"
-        return Job(self.name, folder, recipe, YAML, settings, STEPS, OPTIONS)
+        return Job(
+            self.name, folder, recipe, YAML, settings, STEPS, OPTIONS, needs=needs
+        )
 
 
 def write_subset(manifests: Path, share: int, seed: int) -> str:

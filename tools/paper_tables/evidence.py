@@ -62,7 +62,7 @@ def show(runs: list[tuple[Row, int]], factory: JobFactory, results: Path) -> Non
         left += 0 if done else row.minutes
         state = "measured" if done else f"about {row.minutes:.0f} minutes"
         print(printable(f"{job.name}: {state}"))
-    print(f"{len(runs)} runs, about {left / MAX_JOBS:.0f} minutes to go on two cores")
+    print(f"{len(runs)} runs, about {left / MAX_JOBS:.0f} minutes left on two cores")
 
 
 def write_pages(results: Path) -> None:
