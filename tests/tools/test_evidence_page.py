@@ -2,6 +2,7 @@
 
 import json
 import statistics
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,11 +23,13 @@ from evidence.tables import missing, names_of, study_table
 from evidence.utterance_variance import MODELS
 
 STUDIES = read_studies()
+TROUBLESHOOTING = Path(__file__).parents[2] / "docs" / "troubleshooting.md"
 METRICS = (*PROBES, "linear_last", "linear_last_cls", "knn", "knn_cls")
 LAYERS = {
     f"{probe}_{x}": [0.2, 0.3] for probe in ("linear", "knn") for x in ("cls", "mean")
 }
 INTERVAL = {"value": 0.1234, "low": 0.1, "high": 0.15}
+DECAY = ("mAP", "difference")
 DONE = {"default": 5, "1x1": 3, "2x2": 1, "healthy": 1, "decay too low": 1}  # seeds
 
 
@@ -62,7 +65,11 @@ def results(tmp_path):
     ]
     (tmp_path / "baselines.json").write_text(json.dumps({"scores": scores}))
     labels = dict.fromkeys(("scratch", "pretrained", "difference"), INTERVAL)
-    text = json.dumps({"comparisons": {"20": labels}})
+    decays = {"none": {"mAP": INTERVAL}, "low": dict.fromkeys(DECAY, INTERVAL)}
+    runs = {"a": {"minutes": 2.0}, "b": {"minutes": 3.0}}
+    text = json.dumps(
+        {"comparisons": {"20": labels}, "layer_decay": decays, "runs": runs}
+    )
     (tmp_path / "labels.json").write_text(text)
     pair = {"difference": -0.0214, "low": -0.034, "high": 0.009, "above": 1}
     other = {"difference": 0.03, "low": 0.01, "high": 0.05, "above": 3}
@@ -123,13 +130,19 @@ def test_page(results, tmp_path):
         assert f"## {study.title}\n" in text
     assert "$" not in text and "--study weight" in text
     between = "0.123 [0.100, 0.150]"
-    assert f"| 20% | {between} | {between} | +0.123 [+0.100, +0.150] |" in text
+    difference = "+0.123 [+0.100, +0.150]"
+    assert f"| 20% | {between} | {between} | {difference} |" in text
+    assert f"| none | {between} | reference |" in text
+    assert f"| low | {between} | {difference} |" in text
+    (cost,) = (line for line in text.splitlines() if "--study labels`" in line)
+    assert cost.split("|")[4].strip() == "5"  # minutes
     pictures = {picture.name: picture for picture in results.glob("*.png")}
     compared = {name for name in STUDIES if len({*DONE} & {*rows_of(name)}) > 1}
     drawn = {"curve", "layers", "failures_decay_too_low", *compared - {"failures"}}
     assert pictures.keys() == {f"{name}.png" for name in drawn}
     for name, picture in pictures.items():
-        assert f"](../results/published/evidence/{name})" in text
+        shown = text if not name.startswith("failures") else TROUBLESHOOTING.read_text()
+        assert f"](../results/published/evidence/{name})" in shown
         assert picture.stat().st_size < 100_000
 
 
@@ -161,6 +174,7 @@ def test_texts_name_rows_that_exist():
             "baselines",
             "cost",
             "labels",
+            "layer_decay",
         ),
         "",
     )

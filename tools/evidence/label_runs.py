@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from benchmarks.measuring import machine
 from eat.evaluation.bootstrap import bootstrap, paired_bootstrap
 from eat.interop.loading import load_classifier, load_frontend
 from evidence.clips import LabeledClips
 from evidence.labels import (
-    SEEDS,
+    LAYER_SEEDS,
+    SCALE_MIN_LR,
     SHARES,
     STARTS,
     Finetuning,
     best_learning_rate,
+    finetunings,
+    layer_decays,
     search,
 )
+from evidence.quoting import LABELS
 from evidence.results import portable, write_result
 from evidence.studies import JobFactory, Row
 from paper_tables.jobs import Job
 from paper_tables.runner import Runner, run_all
+
+Jobs = Mapping[Finetuning, Job]
 
 
 def run_labels(
@@ -31,68 +40,53 @@ def run_labels(
     """Choose learning rates, fine-tune with them, and compare the starting points."""
     searched = {run: run.job(factory, default) for run in search()}
     run_all(searched.values(), runner, max_jobs)
-    rates = {}
-    for share in SHARES:
-        for start in STARTS:
-            scores = [
-                (run, job.results()["last"]["mAP"])
-                for run, job in searched.items()
-                if (run.share, run.start) == (share, start)
-            ]
-            rates[share, start] = best_learning_rate(scores)
-    finetunings = {
-        run: run.job(factory, default)
-        for (share, start), lr in rates.items()
-        for run in (Finetuning(share, start, seed, lr) for seed in SEEDS)
-    }
-    run_all(finetunings.values(), runner, max_jobs)
+    rates = _best_rates(searched)
+    chosen = [*finetunings(rates), *layer_decays(rates[100, "pretrained"])]
+    tuned = {run: run.job(factory, default) for run in chosen}
+    run_all(tuned.values(), runner, max_jobs)
     clips = LabeledClips(factory.manifests, factory.corpus, factory.labeled_clips)
-    every = [*searched.items(), *finetunings.items()]
+    scores = {
+        run: _scores(job.folder / "model", clips)
+        for run, job in tqdm(tuned.items(), "labels: scores", disable=None)
+    }
     record = {
         "machine": machine(),
-        "runs": {run.name: _record(run, job) for run, job in every},
-        "comparisons": _compare(finetunings, clips),
+        "runs": {
+            run.name: _record(run, job) for run, job in (searched | tuned).items()
+        },
+        "comparisons": _compare_starts(scores, clips.labels["eval"]),
+        "layer_decay": _compare_layer_decays(scores, clips.labels["eval"]),
     }
-    write_result(results / "labels.json", record)
+    write_result(results / LABELS, record)
 
 
-def _record(run: Finetuning, job: Job) -> dict:
-    finished = job.finished() or {}
+def _best_rates(searched: Jobs) -> dict[tuple[int, str], float]:
+    """Return the learning rate for each share and starting point."""
+    return {
+        (share, start): best_learning_rate(
+            (run, job.results()["last"]["mAP"])
+            for run, job in searched.items()
+            if (run.share, run.start) == (share, start)
+        )
+        for share in SHARES
+        for start in STARTS
+    }
+
+
+def _record(run: Finetuning, job: Job) -> dict[str, Any]:
+    finished, results = job.finished() or {}, job.results()
     return {
         "share": run.share,
         "start": run.start,
         "seed": run.seed,
         "lr": run.lr,
         "held_out": run.held_out,
-        "mAP": job.results()["last"]["mAP"],
-        "revision": job.results()["versions"]["git"],
+        "minimum": run.minimum,
+        "mAP": results["last"]["mAP"],
+        "revision": results["versions"]["git"],
         "minutes": round(finished["seconds"] / 60, 1),
         "command": portable(job),
     }
-
-
-def _compare(finetunings: dict[Finetuning, Job], clips: LabeledClips) -> dict:
-    """Return mAP by starting point and their difference, by share of the labels."""
-    compared: dict[str, dict] = {}
-    labels = clips.labels["eval"]
-    for share in SHARES:
-        scores = {
-            start: torch.stack(
-                [
-                    _scores(job.folder / "model", clips)
-                    for run, job in finetunings.items()
-                    if (run.share, run.start) == (share, start)
-                ]
-            )
-            for start in STARTS
-        }
-        compared[str(share)] = {
-            **{start: bootstrap(s, labels)._asdict() for start, s in scores.items()},
-            "difference": paired_bootstrap(
-                scores["pretrained"], scores["scratch"], labels
-            )._asdict(),
-        }
-    return compared
 
 
 @torch.no_grad()
@@ -101,3 +95,53 @@ def _scores(folder: Path, clips: LabeledClips) -> Tensor:
     classifier = load_classifier(folder)
     batches = clips.normalized("eval", load_frontend(folder))
     return torch.cat([classifier(spec) for spec in batches])
+
+
+def _compare_starts(
+    scores: Mapping[Finetuning, Tensor], labels: Tensor
+) -> dict[str, dict[str, Any]]:
+    """Return mAP by starting point and their difference, by share of the labels."""
+    compared: dict[str, dict[str, Any]] = {}
+    for share in SHARES:
+        of_start = {
+            start: torch.stack(
+                [
+                    of_run
+                    for run, of_run in scores.items()
+                    if (run.share, run.start, run.minimum) == (share, start, "")
+                ]
+            )
+            for start in STARTS
+        }
+        compared[str(share)] = {
+            **{start: bootstrap(s, labels)._asdict() for start, s in of_start.items()},
+            "difference": paired_bootstrap(
+                of_start["pretrained"], of_start["scratch"], labels
+            )._asdict(),
+        }
+    return compared
+
+
+def _compare_layer_decays(
+    scores: Mapping[Finetuning, Tensor], labels: Tensor
+) -> dict[str, dict[str, Any]]:
+    """Return mAP without and with layer-wise decay, and the difference it makes."""
+    of_minimum = {
+        minimum: torch.stack(
+            [
+                of_run
+                for run, of_run in scores.items()
+                if (run.share, run.start, run.minimum) == (100, "pretrained", minimum)
+                and run.seed in LAYER_SEEDS
+            ]
+        )
+        for minimum in ("", *SCALE_MIN_LR)
+    }
+    plain = of_minimum.pop("")
+    compared = {"no layer-wise decay": {"mAP": bootstrap(plain, labels)._asdict()}}
+    for minimum, of_runs in of_minimum.items():
+        compared[minimum] = {
+            "mAP": bootstrap(of_runs, labels)._asdict(),
+            "difference": paired_bootstrap(of_runs, plain, labels)._asdict(),
+        }
+    return compared

@@ -11,13 +11,8 @@ from evidence.quoting import Fields, Numbers, NumberTemplate
 from evidence.studies import Study, read_studies
 
 TEXT = Path(__file__).with_name("text")
-NO_LABELS = f"""Not run yet:
-
-```
-{tables.COMMAND} labels
-```"""
 README_COMMENTS = ("<!-- main results of the study -->", "<!-- end of them -->")
-FAILURES = "failures"  # the part whose logs are shown instead of its scores
+FAILURES = "failures"  # the part whose logs docs/troubleshooting.md shows
 PLAIN = "${figure}\n\n${table}\n\n${missing}\n"  # of a part without a text of its own
 
 
@@ -28,7 +23,8 @@ def write_page(results: Path, page: Path) -> None:
     fields = {
         "main": main_lines(numbers),
         "studies": "\n".join(sections),
-        "labels": tables.label_table(numbers) or NO_LABELS,
+        "labels": tables.label_table(numbers) or tables.missing_labels(),
+        "layer_decay": tables.layer_decay_table(numbers) or "Part of the same command.",
         "baselines": tables.baseline_table(numbers),
         "cost": tables.cost_table(studies, numbers),
     }
@@ -67,7 +63,8 @@ def section(study: Study, numbers: Numbers, results: Path) -> str:
         text = (text.split("\n\n")[0] if path.exists() else "") + "\n\n${missing}\n"
         pictures = {}
     elif study.name == FAILURES:
-        pictures = {"figure": _failure_pictures(study, numbers, results)}
+        pictures = {}
+        _draw_failures(study, numbers, results)
     elif study.name == "curve":
         pictures = _curve_pictures(numbers, results)
     else:
@@ -92,15 +89,12 @@ def _curve_pictures(numbers: Numbers, results: Path) -> dict[str, str]:
     }
 
 
-def _failure_pictures(study: Study, numbers: Numbers, results: Path) -> str:
-    """Draw the log of each failure; return the pictures with their titles."""
-    pictures = []
+def _draw_failures(study: Study, numbers: Numbers, results: Path) -> None:
+    """Draw the log of each failure beside that of the healthy run."""
     for row in study.rows:
         if row.name in numbers.rows and row.name != study.reference:
             path = results / f"{FAILURES}_{row.run_name(1).removesuffix('-seed1')}.png"
             figures.plot_log(numbers, row.name, study.reference, path)
-            pictures.append(_picture(row.name, path))
-    return "\n\n".join(pictures)
 
 
 def _picture(title: str, path: Path) -> str:

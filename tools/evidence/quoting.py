@@ -25,6 +25,7 @@ from evidence.references import UNTRAINED
 from evidence.studies import read_studies
 from evidence.utterance_variance import FILE as VARIANCES
 
+LABELS = "labels.json"
 NOT_RUN = "(not run yet)"
 PLACE = re.compile(
     r"(?P<row>[^:]+): (?P<metric>\w+)(, (?P<weights>teacher))?( @ (?P<step>\d+))?"
@@ -52,6 +53,10 @@ class Numbers:
         Scores by baseline, one for each seed.
     labels
         Fine-tuning from scratch and pre-trained, and the difference, by percentage.
+    layer_decay
+        Fine-tuning with layer-wise decay, by what is done with the lowest rates.
+    label_minutes
+        Minutes of all fine-tunings on one core, 0 before they were run.
     variances
         Of the utterance target, see :mod:`evidence.utterance_variance`.
     """
@@ -60,6 +65,8 @@ class Numbers:
     comparisons: Mapping[str, Mapping[str, Any]]
     baselines: Mapping[str, Sequence[Mapping[str, Any]]]
     labels: Mapping[str, Mapping[str, Any]]
+    layer_decay: Mapping[str, Mapping[str, Any]]
+    label_minutes: float
     variances: Mapping[str, Mapping[str, float]]
 
     @classmethod
@@ -70,7 +77,9 @@ class Numbers:
             read_rows(rows, results),
             read_comparisons(results),
             _baselines(results),
-            _read(results / "labels.json", "comparisons"),
+            _read(results / LABELS, "comparisons"),
+            _read(results / LABELS, "layer_decay"),
+            sum(run["minutes"] for run in _read(results / LABELS, "runs").values()),
             _read(results / VARIANCES, "variances"),
         )
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from eat.report.markdown import markdown_table
+from evidence.labels import expected_minutes
 from evidence.quoting import Numbers, mean_std
 from evidence.references import FILE as BASELINES
 from evidence.studies import Row, Study
 
 COMMAND = "python tools/paper_tables/evidence.py --study"
 MAX_JOBS = 2  # runs at a time
+LABELS_TITLE = "Fine-tuning with few labels"  # once `curve` has been run
 FILES = "../results/published/evidence"  # seen from the page
 METRICS = {  # by column
     "linear probe": "linear",
@@ -121,7 +123,12 @@ def cost_table(studies: Mapping[str, Study], numbers: Numbers) -> str:
                 "expected": f"{expected:.0f}",
             }
         )
-    return markdown_table(rows, list(rows[0]))
+    command, minutes = f"`{COMMAND} labels`", expected_minutes()
+    part = {"part": LABELS_TITLE, "command": command, "expected": f"{minutes:.0f}"}
+    done = numbers.label_minutes
+    part["runs"] = "all" if done else "none"
+    part["minutes of one core"] = f"{done:.0f}"
+    return markdown_table([*rows, part], list(rows[0]))
 
 
 def label_table(numbers: Numbers) -> str:
@@ -134,6 +141,30 @@ def label_table(numbers: Numbers) -> str:
             "difference": _interval(found["difference"], "+"),
         }
         for share, found in numbers.labels.items()
+    ]
+    return markdown_table(rows, list(rows[0])) if rows else ""
+
+
+def missing_labels() -> str:
+    """Return the command of the fine-tunings with its minutes."""
+    return (
+        "Not run yet. The command runs it, in about "
+        f"{expected_minutes() / MAX_JOBS:.0f} minutes on two cores, and before it the "
+        f"learning curve's runs:\n\n```\n{COMMAND} labels\n```"
+    )
+
+
+def layer_decay_table(numbers: Numbers) -> str:
+    """Return the scores of fine-tuning with layer-wise decay, "" before it was run."""
+    rows = [
+        {
+            "": name,
+            "mAP": _interval(found["mAP"]),
+            "difference": _interval(found["difference"], "+")
+            if "difference" in found
+            else "reference",
+        }
+        for name, found in numbers.layer_decay.items()
     ]
     return markdown_table(rows, list(rows[0])) if rows else ""
 

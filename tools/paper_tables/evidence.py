@@ -24,7 +24,9 @@ from eat.utils.arguments import integer  # noqa: E402
 from evidence.comparing import write_comparisons  # noqa: E402
 from evidence.corpus import make_corpus  # noqa: E402
 from evidence.label_runs import run_labels  # noqa: E402
+from evidence.labels import expected_minutes  # noqa: E402
 from evidence.page import update_readme, write_page  # noqa: E402
+from evidence.quoting import LABELS as LABELS_FILE  # noqa: E402
 from evidence.references import write_baselines  # noqa: E402
 from evidence.runner import StudyRunner  # noqa: E402
 from evidence.studies import JobFactory, Row, read_studies, runs_of  # noqa: E402
@@ -53,7 +55,9 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def show(runs: list[tuple[Row, int]], factory: JobFactory, results: Path) -> None:
+def show(
+    runs: list[tuple[Row, int]], labels: bool, factory: JobFactory, results: Path
+) -> None:
     """Print each run with its state and expected minutes."""
     left = 0.0
     for row, seed in runs:
@@ -62,7 +66,11 @@ def show(runs: list[tuple[Row, int]], factory: JobFactory, results: Path) -> Non
         left += 0 if done else row.minutes
         state = "measured" if done else f"about {row.minutes:.0f} minutes"
         print(printable(f"{job.name}: {state}"))
-    print(f"{len(runs)} runs, about {left / MAX_JOBS:.0f} minutes left on two cores")
+    if labels and not (results / LABELS_FILE).exists():
+        left += expected_minutes()
+        print(f"fine-tuning with few labels: about {expected_minutes():.0f} minutes")
+    left /= MAX_JOBS
+    print(f"{len(runs)} pre-trainings; about {left:.0f} minutes left on two cores")
 
 
 def write_pages(results: Path) -> None:
@@ -83,7 +91,7 @@ def main() -> None:
     runs = runs_of(chosen, args.seeds)
     factory = JobFactory(args.output.absolute())
     if args.list:
-        show(runs, factory, args.results)
+        show(runs, LABELS in args.study, factory, args.results)
         return
     if args.page:
         write_pages(args.results)
