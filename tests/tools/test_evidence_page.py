@@ -69,6 +69,7 @@ def results(tmp_path):
     runs = {"a": {"minutes": 2.0}, "b": {"minutes": 3.0}}
     text = json.dumps(
         {"comparisons": {"20": labels}, "layer_decay": decays, "runs": runs}
+        | {"search": {"c": {"minutes": 4.0}}}
     )
     (tmp_path / "labels.json").write_text(text)
     pair = {"difference": -0.0214, "low": -0.034, "high": 0.009, "above": 1}
@@ -135,7 +136,7 @@ def test_page(results, tmp_path):
     assert f"| none | {between} | reference |" in text
     assert f"| low | {between} | {difference} |" in text
     (cost,) = (line for line in text.splitlines() if "--study labels`" in line)
-    assert cost.split("|")[4].strip() == "5"  # minutes
+    assert cost.split("|")[4].strip() == "9"  # minutes
     pictures = {picture.name: picture for picture in results.glob("*.png")}
     compared = {name for name in STUDIES if len({*DONE} & {*rows_of(name)}) > 1}
     drawn = {"curve", "layers", "failures_decay_too_low", *compared - {"failures"}}
@@ -207,7 +208,9 @@ def test_comparisons_of_runs(tmp_path, scores, monkeypatch):
             folder.mkdir(parents=True)
             of_probe = {name: of_seed[seed - 1].numpy() for name in PROBES}
             np.savez(folder / SCORES, **of_probe)
-    kept = {"8x8 - default": {"difference": 0.5}}  # made on another machine
+    kept = {
+        "8x8 - default": {"seeds": [1], "scores": {"a": "b"}}
+    }  # made on another machine
     (tmp_path / "comparisons.json").write_text(json.dumps({"comparisons": kept}))
     write_comparisons(factory, tmp_path)
     found = read_comparisons(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -43,11 +44,14 @@ class LabeledClips:
             self.spectrograms[subset] = torch.from_numpy(mels)
             self.labels[subset] = torch.from_numpy(labels)
 
-    def normalized(self, subset: str, frontend: LogMel) -> list[Tensor]:
+    def normalized(
+        self, subset: str, frontend: LogMel, rows: Sequence[int] | None = None
+    ) -> list[Tensor]:
         """Return batches `[B, T, F]` with the normalization of a front end."""
+        every = self.spectrograms[subset]
         return [
             (mels - frontend.mean) / (2 * frontend.std)
-            for mels in self.spectrograms[subset].split(BATCH)
+            for mels in (every if rows is None else every[rows]).split(BATCH)
         ]
 
 

@@ -34,16 +34,12 @@ RowResults = dict[int, dict[str, Any]]
 
 
 def read_rows(rows: Iterable[Row], folder: Path) -> dict[str, RowResults]:
-    """Read the results of rows in the order of the study, only of rows that have any.
-
-    Runs that were stopped before their first measurement are skipped.
-    """
+    """Read the results in the order of the study, only of rows that have any."""
     found: dict[str, RowResults] = {}
     for row in rows:
         for path in sorted(folder.glob(f"{row.run_name(0)[:-1]}*.json")):
             result = json.loads(path.read_text(encoding="utf-8"))
-            if result["curve"]:
-                found.setdefault(row.name, {})[result["seed"]] = result
+            found.setdefault(row.name, {})[result["seed"]] = result
     return found
 
 
@@ -63,23 +59,28 @@ def read_comparisons(folder: Path) -> dict[str, dict[str, Any]]:
 def write_comparisons(factory: JobFactory, results: Path) -> None:
     """Compare the rows that have been run; write ``comparisons.json``.
 
-    Comparisons whose scores are on another machine are kept.
+    Those of the same scores are not repeated, and those of more seeds are kept, whose
+    scores are on another machine.
     """
     clips = LabeledClips(factory.manifests, factory.corpus, factory.labeled_clips)
     targets = clips.labels[SUBSETS[1]]
     found = read_comparisons(results)
     for row, reference in tqdm(pairs(read_studies()), "comparing", disable=None):
         of_row, of_reference = (_score_files(factory, n) for n in (row, reference))
-        if seeds := sorted(of_row.keys() & of_reference.keys()):
-            ours, theirs = ([of[s] for s in seeds] for of in (of_row, of_reference))
-            found[pair_name(row, reference)] = {
-                "seeds": seeds,
-                **{probe: compare(ours, theirs, targets, probe) for probe in PROBES},
-                "scores": {
-                    f"{path.parent.name}/{SCORES}": sha256_file(path)[:16]
-                    for path in (*ours, *theirs)
-                },
-            }
+        seeds = sorted(of_row.keys() & of_reference.keys())
+        ours, theirs = ([of[s] for s in seeds] for of in (of_row, of_reference))
+        scores = {
+            f"{path.parent.name}/{SCORES}": sha256_file(path)[:16]
+            for path in (*ours, *theirs)
+        }
+        earlier = found.get(pair_name(row, reference), {"seeds": [], "scores": {}})
+        if earlier["scores"] == scores or len(earlier["seeds"]) > len(seeds):
+            continue
+        found[pair_name(row, reference)] = {
+            "seeds": seeds,
+            **{probe: compare(ours, theirs, targets, probe) for probe in PROBES},
+            "scores": scores,
+        }
     head = {"what": WHAT, "draws": DRAWS, "versions": versions()}
     write_result(results / FILE, {**head, "comparisons": found})
 

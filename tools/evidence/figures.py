@@ -25,7 +25,14 @@ MARKERS = "sD^vPX<>"
 BLACK = "#222222"  # of the reference
 PALETTE = 64  # colors of a picture, which keep it under 100 kB
 WEIGHTS = ("student", "teacher")
-LOGGED = ("loss", "target_std", "between_clip_variance", "effective_rank")
+LOGGED = (
+    "frame_loss",
+    "prediction_std",
+    "target_std",
+    "between_clip_variance",
+    "effective_rank",
+)
+BOUNDED = ("prediction_std", "target_std", "between_clip_variance")
 SHOWN = {  # probes of all layers
     "CLS tokens and means": "linear",
     "Means of patches": "linear_mean",
@@ -105,7 +112,7 @@ def plot_layers(numbers: Numbers, path: Path, name: str = "default") -> None:
             (untrained, "--", f", {UNTRAINED}"),
         ):
             for pooling, color in (("mean", BLUE), ("cls", VERMILION)):
-                runs = [dict(enumerate(s[f"linear_{pooling}"], 1)) for s in scores]
+                runs = [dict(enumerate(s[f"linear_{pooling}"])) for s in scores]
                 label = f"{pooling if pooling == 'mean' else 'CLS'}{suffix}"
                 if runs:
                     draw(axes, runs, Look(color, "o", line), label)
@@ -164,7 +171,7 @@ def plot_study(study: Study, numbers: Numbers, path: Path) -> None:
 
 def plot_log(numbers: Numbers, name: str, healthy: str, path: Path) -> None:
     """Draw what a run logs beside a healthy one, seed 1 of both."""
-    figure = new_figure(13, 3.1)
+    figure = new_figure(16, 3.2)
     looks = {healthy: Look(GRAY, "o"), name: Look(VERMILION, "s")}
     for axes, metric in zip(figure.subplots(1, len(LOGGED)), LOGGED, strict=True):
         for row, look in looks.items():
@@ -173,6 +180,7 @@ def plot_log(numbers: Numbers, name: str, healthy: str, path: Path) -> None:
             points = {step: value for step, value in values if value is not None}
             draw(axes, [points], look, row)
         tidy(axes, metric, "steps", "")
+        axes.set_ylim(0, 1.05 if metric in BOUNDED else None)
         axes.locator_params(axis="x", nbins=4)
     _legend_below(figure, axes)
     _save(figure, path)

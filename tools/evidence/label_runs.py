@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,11 @@ from tqdm import tqdm
 
 from benchmarks.measuring import machine
 from eat.evaluation.bootstrap import bootstrap, paired_bootstrap
+from eat.evaluation.metrics import mean_average_precision
 from eat.interop.loading import load_classifier, load_frontend
 from evidence.clips import LabeledClips
 from evidence.labels import (
+    FULL,
     LAYER_SEEDS,
     SCALE_MIN_LR,
     SHARES,
@@ -22,6 +24,7 @@ from evidence.labels import (
     Finetuning,
     best_learning_rate,
     finetunings,
+    held_out,
     layer_decays,
     search,
 )
@@ -31,8 +34,6 @@ from evidence.studies import JobFactory, Row
 from paper_tables.jobs import Job
 from paper_tables.runner import Runner, run_all
 
-Jobs = Mapping[Finetuning, Job]
-
 
 def run_labels(
     factory: JobFactory, default: Row, runner: Runner, results: Path, max_jobs: int
@@ -40,32 +41,47 @@ def run_labels(
     """Choose learning rates, fine-tune with them, and compare the starting points."""
     searched = {run: run.job(factory, default) for run in search()}
     run_all(searched.values(), runner, max_jobs)
-    rates = _best_rates(searched)
+    clips = LabeledClips(factory.manifests, factory.corpus, factory.labeled_clips)
+    held_out_scores = {
+        run: _held_out_score(job, factory.manifests, clips)
+        for run, job in tqdm(searched.items(), "labels: held-out clips", disable=None)
+    }
+    rates = _best_rates(held_out_scores)
     chosen = [*finetunings(rates), *layer_decays(rates[100, "pretrained"])]
     tuned = {run: run.job(factory, default) for run in chosen}
     run_all(tuned.values(), runner, max_jobs)
-    clips = LabeledClips(factory.manifests, factory.corpus, factory.labeled_clips)
     scores = {
-        run: _scores(job.folder / "model", clips)
+        run: _scores(job, clips, "eval")
         for run, job in tqdm(tuned.items(), "labels: scores", disable=None)
     }
     record = {
         "machine": machine(),
-        "runs": {
-            run.name: _record(run, job) for run, job in (searched | tuned).items()
+        "search": {
+            run.name: _record(run, job) | {"held_out_mAP": held_out_scores[run]}
+            for run, job in searched.items()
         },
+        "runs": {run.name: _record(run, job) for run, job in tuned.items()},
         "comparisons": _compare_starts(scores, clips.labels["eval"]),
         "layer_decay": _compare_layer_decays(scores, clips.labels["eval"]),
     }
     write_result(results / LABELS, record)
 
 
-def _best_rates(searched: Jobs) -> dict[tuple[int, str], float]:
+def _held_out_score(job: Job, manifests: Path, clips: LabeledClips) -> float:
+    """Return the mAP on the labeled clips that a run was not trained on."""
+    rows = held_out(manifests, str(job.settings["train_manifest"]))
+    scores, labels = _scores(job, clips, FULL, rows), clips.labels[FULL][rows]
+    return mean_average_precision(scores, labels)
+
+
+def _best_rates(
+    held_out_scores: Mapping[Finetuning, float],
+) -> dict[tuple[int, str], float]:
     """Return the learning rate for each share and starting point."""
     return {
         (share, start): best_learning_rate(
-            (run, job.results()["last"]["mAP"])
-            for run, job in searched.items()
+            (run, score)
+            for run, score in held_out_scores.items()
             if (run.share, run.start) == (share, start)
         )
         for share in SHARES
@@ -80,7 +96,6 @@ def _record(run: Finetuning, job: Job) -> dict[str, Any]:
         "start": run.start,
         "seed": run.seed,
         "lr": run.lr,
-        "held_out": run.held_out,
         "minimum": run.minimum,
         "mAP": results["last"]["mAP"],
         "revision": results["versions"]["git"],
@@ -90,10 +105,13 @@ def _record(run: Finetuning, job: Job) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def _scores(folder: Path, clips: LabeledClips) -> Tensor:
-    """Return a fine-tuned model's scores of the evaluation clips `[M, C]`."""
+def _scores(
+    job: Job, clips: LabeledClips, subset: str, rows: Sequence[int] | None = None
+) -> Tensor:
+    """Return a fine-tuned model's scores `[M, C]` of a subset or some of its clips."""
+    folder = job.folder / "model"
     classifier = load_classifier(folder)
-    batches = clips.normalized("eval", load_frontend(folder))
+    batches = clips.normalized(subset, load_frontend(folder), rows)
     return torch.cat([classifier(spec) for spec in batches])
 
 

@@ -1,8 +1,9 @@
 """Fine-tuning with a share of the labels, from a pre-trained network and from scratch.
 
-Both starting points are tuned over one grid of learning rates, for each share, on
-held-out training clips and with seeds of their own. Two more rows, with all labels,
-have layer-wise decay: does the official code's constant rate of the low blocks matter?
+Both starting points are tuned over one grid of learning rates, for each share, on the
+labeled clips that a run does not train on, and with seeds of their own. Two more rows,
+with all labels, have layer-wise decay: does the official code's constant rate of the
+low blocks matter?
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ STARTS = ("scratch", "pretrained")
 LEARNING_RATES = (0.0005, 0.001, 0.002)
 SEEDS = (1, 2, 3, 4, 5)
 SEARCH_SEEDS = (101, 102)  # their models are those of seeds 1 and 2
-HELD_OUT = 0.2
+SEARCH_SHARE = 80  # at most, so that clips are left to choose on
+FULL = "balanced_train"  # the manifest of all labeled clips
 # As in the official fine-tuning on AS-20K, relative to its learning rate: embedding and
 # head are 0.65 ** 13 apart, and the minimum exceeds the rate of the lowest quarter.
 LAYER_DECAY, MIN_LR = 0.33, 0.02
@@ -41,15 +43,20 @@ class Finetuning:
     start: str
     seed: int
     lr: float
-    held_out: float = 0.0
+    search: bool = False
     minimum: str = ""  # with layer-wise decay: a key of `SCALE_MIN_LR`
 
     @property
     def name(self) -> str:
         """Name of the run."""
-        search = f"-lr{self.lr:g}" if self.held_out else ""
+        search = f"-lr{self.lr:g}" if self.search else ""
         layers = f"-{self.minimum.replace(' ', '_')}" if self.minimum else ""
         return f"labels_{self.share}-{self.start}{search}{layers}-seed{self.seed}"
+
+    @property
+    def trained_share(self) -> int:
+        """Percent of the labeled clips to train on."""
+        return min(self.share, SEARCH_SHARE) if self.search else self.share
 
     def job(self, factory: JobFactory, default: Row) -> Job:
         """Return the run, whose pre-training must have finished."""
@@ -61,10 +68,11 @@ class Finetuning:
         settings = {
             "data_folder": factory.corpus,
             "manifest_folder": factory.manifests,
-            "train_manifest": write_subset(factory.manifests, self.share, self.seed),
+            "train_manifest": write_subset(
+                factory.manifests, self.trained_share, self.seed
+            ),
             "pretrained": model,
             "lr": self.lr,
-            "held_out": self.held_out,
             "seed": self.seed,
             **FP32,
         }
@@ -86,11 +94,10 @@ def write_subset(manifests: Path, share: int, seed: int) -> str:
 
     Both starting points see the same clips; each seed draws others.
     """
-    full = "balanced_train"
     if share == 100:
-        return full
-    name = f"{full}_{share}_seed{seed}"
-    header, *lines = (manifests / f"{full}.csv").read_text("utf-8").splitlines()
+        return FULL
+    name = f"{FULL}_{share}_seed{seed}"
+    header, *lines = (manifests / f"{FULL}.csv").read_text("utf-8").splitlines()
     kept = random.Random(seed).sample(lines, len(lines) * share // 100)
     text = "\n".join([header, *sorted(kept)]) + "\n"
     path = manifests / f"{name}.csv"
@@ -99,10 +106,20 @@ def write_subset(manifests: Path, share: int, seed: int) -> str:
     return name
 
 
+def held_out(manifests: Path, name: str) -> list[int]:
+    """Return which of the labeled clips a manifest of :func:`write_subset` lacks."""
+    full, kept = (
+        (manifests / f"{n}.csv").read_text("utf-8").splitlines()[1:]
+        for n in (FULL, name)
+    )
+    trained = {*kept}
+    return [i for i, line in enumerate(full) if line not in trained]
+
+
 def search() -> list[Finetuning]:
     """Return the runs that choose a learning rate."""
     return [
-        Finetuning(share, start, seed, lr, HELD_OUT)
+        Finetuning(share, start, seed, lr, search=True)
         for share in SHARES
         for start in STARTS
         for lr in LEARNING_RATES

@@ -111,6 +111,11 @@ def summary(features: FrozenFeatures) -> dict[str, float]:
     }
 
 
+def probe_scores(features: FrozenFeatures) -> dict[str, Tensor]:
+    """Return the scores of the evaluation clips `[M, C]` by probe of all layers."""
+    return {name: features.linear(of).scores for name, of in PROBES.items()}
+
+
 def by_layer(features: FrozenFeatures) -> dict[str, list[float]]:
     """Return linear mAP and kNN mAP of every layer, for both poolings."""
     layers = range(features.layers)

@@ -3,7 +3,7 @@
 ``${default: linear}``            mean and standard deviation over seeds
 ``${default: knn, teacher}``      of the teacher instead of the student
 ``${1x1: linear @ 2000}``         after so many steps instead of at the end
-``${1x1 - default}``              difference with its 95% interval, of one seed if so
+``${1x1 - default}``              difference with its 95% interval, of few seeds if so
 ``${1x1 - default: linear_cls}``  of another probe
 ``${trained: share}``             of the utterance target, see `utterance_variance`
 """
@@ -79,7 +79,11 @@ class Numbers:
             _baselines(results),
             _read(results / LABELS, "comparisons"),
             _read(results / LABELS, "layer_decay"),
-            sum(run["minutes"] for run in _read(results / LABELS, "runs").values()),
+            sum(
+                run["minutes"]
+                for kind in ("search", "runs")
+                for run in _read(results / LABELS, kind).values()
+            ),
             _read(results / VARIANCES, "variances"),
         )
 
@@ -145,8 +149,8 @@ def _read(path: Path, key: str) -> dict[str, Any]:
 
 
 def seed_count(seeds: Sequence[int]) -> str:
-    """Return a remark where the interval of a difference is over clips only."""
-    return " (one seed)" if len(seeds) == 1 else ""
+    """Return a remark where the interval of a difference is of few seeds."""
+    return {1: " (one seed)", 2: " (two seeds)"}.get(len(seeds), "")
 
 
 def mean_std(scores: Sequence[float]) -> str:

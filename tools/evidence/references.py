@@ -10,12 +10,20 @@ from torch import Tensor
 
 from eat.audio.frontend import SAMPLE_RATE, LogMel, num_frames_of
 from eat.evaluation.baselines import log_mel_statistics, mfcc_statistics
+from eat.evaluation.linear_probe import linear_probe
+from eat.evaluation.probing import knn_probe
 from eat.experiment.config import load_config
 from eat.model.encoder import EATEncoder
 from eat.utils.versions import versions
 from evidence.clips import BATCH, SUBSETS, LabeledClips
 from evidence.corpus import SIZES
-from evidence.measuring import FrozenFeatures, by_layer, summary
+from evidence.measuring import (
+    PROBES,
+    FrozenFeatures,
+    by_layer,
+    probe_scores,
+    summary,
+)
 from evidence.results import SCORES, save_scores, write_result
 from evidence.studies import DEFAULT_YAML, RECIPES, JobFactory
 
@@ -64,10 +72,14 @@ def _statistics(
             STATISTICS[name](spec, torch.full((len(spec),), frames))
             for spec in clips.spectrograms[subset].split(BATCH)
         ]
-        values[subset] = torch.cat(parts)[:, None, None].expand(-1, 1, 2, -1)
-    features = FrozenFeatures(values, clips.labels)
-    save_scores(_made(baseline_folder(factory, name, SEEDS[0])), features)
-    return {"linear": features.linear("mean").value, "knn": features.knn("mean")}
+        values[subset] = torch.cat(parts)
+    (train, test), labels = (values[subset] for subset in SUBSETS), clips.labels
+    both = train, labels[SUBSETS[0]], test, labels[SUBSETS[1]]
+    linear = linear_probe(*both)
+    # Statistics have neither CLS token nor patches: one vector for each of the probes.
+    folder = _made(baseline_folder(factory, name, SEEDS[0]))
+    save_scores(folder, dict.fromkeys(PROBES, linear.scores))
+    return {"linear": linear.value, "knn": knn_probe(*both).value}
 
 
 def _untrained(factory: JobFactory, seed: int, clips: LabeledClips) -> dict:
@@ -75,7 +87,7 @@ def _untrained(factory: JobFactory, seed: int, clips: LabeledClips) -> dict:
     encoder, frontend = untrained(seed)
     features = FrozenFeatures.compute(encoder, frontend, clips)
     folder = _made(baseline_folder(factory, UNTRAINED, seed))
-    save_scores(folder, features)
+    save_scores(folder, probe_scores(features))
     return {"seed": seed, **summary(features), "layers": by_layer(features)}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor
 from benchmarks.measuring import machine
 from eat.utils.files import atomic_path, write_json
 from evidence.clips import LabeledClips
-from evidence.measuring import PROBES, FrozenFeatures, by_layer, summary
+from evidence.measuring import FrozenFeatures, by_layer, probe_scores, summary
 from evidence.studies import EPOCH_STEPS, Row
 from paper_tables.jobs import Job
 
@@ -43,7 +44,7 @@ def measure(job: Job, row: Row, seed: int, clips: LabeledClips) -> dict:
             last[weights] = FrozenFeatures.of_model(folder, clips, weights)
             point = {"step": epoch * EPOCH_STEPS, "weights": weights}
             curve.append(point | summary(last[weights]))
-    save_scores(job.folder, last["student"])
+    save_scores(job.folder, probe_scores(last["student"]))
     layers = {weights: by_layer(features) for weights, features in last.items()}
     return {
         "row": row.name,
@@ -98,11 +99,11 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.4g}")
 
 
-def save_scores(folder: Path, features: FrozenFeatures) -> None:
+def save_scores(folder: Path, scores: Mapping[str, Tensor]) -> None:
     """Keep each probe's scores of the evaluation clips for paired comparisons."""
-    scores = {name: features.linear(of).scores.numpy() for name, of in PROBES.items()}
+    arrays = {probe: of_clips.numpy() for probe, of_clips in scores.items()}
     with atomic_path(folder / SCORES) as path, open(path, "wb") as file:
-        np.savez(file, allow_pickle=False, **scores)
+        np.savez(file, allow_pickle=False, **arrays)
 
 
 def read_scores(folder: Path, probe: str) -> Tensor:

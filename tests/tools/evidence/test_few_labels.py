@@ -16,6 +16,7 @@ from evidence.labels import (
     STARTS,
     best_learning_rate,
     finetunings,
+    held_out,
     layer_decays,
     search,
     write_subset,
@@ -49,6 +50,8 @@ def test_both_starting_points_have_one_grid_one_budget_and_the_same_clips(factor
     assert settings[0] == settings[1] and len(settings[0]) == 3 * 3 * 2
     assert {s["lr"] for s in settings[0]} == {*LEARNING_RATES}
     assert {job.settings["pretrained"] for job in of_start["scratch"]} == {"none"}
+    shares = {s["train_manifest"].split("_seed")[0] for s in settings[0]}
+    assert shares == {f"balanced_train_{share}" for share in (5, 20, 80)}
     assert not {run.seed for run in search()} & {*SEEDS}
 
 
@@ -68,6 +71,9 @@ def test_each_seed_draws_its_clips(factory):
     full = (factory.manifests / "balanced_train.csv").read_text().splitlines()
     assert len(lines(1)) == 8 and {*lines(1)} <= {*full}
     assert lines(1) == lines(1) != lines(2)
+    rows = held_out(factory.manifests, write_subset(factory.manifests, 20, 1))
+    assert {*rows} == {i for i in range(40) if full[i + 1] not in lines(1)}
+    assert held_out(factory.manifests, "balanced_train") == []
 
 
 def test_the_minimum_is_above_the_rate_of_the_lowest_quarter():
