@@ -15,15 +15,18 @@ from evidence.comparing import read_comparisons, write_comparisons
 from evidence.figures import LOGGED
 from evidence.measuring import PROBES
 from evidence.page import README_COMMENTS, TEXT, fill, update_readme, write_page
-from evidence.quoting import NOT_RUN, Numbers
+from evidence.quoting import NOT_RUN, PAIR, PLACE, Numbers
 from evidence.references import STATISTICS, UNTRAINED, untrained
 from evidence.results import SCORES
-from evidence.studies import JobFactory, Row, read_studies
+from evidence.studies import EPOCH_STEPS, JobFactory, Row, read_studies
 from evidence.tables import missing, names_of, study_table
 from evidence.utterance_variance import MODELS
 
 STUDIES = read_studies()
-TROUBLESHOOTING = Path(__file__).parents[2] / "docs" / "troubleshooting.md"
+ROOT = Path(__file__).parents[2]
+TROUBLESHOOTING = ROOT / "docs" / "troubleshooting.md"
+PUBLISHED = ROOT / "results" / "published" / "evidence"
+VARIANCES = json.loads((PUBLISHED / "utterance_variance.json").read_text())["variances"]
 METRICS = (*PROBES, "linear_last", "linear_last_cls", "knn", "knn_cls")
 LAYERS = {
     f"{probe}_{x}": [0.2, 0.3] for probe in ("linear", "knn") for x in ("cls", "mean")
@@ -153,38 +156,40 @@ def test_page_before_the_first_run(tmp_path):
     assert all(f"--study {name}\n" in text for name in STUDIES) and "$" not in text
 
 
-def test_texts_name_rows_that_exist():
-    known = {row.name for study in STUDIES.values() for row in study.rows}
-    known |= {*STATISTICS, UNTRAINED, *MODELS}
+class Names:
+    """Accepts the names of numbers that the study will have."""
 
-    class Names:
-        def __getitem__(self, name):
-            row, _, reference = name.replace(": ", " - ").partition(" - ")
-            assert row in known, name
-            assert ": " in name or reference.split(": ")[0] in known, name
+    rows = {row.name: row for study in STUDIES.values() for row in study.rows}
+    references = {*STATISTICS, UNTRAINED}
+
+    def __getitem__(self, name):
+        if pair := PAIR.fullmatch(name):
+            assert tuple(pair["rows"].split(" - ")) in comparing.pairs(STUDIES), name
+            assert pair["probe"] in {None, *PROBES}, name
             return ""
+        place = PLACE.fullmatch(name)
+        assert place, name
+        if place["row"] in MODELS:
+            assert place["metric"] in VARIANCES[place["row"]], name
+            return ""
+        assert place["metric"] in METRICS, name
+        if place["row"] not in self.references:
+            row, last = self.rows[place["row"]], self.rows[place["row"]].steps
+            epoch, rest = divmod(int(place["step"] or last), EPOCH_STEPS)
+            assert (place["weights"] or "student") in row.measured(epoch), name
+            assert rest == 0 and epoch * EPOCH_STEPS <= last, name
+        return ""
 
-    fields = dict.fromkeys(
-        (
-            "main",
-            "figure",
-            "layers",
-            "table",
-            "missing",
-            "studies",
-            "baselines",
-            "cost",
-            "labels",
-            "layer_decay",
-        ),
-        "",
-    )
+
+def test_texts_name_numbers_that_the_study_has():
+    names = "main figure layers table missing studies baselines cost labels"
+    fields = dict.fromkeys([*names.split(), "layer_decay"], "")
     texts = sorted(TEXT.glob("*.md"))
     assert {path.stem for path in texts} <= {*STUDIES, "evidence", "main"}
     for path in texts:
         fill(path, Names(), fields)
     for study in STUDIES.values():
-        assert {*names_of(study), *study.labels} <= known
+        assert {*names_of(study), *study.labels} <= Names.rows.keys()
 
 
 @pytest.fixture
