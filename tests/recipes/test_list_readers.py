@@ -37,6 +37,7 @@ CHARACTERS = st.sampled_from('",;\t\r\n \0\ufeffé#=\u2028-1.')
 
 @settings(max_examples=40)
 @given(data=st.data())
+@pytest.mark.slow
 def test_a_spoiled_list_is_read_or_refused(tmp_path_factory, data):
     path = tmp_path_factory.mktemp("list") / "list.csv"
     for reader, text in READERS.items():

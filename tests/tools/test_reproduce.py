@@ -64,6 +64,7 @@ def commands(printed):
 
 @pytest.mark.parametrize("corpus", ["full", "mini"])
 @pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
+@pytest.mark.slow
 def test_listed_commands_can_be_run(call, capsys, tmp_path, corpus, table):
     option = (f"--{table.kind}", table.number)
     call(*option, "--corpus", corpus, "--list", "--seeds", 2)

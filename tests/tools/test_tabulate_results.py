@@ -48,6 +48,7 @@ def runs(tmp_path):
     return folder
 
 
+@pytest.mark.slow
 def test_records_are_merged_with_earlier_ones(tmp_path, run, runs):
     options = ("--runs", runs)
     assert "| 3x3 | 39.9 | 15.00 ± 7.07 |" in run(*options)

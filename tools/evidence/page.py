@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from eat.utils.files import write_text
 from evidence import figures, tables
@@ -33,7 +35,12 @@ def write_page(results: Path, page: Path) -> None:
 
 def main_lines(numbers: Numbers) -> str:
     """Return the main results as a list, for several pages."""
-    return fill(TEXT / "main.md", numbers, {}).strip()
+    items = fill(TEXT / "main.md", numbers, {}).removeprefix("- ").split("\n- ")
+    # The length of a line depends on its numbers.
+    style: dict[str, Any] = {"subsequent_indent": "  ", "break_on_hyphens": False}
+    return "\n".join(
+        textwrap.fill(f"- {' '.join(item.split())}", 88, **style) for item in items
+    )
 
 
 def update_readme(results: Path, readme: Path) -> None:

@@ -43,6 +43,7 @@ def check_times(record, clips, repeats=1):
     assert record["clips_per_second"] > 0 and record["batch"] == clips
 
 
+@pytest.mark.slow
 def test_pretraining_step(report, capsys):
     found = report("step", *SMALLEST, "--clones", "2", "--batch", "1,2")
     assert {"command", "versions", "machine", "results"} == set(found)

@@ -72,6 +72,7 @@ def test_same_seed_gives_the_same_bytes_with_any_number_of_workers(corpora, tmp_
     assert digests(tmp_path) == digests(corpora)
 
 
+@pytest.mark.slow
 def test_another_seed_gives_different_audio(corpora, tmp_path):
     make_mini_corpora(BANK, tmp_path, seed=4, sizes=TINY)
     audio, other_audio = (
@@ -100,6 +101,7 @@ def test_complete_folder_is_not_changed(corpora):
     assert {path: path.stat().st_mtime_ns for path in corpora.rglob("*")} == before
 
 
+@pytest.mark.slow
 def test_interrupted_run_is_completed(corpora, tmp_path, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
@@ -114,6 +116,7 @@ def test_interrupted_run_is_completed(corpora, tmp_path, monkeypatch):
     assert digests(tmp_path) == digests(corpora)
 
 
+@pytest.mark.slow
 def test_folder_with_another_seed_or_other_sizes_is_refused(corpora):
     before = digests(corpora)
     path = re.escape(str(corpora / "AudioSet"))

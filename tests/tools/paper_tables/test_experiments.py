@@ -33,12 +33,14 @@ def test_each_folder_has_one_command(make_factory, scale):
 
 
 @pytest.mark.parametrize("scale", ["full", "mini"])
+@pytest.mark.slow
 def test_settings_are_keys_of_the_yaml_files(make_factory, scale):
     for job in all_jobs(make_factory(scale)):
         keys = set(re.findall(r"^(\w+):", text_of(job), re.MULTILINE))
         assert {"output_folder", *job.settings} <= keys, job.name
 
 
+@pytest.mark.slow
 def test_steps_equal_those_of_the_yaml_files(make_factory):
     for job in all_jobs(make_factory()):
         text = text_of(job)

@@ -79,6 +79,7 @@ def test_padding_and_clips_without_a_frame_are_ignored(clips):
     assert padded.std == pytest.approx(alone.std, rel=1e-7)
 
 
+@pytest.mark.slow
 def test_many_equal_batches_lose_no_precision(clips):
     once, often = LogMelStatistics(), LogMelStatistics()
     wav, lengths = clips[0][None], torch.tensor([400])

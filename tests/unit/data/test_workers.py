@@ -78,6 +78,7 @@ def test_slow_workers_lose_no_batch(clips, monkeypatch):
     assert [batch.ids for batch in found] == [["c0", "c1"], ["c2", "c3"], ["c4", "c5"]]
 
 
+@pytest.mark.slow
 def test_persistent_workers_are_replaced_only_after_an_interruption(clips, monkeypatch):
     # Torch ends them in order here; a killed one raises an error in any place.
     monkeypatch.setattr(BaseProcess, "terminate", lambda worker: None)

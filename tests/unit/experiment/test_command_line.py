@@ -81,6 +81,7 @@ def test_texts_are_kept(path, text, tmp_path):
 
 @settings(max_examples=50)
 @given(text=st.text(min_size=1, max_size=20))
+@pytest.mark.slow
 def test_any_text_is_kept(path, text, tmp_path_factory):
     check_text(path, text, path.parent)
 

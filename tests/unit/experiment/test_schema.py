@@ -241,6 +241,7 @@ LISTED = sorted({key for values in VALUES.values() for key in values})
 
 @settings(max_examples=50)
 @given(key=st.sampled_from(LISTED), text=TEXTS)
+@pytest.mark.slow
 def test_any_value_is_accepted_or_refused(key, text):
     path = PRETRAIN if key in VALUES[PRETRAIN] else FINETUNE
     try:

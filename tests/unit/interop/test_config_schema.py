@@ -240,6 +240,7 @@ def load_bounded(load, path):
 
 @settings(max_examples=80)
 @given(data=st.data())
+@pytest.mark.slow
 def test_any_config(models, data):
     folder, configs = models
     kind = data.draw(st.sampled_from(sorted(LOADS)))
@@ -257,6 +258,7 @@ def test_any_config(models, data):
 
 @settings(max_examples=80)
 @given(data=st.data())
+@pytest.mark.slow
 def test_any_header(models, data):
     """The header of the weights: other names, types, shapes, offsets, or bytes."""
     folder, _ = models
@@ -284,6 +286,7 @@ def test_any_header(models, data):
 
 @settings(max_examples=80)
 @given(data=st.data())
+@pytest.mark.slow
 def test_any_official_file(official_file, data):
     """A checkpoint with some bytes altered, removed or repeated."""
     whole, path = official_file

@@ -81,6 +81,7 @@ def test_read_metrics_of_an_empty_log_names_it(tmp_path):
         read_metrics(path)
 
 
+@pytest.mark.slow
 def test_curves_with_and_without_a_probe(tmp_path):
     records = [step(i, between_clip_variance=0.5 + i / 1000) for i in range(0, 300, 10)]
     plain = read_metrics(write(tmp_path / "a.jsonl", records))
@@ -100,6 +101,7 @@ def gray_share(path):
     return (colors(path) == 0xC9).all(dim=1).float().mean().item()
 
 
+@pytest.mark.slow
 def test_masked_share_is_gray(tmp_path):
     spec = torch.randn(256, 128, generator=torch.Generator().manual_seed(0))
     mask = torch.zeros(2, 16, 8, dtype=torch.uint8)

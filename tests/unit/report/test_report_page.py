@@ -233,6 +233,7 @@ def test_a_given_clip_that_cannot_be_read_is_an_error(runs, tmp_path):
     assert not (tmp_path / "page.html").exists()
 
 
+@pytest.mark.slow
 def test_a_given_clip_is_drawn(runs, data, tmp_path):
     page = tmp_path / "page.html"
     main(["report", str(runs[0]), "--clip", str(data / "a.wav"), "--out", str(page)])
