@@ -50,9 +50,7 @@ def run_probe(
         return linear_probe(*data, seed=seed, multi_label=multi_label)
     assert not (isinstance(train_x, Tensor) or isinstance(test_x, Tensor))
     layers = train_x, train_y, test_x, test_y
-    return token_probe(
-        name, *layers, seed=seed, multi_label=multi_label, device=device
-    )
+    return token_probe(name, *layers, seed=seed, multi_label=multi_label, device=device)
 
 
 def summarize(
@@ -64,7 +62,8 @@ def summarize(
 
     ``value``, ``low`` and ``high`` are the mean over seeds and its interval over clips
     and seeds, see `eat.evaluation.bootstrap`; ``model_minus_this`` is the difference
-    to the reference, the model that is evaluated, with the same seeds. Targets are `[M, C]`.
+    to the reference, the model that is evaluated, with the same seeds.
+    Targets are `[M, C]`.
     """
     scores, metric = _stack(results), results[0].metric
     multi_label = metric == "mAP"

@@ -80,8 +80,8 @@ def lowest_loss(losses: Tensor) -> int:
     """
     if not losses.isfinite().any():
         raise ExperimentError(
-            f"probe: with all {len(losses)} choices of hyper-parameters the loss is not "
-            "finite (check that the features are, or use another --probe)"
+            f"probe: with all {len(losses)} choices of hyper-parameters the loss is "
+            "not finite (check that the features are, or use another --probe)"
         )
     return int(losses.nan_to_num(torch.inf, torch.inf).argmin())
 

@@ -85,7 +85,10 @@ def test_probes_of_tokens_find_an_event_that_the_mean_hides(kind, monkeypatch):
     assert torch.equal(run[0].scores, run[1].scores)  # deterministic in the seed
     assert run[0].value > 0.9
     report = summarize(run, test_y, run)
-    assert report["by_seed"] == [run[0].value] * 2 and report["model_minus_this"]["value"] == 0
+    assert (
+        report["by_seed"] == [run[0].value] * 2
+        and report["model_minus_this"]["value"] == 0
+    )
 
 
 @pytest.mark.parametrize(("noise", "lr"), [(False, 0.1), (True, 1e-3)])
