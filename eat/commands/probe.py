@@ -65,9 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--test", metavar="NAME", help="manifest to evaluate on")
     where = "folder for features (default: CORPUS/probe_features)"
     add("--cache", type=path, help=where)
-    add(
-        "--json", type=path, metavar="FILE", help="also write the results to a new file"
-    )
+    add("--json", type=path, metavar="FILE", help="also write results to a new file")
     add("--device", help="cpu or cuda, for example (default: a GPU if any)")
     for name, kind in OVERRIDES.items():
         add(f"--{name}", type=kind, help="override the checkpoint's value")

@@ -137,9 +137,9 @@ def untrained(model: AudioEncoder, seed: int) -> AudioEncoder:
     config: dict[str, Any] = {**model.encoder.config}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network: EATEncoder | EATClassifier = EATEncoder(**config)
-        if model.mask_padding:
-            network = EATClassifier(network, 1, mask_padding=True)
+        encoder = EATEncoder(**config)
+        masking = EATClassifier(encoder, 1, mask_padding=True)
+    network = masking if model.mask_padding else encoder
     copy = AudioEncoder(model.frontend, network, precision=model.precision)
     return copy.to(model.device)
 
@@ -193,7 +193,7 @@ def _compute(
         return new
     cache.mkdir(parents=True, exist_ok=True)
     paths = {name: cache / f"{name}.npy" for name in arrays}
-    found = {
+    found: dict[str, np.ndarray] = {
         name: _open(path, (len(data), *arrays[name].shape), arrays[name].dtype)
         for name, path in paths.items()
         if path.exists()
