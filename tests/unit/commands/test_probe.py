@@ -20,6 +20,7 @@ from eat.evaluation.probing import ProbeResult
 from eat.inference import probe_features
 from eat.inference.features import from_pretrained
 from eat.interop.pretrained import save_model
+from eat.model.classifier import EATClassifier
 from eat.model.encoder import EATEncoder
 
 LABELS = LabelSet(("low", "high"), ("Low", "High"))
@@ -122,6 +123,7 @@ def test_every_probe_and_baseline(eat_command, tagger, corpus, monkeypatch):
             assert row["model_minus_this"]["value"] == 0
 
 
+@pytest.mark.slow
 def test_features_are_computed_once_for_each_model(eat_command, tagger, corpus):
     arguments = "--probe", "knn", "--train", "test_1", "--test", "test_2"
 
@@ -147,10 +149,12 @@ def test_features_are_computed_once_for_each_model(eat_command, tagger, corpus):
 
 
 def save_other_model(folder, depth):
-    """Save a wider encoder than the tagger's."""
+    """Save a wider model than the tagger."""
     encoder = EATEncoder(dim=24, depth=depth, num_heads=2, max_frames=64)
-    config = {"kind": "encoder", "encoder": encoder.config, "frontend": FRONTEND}
-    save_model(folder, config, encoder)
+    network = EATClassifier(encoder, 2)
+    config = {"kind": "classifier", **network.config, "frontend": FRONTEND}
+    config |= {"labels": ["a", "b"], "multi_label": True, "step": 0}
+    save_model(folder, config, network.eval())
 
 
 def test_another_model_may_differ_in_width_and_depth(eat_command, tagger, corpus):

@@ -107,7 +107,7 @@ def test_noise_selects_a_strong_regularization():
     assert noisy.chosen["strength"] > clean.chosen["strength"]
 
 
-@pytest.mark.parametrize("constant", [0.0, 3.3, -1e4])
+@pytest.mark.parametrize("constant", [0.0, -1e4])
 def test_a_feature_that_is_constant_in_training_is_ignored(constant):
     (x, y), (test_x, test_y) = linear_task(0, clips=60), linear_task(1, clips=40)
     without = linear_probe(x, y, test_x, test_y)

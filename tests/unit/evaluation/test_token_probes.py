@@ -91,6 +91,7 @@ def test_probes_of_tokens_find_an_event_that_the_mean_hides(kind, monkeypatch):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("noise", "lr"), [(False, 0.1), (True, 1e-3)])
 def test_held_out_clips_choose_and_test_labels_do_not(monkeypatch, noise, lr):
     """Each candidate is trained by hand on what is not held out."""
