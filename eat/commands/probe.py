@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
-from itertools import chain
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import stdev
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,10 +18,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from eat.data.evaluation_splits import Split
-    from eat.data.manifest import LabelSet
     from eat.evaluation.probing import ProbeResult
     from eat.inference.audio_encoder import AudioEncoder
-    from eat.inference.probe_features import ProbeFeatures, TokenRows
+    from eat.inference.probe_features import ProbeFeatures, TokenArray
 
 OF_VECTORS, OF_TOKENS = ("knn", "linear"), ("attentive", "protobin", "cgp")
 BASELINES = ("untrained", "log-mel", "mfcc")
@@ -68,9 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--test", metavar="NAME", help="manifest to evaluate on")
     where = "folder for features (default: CORPUS/probe_features)"
     add("--cache", type=path, help=where)
-    add(
-        "--json", type=path, metavar="FILE", help="also write the results to a new file"
-    )
+    add("--json", type=path, metavar="FILE", help="also write results to a new file")
     add("--device", help="cpu or cuda, for example (default: a GPU if any)")
     for name, kind in OVERRIDES.items():
         add(f"--{name}", type=kind, help="override the checkpoint's value")
@@ -83,19 +78,17 @@ def run(options: argparse.Namespace) -> int:
     from eat.utils.files import write_json
     from eat.utils.versions import versions
 
+    given = {n: str(v) if isinstance(v, Path) else v for n, v in vars(options).items()}
     rows: list[dict[str, Any]] = []
+    report = {"options": given, "versions": versions(), "rows": rows}
     for row in probe_rows(options):
         if not rows:
-            names = ("features", "layer", "of", "probe", f"{row['metric']} [95%]")
+            names = ("features", "layer", "input", "probe", f"{row['metric']} [95%]")
             print(LINE.format(*names, "std", "MODEL minus this"))
         rows.append(row)
         print(_line(row), flush=True)
-    if options.json:
-        given = {
-            n: str(v) if isinstance(v, Path) else v for n, v in vars(options).items()
-        }
-        report = {"options": given, "versions": versions(), "rows": rows}
-        write_json(options.json, report)
+        if options.json:
+            write_json(options.json, report)
     return 0
 
 
@@ -109,10 +102,12 @@ def _check(options: argparse.Namespace) -> None:
             f"{options.corpus}: not a folder (give the SAVE_FOLDER of a recipe's "
             "prepare script)"
         )
-    if options.json and os.path.lexists(options.json):
-        raise ExperimentError(
-            f"--json {options.json}: already exists (give a new name)"
-        )
+    if options.json:
+        if os.path.lexists(options.json):
+            raise ExperimentError(
+                f"--json {options.json}: already exists (give a new name)"
+            )
+        options.json.parent.mkdir(parents=True, exist_ok=True)
     options.cache = options.cache or options.corpus / "probe_features"
 
 
@@ -125,10 +120,12 @@ def _line(row: dict[str, Any]) -> str:
         return f"{value} [{low}, {high}]"
 
     std = f"{stdev(row['by_seed']):.3f}" if len(row["by_seed"]) > 1 else "-"
-    gain = interval(row["gain"], "+") if "gain" in row else ""
+    compared = row.get("model_minus_this")
+    difference = interval(compared, "+") if compared else ""
     layer = ",".join(map(str, row["layers"])) or "-"
     return LINE.format(
-        row["features"], layer, row["of"], row["probe"], interval(row), std, gain
+        *(row["features"], layer, row["input"], row["probe"]),
+        *(interval(row), std, difference),
     ).rstrip()
 
 
@@ -137,7 +134,7 @@ class Job(NamedTuple):
 
     probe: str
     layers: tuple[int, ...]
-    of: str
+    input: str
 
 
 class Source(NamedTuple):
@@ -147,93 +144,90 @@ class Source(NamedTuple):
     features: Callable[[int, Path], ProbeFeatures]
     jobs: Sequence[Job]
     device: torch.device
+    seeded: bool = False  # whether the features depend on the seed
 
 
 def probe_rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Yield the results of each probe of each kind of features, the model's first."""
-    from eat.data.evaluation_splits import find_splits
+    import torch
+
+    from eat.data.evaluation_splits import find_splits, read_targets
+    from eat.data.manifest import read_labels
     from eat.evaluation.probe_suite import summarize
 
     splits = find_splits(options.corpus, options.train, options.test)
+    targets = read_targets(splits, read_labels(options.corpus / "labels.csv"))
+    tested = torch.cat([targets[split.test] for split in splits])
     seeds = range(options.seed, options.seed + options.seeds)
     reference: dict[Any, list[ProbeResult]] = {}  # results of MODEL
     for number, source in enumerate(list_sources(options)):
-        found: list[list[ProbeResult]] = [[] for _ in source.jobs]
-        for seed in seeds:
-            data = read_features(splits, partial(source.features, seed))
-            for job, results in zip(source.jobs, found, strict=True):
-                results.append(evaluate(data, job, seed, source.device))
-        for place, (job, results) in enumerate(zip(source.jobs, found, strict=True)):
+        different = seeds if source.seeded else seeds[:1]
+        features = [
+            {path: source.features(seed, path) for path in targets}
+            for seed in different
+        ] * (len(seeds) // len(different))
+        for place, job in enumerate(source.jobs):
+            own = different if job.probe == "knn" else seeds  # which has no seed itself
+            results = [
+                evaluate(splits, targets, of_seed, job, seed, source.device)
+                for seed, of_seed in zip(own, features, strict=False)
+            ] * (len(seeds) // len(own))
             # Statistics are compared with the last layer that MODEL is probed at.
             key = job.probe, place if job.layers else None
             if not number:
                 reference[key] = reference[job.probe, None] = results
             other = reference.get(key) if number else None
             named = {"features": source.name, **job._asdict()}
-            yield named | summarize(results, data.targets, other)
+            yield named | summarize(results, tested, other)
 
 
-class Data(NamedTuple):
-    """What is fitted and evaluated on, for each split, and the labels of all tests."""
-
-    pairs: Sequence[tuple[ProbeFeatures, ProbeFeatures]]
-    targets: Tensor
-    multi_label: bool
-
-
-def read_features(
-    splits: Sequence[Split], features: Callable[[Path], ProbeFeatures]
-) -> Data:
-    """Return the features of all splits; each manifest is read once."""
-    import torch
-
-    from eat.inference.probe_features import ProbeFeatures
-
-    every = ((*split.train, split.test) for split in splits)
-    found = {path: features(path) for path in dict.fromkeys(chain(*every))}
-    pairs = [
-        (ProbeFeatures.join([found[path] for path in split.train]), found[split.test])
-        for split in splits
-    ]
-    labels = torch.cat([part.labels for part in found.values()])
-    multi_label = bool((labels.sum(dim=1) != 1).any())
-    return Data(pairs, torch.cat([test.labels for _, test in pairs]), multi_label)
-
-
-def evaluate(data: Data, job: Job, seed: int, device: torch.device) -> ProbeResult:
-    """Fit a probe for each split; return the scores of all test clips."""
+def evaluate(
+    splits: Sequence[Split],
+    targets: Mapping[Path, Tensor],
+    features: Mapping[Path, ProbeFeatures],
+    job: Job,
+    seed: int,
+    device: torch.device,
+) -> ProbeResult:
+    """Fit a probe for each split; evaluate the scores of all test clips."""
     import torch
 
     from eat.evaluation.probe_suite import run_probe
     from eat.evaluation.probing import ProbeResult
+    from eat.inference.probe_features import TokenArray
 
-    def inputs(features: ProbeFeatures) -> Tensor | list[TokenRows]:
-        """Return what the probe is given."""
+    multi_label = any((labels.sum(dim=1) > 1).any() for labels in targets.values())
+
+    def clips(*paths: Path) -> tuple[Tensor | list[TokenArray], Tensor]:
+        """Return what the probe is given of the clips of manifests, and the labels."""
+        parts = [features[path] for path in paths]
+        labels = torch.cat([targets[path] for path in paths])
         if job.probe in OF_TOKENS:
-            return [features.tokens[layer] for layer in job.layers]
-        return features.vectors(job.layers[0] if job.layers else 0, job.of)
+            tokens = [[part.tokens[layer] for part in parts] for layer in job.layers]
+            return [*map(TokenArray, tokens)], labels
+        (layer,) = job.layers or (0,)
+        return torch.cat([part.vectors(layer, job.input) for part in parts]), labels
 
-    results = [
-        run_probe(
-            *(job.probe, inputs(train), train.labels, inputs(test), test.labels),
-            *(seed, data.multi_label, device),
+    results = []
+    for train, test in splits:
+        data = *clips(*train), *clips(test)
+        result = run_probe(
+            job.probe, *data, seed=seed, multi_label=multi_label, device=device
         )
-        for train, test in data.pairs
-    ]
+        results.append(result)
     scores = torch.cat([result.scores for result in results])
+    tested = torch.cat([targets[split.test] for split in splits])
     chosen = {name: [r.chosen[name] for r in results] for name in results[0].chosen}
-    return ProbeResult.evaluate(scores, data.targets, data.multi_label, **chosen)
+    return ProbeResult.evaluate(scores, tested, multi_label, **chosen)
 
 
-def list_sources(options: argparse.Namespace) -> Iterator[Source]:
-    """Yield what to probe: the model, the other model, the baselines."""
-    from eat.data.manifest import read_labels
+def list_sources(options: argparse.Namespace) -> list[Source]:
+    """Return what to probe: MODEL, the other and the baselines, loaded and checked."""
     from eat.evaluation.baselines import log_mel_statistics, mfcc_statistics
     from eat.inference.features import from_pretrained
     from eat.inference.probe_features import statistics_of, untrained
     from eat.interop.file_kinds import weights_checksum
 
-    corpus = options.data_folder, read_labels(options.corpus / "labels.csv")
     overrides = {n.removeprefix("norm_"): getattr(options, n) for n in OVERRIDES}
 
     def load(given: str) -> tuple[AudioEncoder, dict[str, Any]]:
@@ -241,8 +235,9 @@ def list_sources(options: argparse.Namespace) -> Iterator[Source]:
         model = from_pretrained(given, options.weights, options.device, **overrides)
         return model, {"weights": options.weights, "sha256": weights_checksum(given)}
 
-    model, identity = load(options.model)
-    yield network_source("MODEL", options, corpus, model, lambda _: (model, identity))
+    loaded = load(options.model)
+    model = loaded[0]
+    sources = [network_source("MODEL", options, model, lambda _: loaded)]
     if options.compare is not None:
         other = load(options.compare)
         depths = [len(one.encoder.blocks) for one in (other[0], model)]
@@ -251,33 +246,36 @@ def list_sources(options: argparse.Namespace) -> Iterator[Source]:
                 f"--compare {options.compare}: has {depths[0]} layers, MODEL "
                 f"{depths[1]} (give --layers by numbers, such as -1)"
             )
-        yield network_source("other", options, corpus, other[0], lambda _: other)
+        sources.append(network_source("other", options, other[0], lambda _: other))
     if "untrained" in options.baselines:
-        yield network_source(
-            *("untrained", options, corpus, model),
+        source = network_source(
+            *("untrained", options, model),
             lambda seed: (untrained(model, seed), {"untrained": seed}),
         )
+        sources.append(source._replace(seeded=True))
     statistics = {"log-mel": log_mel_statistics, "mfcc": mfcc_statistics}
     probes = [probe for probe in options.probe if probe in OF_VECTORS] or ["linear"]
+    jobs = [Job(probe, (), "mean+std") for probe in probes]
     for name in filter(statistics.get, options.baselines):
 
         def features(_: int, manifest: Path, name: str = name) -> ProbeFeatures:
             """Return the statistics of a manifest; no seed has an effect."""
-            return statistics_of(model, manifest, *corpus, statistics[name])
+            folder = options.data_folder
+            return statistics_of(model, manifest, folder, statistics[name])
 
-        jobs = [Job(probe, (), "std") for probe in probes]
-        yield Source(name, features, jobs, model.device)
+        sources.append(Source(name, features, jobs, model.device))
+    return sources
 
 
 def network_source(
     name: str,
     options: argparse.Namespace,
-    corpus: tuple[str, LabelSet],
     model: AudioEncoder,
     network: Callable[[int], tuple[AudioEncoder, dict[str, Any]]],
 ) -> Source:
     """Return the features of the network of a seed, which is like the model."""
     from eat.inference.probe_cache import cached_features
+    from eat.inference.probe_features import require_tokens
     from eat.inference.results import Readout
 
     with option_errors():
@@ -288,11 +286,13 @@ def network_source(
         for own in ([layers] if probe == "cgp" else [(layer,) for layer in layers])
     ]
     tokens = sorted({n for job in jobs if job.probe in OF_TOKENS for n in job.layers})
+    if tokens:
+        require_tokens(model)
 
     def features(seed: int, manifest: Path) -> ProbeFeatures:
         """Return those of a manifest."""
         built, identity = network(seed)
-        where = manifest, *corpus
-        return cached_features(built, identity, *where, options.cache, tokens)
+        where = manifest, options.data_folder, options.cache
+        return cached_features(built, identity, *where, tokens)
 
     return Source(name, features, jobs, model.device)

@@ -34,6 +34,7 @@ class Interval(NamedTuple):
 def bootstrap(
     scores: Tensor,
     targets: Tensor,
+    *,
     multi_label: bool = True,
     seed: int = 0,
     draws: int = DRAWS,
@@ -59,9 +60,10 @@ def paired_bootstrap(
     scores_a: Tensor,
     scores_b: Tensor,
     targets: Tensor,
+    *,
+    multi_label: bool = True,
     seed: int = 0,
     draws: int = DRAWS,
-    multi_label: bool = True,
 ) -> Interval:
     """Return the metric of a minus that of b, with its interval.
 

@@ -20,6 +20,7 @@ def run_probe(
     train_y: Tensor,
     test_x: Tensor | Layers,
     test_y: Tensor,
+    *,
     seed: int = 0,
     multi_label: bool = True,
     device: str | torch.device = "cpu",
@@ -46,10 +47,10 @@ def run_probe(
         data = train_x, train_y, test_x, test_y
         if name == "knn":
             return knn_probe(*data, multi_label=multi_label)
-        return linear_probe(*data, seed, multi_label)
+        return linear_probe(*data, seed=seed, multi_label=multi_label)
     assert not (isinstance(train_x, Tensor) or isinstance(test_x, Tensor))
     layers = train_x, train_y, test_x, test_y
-    return token_probe(name, *layers, seed, multi_label, device)
+    return token_probe(name, *layers, seed=seed, multi_label=multi_label, device=device)
 
 
 def summarize(
@@ -60,21 +61,22 @@ def summarize(
     """Return what to report of a probe's results, one for each seed, as JSON values.
 
     ``value``, ``low`` and ``high`` are the mean over seeds and its interval over clips
-    and seeds, see `eat.evaluation.bootstrap`; ``gain`` is that of the reference, with
-    the same seeds, minus these. Targets are `[M, C]`.
+    and seeds, see `eat.evaluation.bootstrap`; ``model_minus_this`` is the difference
+    to the reference, the model that is evaluated, with the same seeds.
+    Targets are `[M, C]`.
     """
     scores, metric = _stack(results), results[0].metric
     multi_label = metric == "mAP"
     report: dict[str, Any] = {
         "metric": metric,
-        **bootstrap(scores, targets, multi_label)._asdict(),
+        **bootstrap(scores, targets, multi_label=multi_label)._asdict(),
         "by_seed": [result.value for result in results],
         "chosen": [result.chosen for result in results],
     }
     if reference is not None:
         pair = _stack(reference), scores
-        gain = paired_bootstrap(*pair, targets, multi_label=multi_label)
-        report["gain"] = gain._asdict()
+        difference = paired_bootstrap(*pair, targets, multi_label=multi_label)
+        report["model_minus_this"] = difference._asdict()
     return report
 
 

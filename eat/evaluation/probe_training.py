@@ -11,7 +11,12 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from eat.evaluation.probing import ProbeResult, clip_losses, hold_out
+from eat.evaluation.probing import (
+    ProbeResult,
+    clip_losses,
+    lowest_loss,
+    split_rows,
+)
 from eat.evaluation.token_probes import AttentivePooling, ConvexGatedProbe, ProtoBin
 
 TOKEN_PROBES: dict[str, type[nn.Module]] = {
@@ -46,6 +51,7 @@ def token_probe(
     train_y: Tensor,
     test_x: Layers,
     test_y: Tensor,
+    *,
     seed: int = 0,
     multi_label: bool = True,
     device: str | torch.device = "cpu",
@@ -73,7 +79,7 @@ def token_probe(
     """
     if kind not in TOKEN_PROBES:
         raise ValueError(f"kind '{kind}': choose from {list(TOKEN_PROBES)}")
-    fitted, held_out = hold_out(len(train_y), seed)
+    fitted, held_out = split_rows(len(train_y), seed)
     train = _Training(kind, train_x, train_y.float(), seed, multi_label, device)
     grid = list(product(LEARNING_RATES, WEIGHT_DECAYS))
     losses = []
@@ -82,7 +88,7 @@ def token_probe(
         losses.append(
             clip_losses(logits, train_y[held_out].float(), multi_label).mean()
         )
-    lr, decay = grid[int(torch.stack(losses).argmin())]
+    lr, decay = grid[lowest_loss(torch.stack(losses))]
     probe = train.fit(torch.arange(len(train_y)), lr, decay)
     scores = train.scores(probe, test_x, torch.arange(len(test_y)))
     return ProbeResult.evaluate(scores, test_y, multi_label, lr=lr, weight_decay=decay)

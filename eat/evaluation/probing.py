@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from eat.errors import ExperimentError
 from eat.evaluation.metrics import accuracy, mean_average_precision
 
 HELD_OUT = 0.2
@@ -46,14 +47,22 @@ class ProbeResult:
         multi_label: bool = True,
         **chosen: Any,
     ) -> ProbeResult:
-        """Evaluate scores `[M, C]`; targets are multi-hot or one-hot `[M, C]`."""
+        """Evaluate scores `[M, C]`; targets are multi-hot or one-hot `[M, C]`.
+
+        Raises `ExperimentError` if scores are not finite.
+        """
+        if not scores.isfinite().all():
+            raise ExperimentError(
+                f"probe {chosen}: its scores are not finite (the training of the probe "
+                "diverged: use another --probe or --seed)"
+            )
         if multi_label:
             value = mean_average_precision(scores, targets)
             return cls(scores, "mAP", value, chosen)
         return cls(scores, "accuracy", accuracy(scores, targets), chosen)
 
 
-def hold_out(num_clips: int, seed: int) -> tuple[Tensor, Tensor]:
+def split_rows(num_clips: int, seed: int) -> tuple[Tensor, Tensor]:
     """Return the rows to fit and the rows to select hyper-parameters on.
 
     The latter are a random fifth.
@@ -62,6 +71,19 @@ def hold_out(num_clips: int, seed: int) -> tuple[Tensor, Tensor]:
     shuffled = torch.randperm(num_clips, generator=generator)
     held_out, fitted = shuffled.tensor_split([round(HELD_OUT * num_clips)])
     return fitted, held_out
+
+
+def lowest_loss(losses: Tensor) -> int:
+    """Return the index of the lowest loss; a candidate that diverged is never chosen.
+
+    Raises `ExperimentError` if all have diverged.
+    """
+    if not losses.isfinite().any():
+        raise ExperimentError(
+            f"probe: with all {len(losses)} choices of hyper-parameters the loss is "
+            "not finite (check that the features are, or use another --probe)"
+        )
+    return int(losses.nan_to_num(torch.inf, torch.inf).argmin())
 
 
 def clip_losses(logits: Tensor, targets: Tensor, multi_label: bool) -> Tensor:
@@ -80,6 +102,7 @@ def knn_probe(
     train_y: Tensor,
     test_x: Tensor,
     test_y: Tensor,
+    *,
     neighbors: int = 40,
     multi_label: bool = True,
 ) -> ProbeResult:

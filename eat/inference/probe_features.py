@@ -1,12 +1,12 @@
-"""Frozen features of the labeled clips of a manifest, in one pass over the audio."""
+"""Frozen features of the clips of a manifest, in one pass over the audio."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,11 @@ from numpy.lib.format import open_memmap
 from torch import Tensor
 from tqdm import tqdm
 
-from eat.data.compact_manifest import CompactClips
 from eat.data.dataset import Batch, ClipDataset, audio_dataset, collate
-from eat.data.manifest import LabelSet
 from eat.errors import ExperimentError
 from eat.inference.audio_encoder import AudioEncoder
 from eat.inference.reading import batches, default_threads, read_ahead
-from eat.model.classifier import mean_pool
+from eat.model.classifier import EATClassifier, mean_pool
 from eat.model.encoder import EATEncoder, EncoderOutput
 from eat.utils.files import atomic_path
 
@@ -30,10 +28,10 @@ POOLED = "pooled"
 READ_CLIPS = 32  # spectrograms at a time
 
 
-class TokenRows:
+class TokenArray:
     """The rows of several arrays `[M, N+1, D]`, which stay where they are."""
 
-    def __init__(self, parts: Sequence[np.ndarray | TokenRows]) -> None:
+    def __init__(self, parts: Sequence[np.ndarray]) -> None:
         self._parts = parts
         self._starts = np.cumsum([0, *(part.shape[0] for part in parts)])
         self.shape: tuple[int, ...] = (int(self._starts[-1]), *parts[0].shape[1:])
@@ -49,43 +47,43 @@ class TokenRows:
 
 @dataclass(frozen=True, eq=False)
 class ProbeFeatures:
-    """Features and labels of M clips.
+    """Features of M clips, which may be mapped from files.
 
     Attributes
     ----------
-    cls, mean
-        CLS token and mean of the patch tokens of each of L layers, `[M, L, D]`, fp32.
-    labels
-        Multi-hot labels, `[M, C]`.
+    pooled
+        Vectors of each of L layers, `[M, L, D]` in fp32, by name: ``cls``, the CLS
+        token, and ``mean``, that of the patch tokens; statistics are ``mean+std`` of a
+        single layer.
     tokens
-        By layer, CLS token and patch tokens `[M, N+1, D]` in float16, which may be
-        mapped from files.
+        By layer, CLS token and patch tokens `[M, N+1, D]` in float16.
     """
 
-    cls: Tensor
-    mean: Tensor
-    labels: Tensor
-    tokens: dict[int, TokenRows]
-
-    @classmethod
-    def join(cls, parts: Sequence[ProbeFeatures]) -> ProbeFeatures:
-        """Return the features of the clips of several manifests."""
-        pooled = [[p.cls, p.mean, p.labels] for p in parts]
-        cls_tokens, means, labels = map(torch.cat, zip(*pooled, strict=True))
-        tokens = {n: TokenRows([p.tokens[n] for p in parts]) for n in parts[0].tokens}
-        return cls(cls_tokens, means, labels, tokens)
+    pooled: Mapping[str, Tensor]
+    tokens: Mapping[int, np.ndarray] = field(default_factory=dict)
 
     def vectors(self, layer: int, pooling: str) -> Tensor:
-        """Return CLS token, mean or both of a layer, `[M, D]` or `[M, 2D]`."""
-        both = [self.cls[:, layer], self.mean[:, layer]]
-        return torch.cat({"cls": both[:1], "mean": both[1:]}.get(pooling, both), dim=1)
+        """Return the vectors of a layer, `[M, D]`; ``both``: CLS and mean, `[M, 2D]`.
+
+        Raises `ValueError` if there are none of this name, `ExperimentError` if they
+        are not finite.
+        """
+        names = ("cls", "mean") if pooling == "both" else (pooling,)
+        if not self.pooled.keys() >= set(names):
+            raise ValueError(f"pooling '{pooling}': choose from {list(self.pooled)}")
+        found = torch.cat([self.pooled[name][:, layer] for name in names], dim=1)
+        if not found.isfinite().all():
+            raise ExperimentError(
+                f"layer {layer}, {pooling}: features are NaN or infinite (choose other "
+                "--layers, or a model that has not diverged)"
+            )
+        return found
 
 
 def features_of(
     model: AudioEncoder,
     manifest: str | os.PathLike[str],
     data_folder: str | os.PathLike[str],
-    labels: LabelSet,
     token_layers: Sequence[int] = (),
     cache: Path | None = None,
 ) -> ProbeFeatures:
@@ -99,8 +97,6 @@ def features_of(
         The model, see `eat.inference.features.from_pretrained`.
     manifest, data_folder
         A manifest of a prepare script, and what ``$data_root`` in it refers to.
-    labels
-        The classes.
     token_layers
         Layers, from 0, to also return all tokens of.
     cache
@@ -112,23 +108,28 @@ def features_of(
     AudioError, ManifestError
         If a clip or the manifest cannot be read.
     ExperimentError
-        If the disk has no room for the tokens, or the model masks padding, so that not
-        all of its tokens mean something.
+        If the disk has no room for the features, a file of the cache is corrupt, or the
+        model masks padding, so that not all of its tokens mean something.
     """
     data = audio_dataset(manifest, data_folder, None, model.max_seconds)
-    if token_layers and model.mask_padding:
-        raise ExperimentError(
-            "the model was fine-tuned with masked padding: its tokens of padding mean "
-            "nothing (use a probe of the CLS token or the mean)"
-        )
+    if token_layers:
+        require_tokens(model)
     tokens, dim = model.num_tokens, model.encoder.dim
     arrays = {POOLED: _Array((2, len(model.encoder.blocks), dim), np.float32)}
     arrays |= {_name(n): _Array((tokens, dim), np.float16) for n in token_layers}
     found = _compute(model, data, arrays, cache)
-    pooled = torch.from_numpy(np.array(found[POOLED]))
-    multi_hot = multi_hot_labels(data.manifest, labels)
-    layers = {layer: TokenRows([found[_name(layer)]]) for layer in token_layers}
-    return ProbeFeatures(pooled[:, 0], pooled[:, 1], multi_hot, layers)
+    cls, mean = torch.from_numpy(found[POOLED]).unbind(dim=1)
+    layers = {layer: found[_name(layer)] for layer in token_layers}
+    return ProbeFeatures({"cls": cls, "mean": mean}, layers)
+
+
+def require_tokens(model: AudioEncoder) -> None:
+    """Raise `ExperimentError` if not all tokens of a model mean something."""
+    if model.mask_padding:
+        raise ExperimentError(
+            "the model was fine-tuned with masked padding: its tokens of padding mean "
+            "nothing (use a probe of the CLS token or the mean)"
+        )
 
 
 def untrained(model: AudioEncoder, seed: int) -> AudioEncoder:
@@ -137,7 +138,9 @@ def untrained(model: AudioEncoder, seed: int) -> AudioEncoder:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         encoder = EATEncoder(**config)
-    copy = AudioEncoder(model.frontend, encoder, precision=model.precision)
+        masking = EATClassifier(encoder, 1, mask_padding=True)
+    network = masking if model.mask_padding else encoder
+    copy = AudioEncoder(model.frontend, network, precision=model.precision)
     return copy.to(model.device)
 
 
@@ -145,14 +148,12 @@ def statistics_of(
     model: AudioEncoder,
     manifest: str | os.PathLike[str],
     data_folder: str | os.PathLike[str],
-    labels: LabelSet,
     statistics: Callable[[Tensor, Tensor], Tensor],
 ) -> ProbeFeatures:
     """Return features without a network, of the spectrograms that the model is given.
 
     `statistics` maps log-mel `[B, T, F]` and the numbers of frames without padding
-    `[B]` to `[B, D]`, such as `eat.evaluation.baselines.log_mel_statistics`. They are
-    those of a single layer, as CLS token and as mean.
+    `[B]` to `[B, D]`, such as `eat.evaluation.baselines.log_mel_statistics`.
     """
     data = audio_dataset(manifest, data_folder, None, model.max_seconds)
     parts = []
@@ -160,13 +161,7 @@ def statistics_of(
         wav, lengths = batch.wav.to(model.device), batch.lengths.to(model.device)
         spec = model.frontend(wav, lengths)
         parts.append(statistics(spec, model.frontend.valid_frames(lengths)).cpu())
-    values = torch.cat(parts)[:, None]
-    return ProbeFeatures(values, values, multi_hot_labels(data.manifest, labels), {})
-
-
-def multi_hot_labels(clips: CompactClips, labels: LabelSet) -> Tensor:
-    """Return the labels of all clips, `[M, C]`."""
-    return torch.stack([labels.encode(joined) for joined in clips.labels])
+    return ProbeFeatures({"mean+std": torch.cat(parts)[:, None]})
 
 
 @dataclass(frozen=True)
@@ -198,26 +193,46 @@ def _compute(
         return new
     cache.mkdir(parents=True, exist_ok=True)
     paths = {name: cache / f"{name}.npy" for name in arrays}
-    found = {n: np.load(p, mmap_mode="r") for n, p in paths.items() if p.exists()}
+    found: dict[str, np.ndarray] = {
+        name: _open(path, (len(data), *arrays[name].shape), arrays[name].dtype)
+        for name, path in paths.items()
+        if path.exists()
+    }
     missing = {name: arrays[name] for name in arrays.keys() - found.keys()}
     if not missing:
         return found
     _require_space(cache, sum(array.bytes(len(data)) for array in missing.values()))
     with ExitStack() as files:
-        new = {
+        mapped = {
             name: open_memmap(
-                files.enter_context(atomic_path(paths[name])),
+                files.enter_context(atomic_path(paths[name], sync=True)),
                 "w+",
                 array.dtype,
                 (len(data), *array.shape),
             )
             for name, array in missing.items()
         }
-        _encode(model, data, new)
-    return found | new
+        _encode(model, data, mapped)
+        for values in mapped.values():
+            values.flush()
+    return {**found, **mapped}
 
 
-def _encode(model: AudioEncoder, data: ClipDataset, new: dict[str, np.ndarray]) -> None:
+def _open(path: Path, shape: tuple[int, ...], dtype: type[np.floating]) -> np.memmap:
+    """Map an array of the cache; what is written to it stays in memory."""
+    with suppress(ValueError):  # numpy's error of a damaged file
+        found = open_memmap(path, "c")
+        if found.shape == shape and found.dtype == dtype:
+            return found
+    raise ExperimentError(
+        f"{path}: corrupt, not {list(shape)} in {np.dtype(dtype)} (delete it, then "
+        "re-run the same command)"
+    )
+
+
+def _encode(
+    model: AudioEncoder, data: ClipDataset, new: Mapping[str, np.ndarray]
+) -> None:
     """Fill the arrays with the features of all clips."""
     first = 0
     for batch in _read(data, model.windows_at_once, "encoding"):
@@ -225,13 +240,13 @@ def _encode(model: AudioEncoder, data: ClipDataset, new: dict[str, np.ndarray]) 
             encoded = model(batch.wav, batch.lengths, return_layers=True)
         rows = slice(first, first := first + len(batch.ids))
         if POOLED in new:
-            new[POOLED][rows] = _pooled(encoded).cpu().numpy()
+            new[POOLED][rows] = pool_layers(encoded).cpu().numpy()
         for number, layer in enumerate(encoded.layers):
             if (array := new.get(_name(number))) is not None:
                 array[rows] = layer.half().cpu().numpy()
 
 
-def _pooled(encoded: EncoderOutput) -> Tensor:
+def pool_layers(encoded: EncoderOutput) -> Tensor:
     """Return CLS token and mean of the patches of each layer, `[B, 2, L, D]`."""
     cls = torch.stack([layer[:, 0] for layer in encoded.layers], dim=1)
     means = [mean_pool(layer[:, 1:], encoded.valid) for layer in encoded.layers]

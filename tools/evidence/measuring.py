@@ -13,6 +13,7 @@ from tqdm import tqdm
 from eat.audio.frontend import LogMel
 from eat.evaluation.linear_probe import linear_probe
 from eat.evaluation.probing import ProbeResult, knn_probe
+from eat.inference.probe_features import pool_layers
 from eat.interop.loading import load_encoder, load_frontend
 from eat.model.encoder import EATEncoder
 from eat.utils.files import atomic_path
@@ -43,9 +44,8 @@ class FrozenFeatures:
             batches = clips.normalized(subset, frontend)
             parts = []
             for spec in tqdm(batches, f"encoding {subset}", leave=False, disable=None):
-                layers = torch.stack(encoder(spec, return_layers=True).layers, dim=1)
-                pooled = layers[:, :, 0], layers[:, :, 1:].mean(dim=2)
-                parts.append(torch.stack(pooled, dim=2))
+                pooled = pool_layers(encoder(spec, return_layers=True))
+                parts.append(pooled.transpose(1, 2))
             values[subset] = torch.cat(parts)
         return cls(values, clips.labels)
 

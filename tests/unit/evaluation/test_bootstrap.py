@@ -41,7 +41,8 @@ def resamples(clips, runs, seed, draws):
 @pytest.mark.parametrize("runs", [1, 3])
 def test_paired_equals_resampling_by_hand(metric, multi_label, runs):
     (a, targets), (b, _) = scored([0.5, 0.6, 0.7][:runs], 1), scored([1.0] * runs, 2)
-    found = paired_bootstrap(a, b, targets, 7, 50, multi_label)
+    options = {"seed": 7, "draws": 50, "multi_label": multi_label}
+    found = paired_bootstrap(a, b, targets, **options)
 
     def difference(run, rows):
         return metric(a[run][rows], targets[rows]) - metric(b[run][rows], targets[rows])
@@ -55,7 +56,7 @@ def test_paired_equals_resampling_by_hand(metric, multi_label, runs):
     assert found[1:] == pytest.approx(limits(by_hand, found.value))
     assert found.low < found.value < found.high
     if runs == 1:
-        assert found == paired_bootstrap(a[0], b[0], targets, 7, 50, multi_label)
+        assert found == paired_bootstrap(a[0], b[0], targets, **options)
 
 
 def test_interval_of_one_model_equals_resampling_by_hand():

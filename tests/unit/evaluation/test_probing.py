@@ -11,10 +11,11 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from eat.errors import ExperimentError
 from eat.evaluation import linear_probe as linear
 from eat.evaluation.linear_probe import linear_probe
 from eat.evaluation.metrics import mean_average_precision
-from eat.evaluation.probing import knn_probe
+from eat.evaluation.probing import ProbeResult, knn_probe, lowest_loss
 
 
 def linear_task(seed=0, clips=300, width=24, classes=3, noise=1.0, multi_label=True):
@@ -104,6 +105,31 @@ def test_noise_selects_a_strong_regularization():
     noisy = linear_probe(x, unrelated, *linear_task(1))
     clean = linear_probe(*linear_task(0, noise=0.01), *linear_task(1))
     assert noisy.chosen["strength"] > clean.chosen["strength"]
+
+
+@pytest.mark.parametrize("constant", [0.0, -1e4])
+def test_a_feature_that_is_constant_in_training_is_ignored(constant):
+    (x, y), (test_x, test_y) = linear_task(0, clips=60), linear_task(1, clips=40)
+    without = linear_probe(x, y, test_x, test_y)
+    x = torch.cat([x, torch.full((len(x), 1), constant)], dim=1)
+    column = torch.where(torch.arange(len(test_x)) % 2 > 0, constant, constant + 0.7)
+    found = linear_probe(x, y, torch.cat([test_x, column[:, None]], dim=1), test_y)
+    torch.testing.assert_close(found.scores, without.scores, rtol=1e-4, atol=1e-4)
+
+
+def test_a_candidate_that_diverged_is_not_chosen():
+    losses = torch.tensor([np.nan, 3.0, np.inf, 2.0, np.nan])
+    assert lowest_loss(losses) == 3
+    with pytest.raises(ExperimentError, match="finite"):
+        lowest_loss(losses[[0, 2]])
+
+
+@pytest.mark.parametrize("multi_label", [True, False])
+def test_scores_that_are_not_finite_have_no_metric(multi_label):
+    scores, targets = torch.eye(3), torch.eye(3)
+    scores[1, 2] = torch.nan
+    with pytest.raises(ExperimentError, match=r"0\.1.*finite"):
+        ProbeResult.evaluate(scores, targets, multi_label, lr=0.1)
 
 
 def weights(distance):

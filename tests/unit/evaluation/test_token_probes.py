@@ -5,9 +5,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from eat.errors import ExperimentError
 from eat.evaluation import probe_training
 from eat.evaluation.probe_suite import run_probe, summarize
 from eat.evaluation.probe_training import TOKEN_PROBES, token_probe
+from eat.evaluation.probing import clip_losses, split_rows
 from eat.evaluation.token_probes import (
     AttentivePooling,
     ConvexGatedProbe,
@@ -78,12 +80,58 @@ def hidden_event(seed, clips=160, tokens=12, dim=16):
 def test_probes_of_tokens_find_an_event_that_the_mean_hides(kind, monkeypatch):
     monkeypatch.setattr(probe_training, "EPOCHS", 12)
     (train_x, train_y), (test_x, test_y) = hidden_event(0), hidden_event(1)
-    run = [run_probe(kind, train_x, train_y, test_x, test_y, seed) for seed in (3, 3)]
+    data = train_x, train_y, test_x, test_y
+    run = [run_probe(kind, *data, seed=seed) for seed in (3, 3)]
     assert torch.equal(run[0].scores, run[1].scores)  # deterministic in the seed
-    assert run[0].chosen["lr"] in probe_training.LEARNING_RATES
     assert run[0].value > 0.9
     report = summarize(run, test_y, run)
-    assert report["by_seed"] == [run[0].value] * 2 and report["gain"]["value"] == 0
+    assert (
+        report["by_seed"] == [run[0].value] * 2
+        and report["model_minus_this"]["value"] == 0
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("noise", "lr"), [(False, 0.1), (True, 1e-3)])
+def test_held_out_clips_choose_and_test_labels_do_not(monkeypatch, noise, lr):
+    """Each candidate is trained by hand on what is not held out."""
+    train_x, train_y = hidden_event(0, clips=60)
+    test_x, test_y = hidden_event(1, clips=20)
+    if noise:  # the more is learned, the worse
+        train_y = hidden_event(5, clips=60)[1]
+    grid = [(a, b) for a in (0.1, 1e-3) for b in (0.1, 30.0)]
+    monkeypatch.setattr(probe_training, "EPOCHS", 4)
+
+    def run(lrs, decays, *data):
+        monkeypatch.setattr(probe_training, "LEARNING_RATES", lrs)
+        monkeypatch.setattr(probe_training, "WEIGHT_DECAYS", decays)
+        return token_probe("attentive", *data, seed=3)
+
+    fitted, held_out = (rows.numpy() for rows in split_rows(60, 3))
+    fit, held = (
+        ([layer[rows] for layer in train_x], train_y[rows])
+        for rows in (fitted, held_out)
+    )
+    losses = [
+        clip_losses(run((a,), (b,), *fit, *held).scores, held[1], True).mean()
+        for a, b in grid
+    ]
+    found = run((0.1, 1e-3), (0.1, 30.0), train_x, train_y, test_x, test_y)
+    best = grid[int(np.argmin(losses))]
+    assert tuple(found.chosen.values()) == best and best[0] == lr
+    flipped = run((0.1, 1e-3), (0.1, 30.0), train_x, train_y, test_x, 1 - test_y)
+    assert torch.equal(flipped.scores, found.scores) and flipped.chosen == found.chosen
+
+
+def test_a_learning_rate_that_diverges_is_not_chosen(monkeypatch):
+    layers, labels = hidden_event(0, clips=40)
+    monkeypatch.setattr(probe_training, "EPOCHS", 2)
+    monkeypatch.setattr(probe_training, "LEARNING_RATES", (1e30, 0.01))
+    found = token_probe("attentive", layers, labels, layers, labels)
+    assert found.chosen["lr"] == 0.01
+    monkeypatch.setattr(probe_training, "LEARNING_RATES", (1e30,))
+    with pytest.raises(ExperimentError, match="finite"):
+        token_probe("attentive", layers, labels, layers, labels)
 
 
 @pytest.mark.slow
