@@ -15,7 +15,6 @@ from evidence.studies import Study, read_studies
 TEXT = Path(__file__).with_name("text")
 README_COMMENTS = ("<!-- main results of the study -->", "<!-- end of them -->")
 FAILURES = "failures"  # the part whose logs docs/troubleshooting.md shows
-PLAIN = "${figure}\n\n${table}\n\n${missing}\n"  # of a part without a text of its own
 
 
 def write_page(results: Path, page: Path) -> None:
@@ -63,14 +62,12 @@ def section(study: Study, numbers: Numbers, results: Path) -> str:
 
     As long as there is nothing to compare, it has only the first paragraph.
     """
-    path = TEXT / f"{study.name}.md"
-    text = path.read_text(encoding="utf-8") if path.exists() else PLAIN
+    text = (TEXT / f"{study.name}.md").read_text(encoding="utf-8")
     names = tables.names_of(study)
+    pictures: dict[str, str] = {}
     if sum(name in numbers.rows for name in names) < min(2, len(names)):
-        text = (text.split("\n\n")[0] if path.exists() else "") + "\n\n${missing}\n"
-        pictures = {}
+        text = text.split("\n\n")[0] + "\n\n${missing}\n"
     elif study.name == FAILURES:
-        pictures = {}
         _draw_failures(study, numbers, results)
     elif study.name == "curve":
         pictures = _curve_pictures(numbers, results)
