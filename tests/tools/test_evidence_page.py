@@ -192,6 +192,29 @@ def test_texts_name_numbers_that_the_study_has():
         assert {*names_of(study), *study.labels} <= Names.rows.keys()
 
 
+# What the headings of main.md state: row and reference, probe, sign of the difference.
+CLAIMS = [
+    *((f"default - {name}", "linear", +1) for name in (*STATISTICS, UNTRAINED)),
+    ("1x1 - default", "linear_mean", +1),
+    ("default - lambda 0", "linear_mean", -1),
+]
+
+
+@pytest.mark.parametrize(("pair", "probe", "sign"), CLAIMS)
+def test_intervals_of_the_main_results_exclude_zero(pair, probe, sign):
+    found = read_comparisons(PUBLISHED)[pair]
+    assert len(found["seeds"]) >= 3
+    assert min(sign * found[probe]["low"], sign * found[probe]["high"]) > 0
+
+
+def test_cls_tokens_and_patches_move_in_opposite_directions():
+    for pair in ("1x1 - default", "default - lambda 0"):
+        found = read_comparisons(PUBLISHED)[pair]
+        assert (
+            found["linear_cls"]["difference"] * found["linear_mean"]["difference"] < 0
+        )
+
+
 @pytest.fixture
 def scores():
     """Targets `[M, C]` and scores of three seeds `[S, M, C]`, the second ones worse."""
