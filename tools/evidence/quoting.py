@@ -135,7 +135,7 @@ class Fields(dict[str, str]):
         self.numbers = numbers
 
     def __missing__(self, name: str) -> str:
-        return self.numbers[name]
+        return self.numbers[" ".join(name.split())]  # a line may end within it
 
 
 def _baselines(results: Path) -> dict[str, list[dict[str, Any]]]:
