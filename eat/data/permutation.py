@@ -6,9 +6,10 @@ import math
 
 import numpy as np
 
+from eat.utils.random import FACTORS, GOLDEN
+
 ROUNDS = 16  # fewer mix small corpora less evenly
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_FACTORS = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+_GOLDEN, *_FACTORS = np.array([GOLDEN, *FACTORS]).view(np.uint64)
 
 
 def random_keys(count: int, *numbers: int) -> np.ndarray:

@@ -36,19 +36,6 @@ def files(tmp_path):
     return ["a, b.wav", outside, "empty.wav", "text.wav", "no.wav"]
 
 
-@pytest.fixture
-def opened(monkeypatch):
-    """Names of the files whose headers are read."""
-    names, inspect = [], audio_check.inspect_many
-
-    def spy(paths):
-        names.extend(os.path.basename(path) for path in paths)
-        return inspect(paths)
-
-    monkeypatch.setattr(audio_check, "inspect_many", spy)
-    return names
-
-
 def test_each_file_gets_its_verdict(folder, files, tmp_path):
     verdicts = check_audio(folder, files, tmp_path)
     assert list(verdicts) == files

@@ -1,7 +1,6 @@
 """Independent jobs that check the audio of a corpus, killed, repeated and merged."""
 
 import logging
-import os
 import re
 
 import numpy as np
@@ -42,18 +41,6 @@ def check(corpus, tmp_path):
         return check_part(corpus, FILES, tmp_path / "parts", inputs, part)
 
     return run
-
-
-@pytest.fixture
-def opened(monkeypatch):
-    names, inspect = [], audio_check.inspect_many
-
-    def spy(paths):
-        names.extend(os.path.basename(path) for path in paths)
-        return inspect(paths)
-
-    monkeypatch.setattr(audio_check, "inspect_many", spy)
-    return names
 
 
 def joined(corpus, folder):
