@@ -99,7 +99,7 @@ def _record(run: Finetuning, job: Job) -> dict[str, Any]:
         "minimum": run.minimum,
         "mAP": results["last"]["mAP"],
         "revision": results["versions"]["git"],
-        "minutes": round(finished["seconds"] / 60, 1),
+        "minutes": round(finished["cpu_seconds"] / 60, 1),
         "command": portable(job),
     }
 

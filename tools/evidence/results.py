@@ -58,13 +58,13 @@ def measure(job: Job, row: Row, seed: int, clips: LabeledClips) -> dict:
 
 
 def provenance(job: Job) -> dict[str, object]:
-    """Return command, revision, machine, minutes and memory of a finished run."""
+    """Return command, revision, machine, CPU minutes and memory of a finished run."""
     finished = job.finished() or {}
     return {
         "command": portable(job),
         "versions": job.results()["versions"],
         "machine": machine(),
-        "minutes": round(finished["seconds"] / 60, 1),
+        "minutes": round(finished["cpu_seconds"] / 60, 1),
         "peak_mb": finished["peak_mb"],
     }
 

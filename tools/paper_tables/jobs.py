@@ -57,7 +57,7 @@ class Job:
         return json.loads((self.folder / "results.json").read_text(encoding="utf-8"))
 
     def finished(self) -> dict | None:
-        """Return seconds, peak memory and command of the run; None if unfinished."""
+        """Return times, peak memory and command of the run; None if unfinished."""
         path = self.folder / JOB_FILE
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 

@@ -28,8 +28,9 @@ class RecordError(EATError, ValueError):
 def gather(runs: Path) -> dict[str, dict]:
     """Read the finished runs in a folder: by name, their records.
 
-    A record has the keys in `KEPT` of ``results.json``, and ``seconds``, ``peak_mb``
-    and ``command`` of ``job.json``, which is missing if train.py was run by hand.
+    A record has the keys in `KEPT` of ``results.json``, and ``seconds``,
+    ``cpu_seconds``, ``peak_mb`` and ``command`` of ``job.json``, which is missing if
+    train.py was run by hand.
     """
     folders = [path.parent for path in sorted(runs.glob("*/results.json"))]
     return {folder.name: _record(folder) for folder in folders}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -39,20 +40,25 @@ class Runner:
         job.folder.mkdir(parents=True, exist_ok=True)
         results = job.folder / "results.json"
         before, started = _read_bytes(results), time.perf_counter()
-        peak_mb = self._train(job)
+        usage = self._train(job)
         scores = main_metrics(job)  # fails if the run has written no results
         if earlier is not None and before == _read_bytes(results):
             # The command differs but the run does not, so its record is kept.
             tqdm.write(f"  {job.name}: already finished, with another command")
             return job
         seconds = round(time.perf_counter() - started, 1)
-        record = {"seconds": seconds, "peak_mb": peak_mb, "command": job.command}
+        record = {
+            "seconds": seconds,
+            "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 1),
+            "peak_mb": usage.ru_maxrss // 1024,
+            "command": job.command,
+        }
         write_json(job.folder / JOB_FILE, record)
         tqdm.write(f"  {job.name}: {seconds:.0f} s  {scores}")
         return job
 
-    def _train(self, job: Job) -> int:
-        """Run the job's process with a progress bar; returns its peak memory in MB."""
+    def _train(self, job: Job) -> resource.struct_rusage:
+        """Run the job's process with a progress bar; returns what it used."""
         output = job.folder / "output.txt"
         seconds = 0.5 if sys.stderr.isatty() else 30
         style: dict[str, Any] = {"unit": "step", "leave": False, "dynamic_ncols": True}
@@ -69,7 +75,7 @@ class Runner:
         if child.returncode:
             last = output.read_text(encoding="utf-8").strip().splitlines()[-1:]
             raise JobError(f"{job.name} failed: {' '.join(last)} (log: {output})")
-        return usage.ru_maxrss // 1024
+        return usage
 
     def stop(self) -> None:
         """Terminate all running processes; they resume when run again."""

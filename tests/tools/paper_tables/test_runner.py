@@ -49,6 +49,16 @@ def test_a_job_runs_once(tmp_path, capsys):
     assert "0.250" in capsys.readouterr().out
 
 
+def test_cpu_time_is_that_of_the_process(tmp_path):
+    busy = "import time\nwhile time.process_time() < 0.3: pass\n"
+    idle = "import time\ntime.sleep(0.3)\n"
+    jobs = [
+        script(tmp_path / str(i), text + TRAIN) for i, text in enumerate((busy, idle))
+    ]
+    used = [Runner().run(job).finished()["cpu_seconds"] for job in jobs]
+    assert used[0] >= 0.3 > used[1]
+
+
 def test_a_job_with_other_settings_runs_again(tmp_path):
     Runner().run(script(tmp_path / "run", TRAIN))
     other = script(tmp_path / "run", TRAIN.replace("0.25", "0.5"))
