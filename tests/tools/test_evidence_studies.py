@@ -26,6 +26,14 @@ def test_settings_are_accepted(row, factory):
     assert config.values["total_steps"] == row.steps
 
 
+def test_the_default_weights_the_utterance_loss_as_the_paper_does(factory):
+    job = factory.pretraining(ROWS["default"], 1)
+    folders = {"output_folder": "RUN", "data_folder": "CORPUS"}
+    values = load_config(job.recipe / "hparams" / job.yaml, folders).values
+    assert values["lambda"] == 1
+    assert values["utterance_weight"] == values["batch_size"] * values["clones"]
+
+
 def test_a_name_is_one_setting():
     settings = {}
     for study in STUDIES.values():
