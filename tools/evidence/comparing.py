@@ -89,8 +89,8 @@ def pairs(studies: dict[str, Study]) -> list[tuple[str, str]]:
     """Return row and reference of every comparison; the default against baselines."""
     found = [("default", name) for name in (*STATISTICS, UNTRAINED)]
     for study in studies.values():
-        found += [(row.name, study.reference) for row in study.rows]
-    return [pair for pair in dict.fromkeys(found) if pair[0] != pair[1]]
+        found += study.pairs
+    return list(dict.fromkeys(found))
 
 
 def _score_files(factory: JobFactory, name: str) -> dict[int, Path]:

@@ -67,6 +67,13 @@ class Study:
     rows: tuple[Row, ...]
     reference: str  # the row with which the others are compared
     labels: Mapping[str, str]  # what rows are called on the page, if not their name
+    comparisons: tuple[tuple[str, str], ...] = ()  # further pairs: row, reference
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """Row and reference of every comparison."""
+        names = [row.name for row in self.rows if row.name != self.reference]
+        return [*((name, self.reference) for name in names), *self.comparisons]
 
     def label(self, name: str) -> str:
         """Return the name of a row as it is shown."""
@@ -131,9 +138,11 @@ def _study(
     rows: dict[str, dict],
     reference: str = "default",
     labels: Mapping[str, str] | None = None,
+    comparisons: Iterable[tuple[str, str]] = (),
 ) -> Study:
     made = tuple(_row(key, dict(value)) for key, value in rows.items())
-    return Study(name, title, seeds, made, reference, labels or {})
+    pairs = tuple((row, other) for row, other in comparisons)
+    return Study(name, title, seeds, made, reference, labels or {}, pairs)
 
 
 def _row(name: str, settings: dict[str, object]) -> Row:

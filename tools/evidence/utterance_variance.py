@@ -8,7 +8,7 @@ leaves of it: a patch with a small norm counts more than one with a large norm.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,8 @@ from evidence.results import write_result
 from evidence.studies import JobFactory, Row
 
 FILE = "utterance_variance.json"
-MODELS = ("untrained", "trained", "trained, centered")
+MODELS = ("untrained", "trained", "trained, centered", "trained, lambda 0")
+ROWS = ("default", "lambda 0")  # whose models of seed 1 are measured
 OFFICIAL_WEIGHT = 192  # lambda of 1, summed over 12 clips x 16 clones
 
 
@@ -113,10 +114,10 @@ def untrained(config: Mapping[str, Any], seed: int = 1) -> EATForPreTraining:
     return build_pretraining(config).eval()
 
 
-def write_variances(factory: JobFactory, default: Row, results: Path) -> None:
-    """Measure the default's first model, and untrained; write their variances."""
-    folder = factory.pretraining(default, 1).folder / "model"
-    checkpoint = Checkpoint.read(folder)
+def write_variances(factory: JobFactory, rows: Iterable[Row], results: Path) -> None:
+    """Write the variances of the first models of `ROWS`, and of an untrained one."""
+    folders = [factory.pretraining(row, 1).folder / "model" for row in rows]
+    checkpoint, without_loss = map(Checkpoint.read, folders)
     model = checkpoint.pretraining().eval()
     clips = LabeledClips(factory.manifests, factory.corpus, factory.labeled_clips)
     batches = clips.normalized("eval", checkpoint.frontend())
@@ -124,7 +125,9 @@ def write_variances(factory: JobFactory, default: Row, results: Path) -> None:
         measure(untrained(checkpoint.config), batches),
         measure(model, batches),
         measure(model, batches, model.teacher.center),
+        measure(without_loss.pretraining().eval(), batches),
     )
     variances = dict(zip(MODELS, measured, strict=True))
-    head = {"model": default.run_name(1), "versions": versions()}
+    names = [folder.parent.name for folder in folders]
+    head = {"models": names, "versions": versions()}
     write_result(results / FILE, {**head, "variances": variances})

@@ -31,7 +31,7 @@ from evidence.references import write_baselines  # noqa: E402
 from evidence.runner import StudyRunner  # noqa: E402
 from evidence.studies import JobFactory, Row, read_studies, runs_of  # noqa: E402
 from evidence.tables import MAX_JOBS  # noqa: E402
-from evidence.utterance_variance import write_variances  # noqa: E402
+from evidence.utterance_variance import ROWS, write_variances  # noqa: E402
 from paper_tables.runner import Runner, run_all  # noqa: E402
 
 LABELS = "labels"  # the part that fine-tunes, after the pre-trainings
@@ -101,11 +101,12 @@ def main() -> None:
     os.environ["PYTHONPATH"] = str(ROOT / "tools")  # for YAML files of the study
     write_baselines(factory, args.results)
     jobs = [factory.pretraining(row, seed) for row, seed in runs]
-    (default,) = studies["curve"].rows
+    rows = {row.name: row for study in studies.values() for row in study.rows}
+    default, *_ = measured = [rows[name] for name in ROWS]
     try:
         run_all(jobs, StudyRunner(factory, args.results, runs), MAX_JOBS)
-        if (default, 1) in runs:
-            write_variances(factory, default, args.results)
+        if all((row, 1) in runs for row in measured):
+            write_variances(factory, measured, args.results)
         if LABELS in args.study:
             run_labels(factory, default, Runner(), args.results, MAX_JOBS)
     finally:  # of what has finished, also if a run failed
