@@ -207,6 +207,12 @@ def test_intervals_of_the_main_results_exclude_zero(pair, probe, sign):
     assert min(sign * found[probe]["low"], sign * found[probe]["high"]) > 0
 
 
+def test_nearest_neighbors_do_not_show_it():
+    numbers = Numbers.read(PUBLISHED)
+    (statistics_score,) = numbers.points("log-mel statistics", "knn")
+    assert max(numbers.points("default", "knn")) < statistics_score
+
+
 @pytest.fixture
 def scores():
     """Targets `[M, C]` and scores of three seeds `[S, M, C]`, the second ones worse."""

@@ -201,7 +201,7 @@ def _draw_differences(
             axes.errorbar(value, place, xerr=error, capsize=4, **style)
     axes.set_yticks(range(len(others)), [study.label(name) for name in others])
     axes.set_ylim(max(len(others), 1) - 0.5, -0.5)  # the first row at the top
-    title = f"At the end, against {study.label(study.reference)}"
+    title = f"At the end, minus {study.label(study.reference)}"
     tidy(axes, title, "difference in mAP, 95% interval", "")
 
 

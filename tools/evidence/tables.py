@@ -15,9 +15,9 @@ MAX_JOBS = 2  # runs at a time
 LABELS_TITLE = "Fine-tuning with few labels"  # once `curve` has been run
 FILES = "../results/published/evidence"  # seen from the page
 METRICS = {  # by column
-    "linear probe": "linear",
-    "of means": "linear_mean",
-    "of CLS": "linear_cls",
+    "linear, both": "linear",
+    "linear, patches": "linear_mean",
+    "linear, CLS": "linear_cls",
     "kNN": "knn",
 }
 
@@ -35,7 +35,7 @@ def _elsewhere(study: Study) -> list[str]:
 def study_table(study: Study, numbers: Numbers) -> str:
     """Return the scores of the rows that have been run, each against the reference."""
     rows = []
-    versus = f"against {study.label(study.reference)}"
+    versus = f"minus {study.label(study.reference)}"
     for name in names_of(study):
         if name not in numbers.rows:
             continue
@@ -69,18 +69,19 @@ def _links(name: str, numbers: Numbers) -> str:
 
 
 def baseline_table(numbers: Numbers) -> str:
-    """Return the scores of the baselines and, below, of the default."""
-    rows = []
+    """Return the scores of the baselines, and the default's differences to them."""
+    rows, versus = [], "default minus it"
     for name, scores in numbers.baselines.items():
         row = {"": name, "n": len(scores), "results": f"[JSON]({FILES}/{BASELINES})"}
         for column, metric in METRICS.items():
             if all(metric in score for score in scores):
                 row[column] = mean_std([score[metric] for score in scores])
-        row["default against it"] = numbers.difference("default", name)
+        if f"default - {name}" in numbers.comparisons:
+            row[versus] = numbers[f"default - {name}"]
         rows.append(row)
-    columns = ["", *METRICS, "n", "default against it", "results"]
+    columns = ["", *METRICS, "n", versus, "results"]
     # Statistics have neither CLS token nor patches.
-    empty = dict.fromkeys(METRICS, "")
+    empty = dict.fromkeys((*METRICS, versus), "")
     return markdown_table([empty | row for row in rows], columns)
 
 
