@@ -1,1 +1,1 @@
-"""A study in small: what pre-training learns, and which of EAT's choices matter."""
+"""A small-scale study: what pre-training learns, and which of EAT's choices matter."""

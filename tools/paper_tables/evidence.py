@@ -1,4 +1,4 @@
-"""Run the study in small that docs/evidence.md reports.
+"""Run the small-scale study that docs/evidence.md reports.
 
     python tools/paper_tables/evidence.py --list                 # runs and minutes
     python tools/paper_tables/evidence.py --study curve blocks   # some parts
