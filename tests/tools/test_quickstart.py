@@ -99,13 +99,37 @@ def test_scores_of_several_seeds_are_pooled(tmp_path):
     assert 0 < (tmp_path / "scores.png").stat().st_size < 1e5
 
 
+def test_pages_have_the_published_scores():
+    pooled = pool(sorted((ROOT / "results/published").glob("quickstart_seed*.json")))
+    rows = {row[""]: f"{row['mAP']:.3f}" for row in table_rows(pooled)}
+    page = (ROOT / "docs/quickstart.md").read_text()
+    for name, score in rows.items():
+        assert f"\n| {name} | {score} |" in page, name
+    table = (
+        (ROOT / "README.md")
+        .read_text()
+        .split("chance |")[0]
+        .split("frozen features")[1]
+    )
+    shown = [word for word in table.replace("*", "").split() if word.startswith("0.")]
+    assert shown == [
+        rows["untrained network, frozen"],
+        rows["from scratch, fine-tuned"],
+        rows["pre-trained, frozen"],
+        rows["pre-trained, fine-tuned"],
+        rows["log-mel statistics, frozen"],
+    ]
+
+
 def test_report_of_published_results():
     path = ROOT / "results/published/quickstart_seed0.json"
     results = json.loads(path.read_text())
     jobs = {"pretraining": [make_factory(0).pretraining()]}
     text = report_text(results, jobs)
-    assert "$" not in text and "+0.112 [+0.097, +0.126]" in text
-    assert "| pre-trained, frozen | 0.338 |" in text
+    gain = "{difference:+.3f} [{low:+.3f}, {high:+.3f}]"
+    assert "$" not in text
+    assert gain.format(**results["frozen_gain_over_untrained"]) in text
+    assert f"| pre-trained, frozen | {results['pretrained_frozen']:.3f} |" in text
     assert "\npython train.py hparams/pretrain_mini.yaml " in text
     pictures = re.findall(r"\((\w+\.png)\)", text)
     assert pictures == ["curves.png", "masks.png", "comparison.png"]

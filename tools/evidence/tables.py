@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from eat.report.markdown import markdown_table
 from evidence.labels import expected_minutes
 from evidence.quoting import Numbers, mean_std
 from evidence.references import FILE as BASELINES
-from evidence.studies import Row, Study
+from evidence.studies import Row, Study, runs_of
 
 COMMAND = "python tools/paper_tables/evidence.py --study"
 MAX_JOBS = 2  # runs at a time
@@ -104,32 +104,41 @@ def missing(study: Study, numbers: Numbers) -> str:
 
 
 def cost_table(studies: Mapping[str, Study], numbers: Numbers) -> str:
-    """Return command and minutes of each part; parts share runs."""
-    rows = []
-    for study in studies.values():
-        runs = [
-            result["minutes"]
-            for row in study.rows
-            for seed, result in numbers.rows.get(row.name, {}).items()
-            if seed <= study.seeds
-        ]
-        planned = len(study.rows) * study.seeds
-        expected = sum(row.minutes for row in study.rows) * study.seeds
-        rows.append(
-            {
-                "part": study.title,
-                "command": f"`{COMMAND} {study.name}`",
-                "runs": f"{len(runs)} of {planned}",
-                "minutes of one core": f"{sum(runs):.0f}",
-                "expected": f"{expected:.0f}",
-            }
-        )
-    command, minutes = f"`{COMMAND} labels`", expected_minutes()
-    part = {"part": LABELS_TITLE, "command": command, "expected": f"{minutes:.0f}"}
-    done = numbers.label_minutes
-    part["runs"] = "all" if done else "none"
-    part["minutes of one core"] = f"{done:.0f}"
-    return markdown_table([*rows, part], list(rows[0]))
+    """Return command and minutes of each part and of all; parts share runs."""
+    rows = [
+        _cost(study.title, f"{COMMAND} {study.name}", runs_of([study], None), numbers)
+        for study in studies.values()
+    ]
+    minutes, done = expected_minutes(), numbers.label_minutes
+    labels = {
+        "part": LABELS_TITLE,
+        "command": f"`{COMMAND} labels`",
+        "runs": "all" if done else "none",
+        "minutes of one core": f"{done:.0f}",
+        "expected": f"{minutes:.0f}",
+    }
+    command = COMMAND.removesuffix(" --study")
+    runs = runs_of(studies.values(), None)
+    total = _cost("All pre-trainings", command, runs, numbers)
+    return markdown_table([*rows, labels, total], list(labels))
+
+
+def _cost(
+    title: str, command: str, runs: Collection[tuple[Row, int]], numbers: Numbers
+) -> dict[str, str]:
+    expected = [row.minutes for row, _ in runs]
+    done = [
+        numbers.rows[row.name][seed]["minutes"]
+        for row, seed in runs
+        if seed in numbers.rows.get(row.name, {})
+    ]
+    return {
+        "part": title,
+        "command": f"`{command}`",
+        "runs": f"{len(done)} of {len(expected)}",
+        "minutes of one core": f"{sum(done):.0f}",
+        "expected": f"{sum(expected):.0f}",
+    }
 
 
 def label_table(numbers: Numbers) -> str:
