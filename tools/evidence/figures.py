@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from eat.report.style import BLUE, COLORS, GRAY, GREEN, VERMILION, new_figure, tidy
 from eat.utils.files import atomic_path
 from evidence.quoting import Numbers
-from evidence.references import UNTRAINED
+from evidence.references import CHANCE, UNTRAINED
 from evidence.studies import Study
 from evidence.tables import names_of
 
@@ -86,9 +86,9 @@ def plot_learning_curve(numbers: Numbers, path: Path, name: str = "default") -> 
     """Draw the probes of student and teacher over steps; baselines are lines."""
     figure, both = _student_and_teacher("steps")
     shown = {
-        "linear probe, all layers": ("linear", Look(BLACK, "D")),
-        "of means of patches": ("linear_mean", Look(BLUE, "o")),
-        "of CLS tokens": ("linear_cls", Look(VERMILION, "s")),
+        "linear, both": ("linear", Look(BLACK, "D")),
+        "linear, patches": ("linear_mean", Look(BLUE, "o")),
+        "linear, CLS": ("linear_cls", Look(VERMILION, "s")),
         "kNN, last layer": ("knn", Look(GREEN, "^")),
     }
     for axes, weights in zip(both, WEIGHTS, strict=True):
@@ -131,7 +131,8 @@ def _student_and_teacher(x: str) -> tuple[Figure, list[Axes]]:
 
 
 def _draw_baselines(axes: Axes, numbers: Numbers) -> None:
-    for name, line in zip(numbers.baselines, (":", "-.", "--"), strict=False):
+    shown = [name for name in numbers.baselines if name != CHANCE]
+    for name, line in zip(shown, (":", "-.", "--"), strict=False):
         level = statistics.mean(numbers.points(name, "linear"))
         axes.axhline(level, color=GRAY, linestyle=line, linewidth=1.4, label=name)
 
