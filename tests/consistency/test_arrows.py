@@ -107,6 +107,7 @@ def test_library_does_not_need_recipes_or_tools(path):
 HEAVY = ("speechbrain", "pandas", "matplotlib", "scipy")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("code", "absent"),
     [("import eat", ("torch", *HEAVY)), ("import eat; eat.from_pretrained", HEAVY)],

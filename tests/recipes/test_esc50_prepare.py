@@ -148,6 +148,7 @@ def test_every_row_loads_from_the_corpus_and_from_its_parent(faulty, tmp_path, b
     check_contract(data_folder, tmp_path / "save")
 
 
+@pytest.mark.slow
 def test_every_row_of_the_mini_corpus_loads(tmp_path):
     folder = tmp_path / "ESC-50-master"
     folder.mkdir()
@@ -159,6 +160,7 @@ def test_every_row_of_the_mini_corpus_loads(tmp_path):
     check_contract(tmp_path, tmp_path / "save")
 
 
+@pytest.mark.slow
 def test_a_corpus_of_the_true_size_passes_without_a_warning(tmp_path, caplog):
     data = tmp_path / "ESC-50-master"
     clips = [

@@ -136,6 +136,7 @@ def test_every_row_loads_from_the_corpus_and_from_its_parent(faulty, tmp_path, b
     check_contract(data_folder, tmp_path / "save")
 
 
+@pytest.mark.slow
 def test_every_row_of_the_mini_corpus_loads(tmp_path):
     folder = tmp_path / "speech_commands_v0.02"
     folder.mkdir()

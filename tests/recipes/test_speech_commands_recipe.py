@@ -177,6 +177,7 @@ def test_test_only_repeats_the_test(run_recipe, finetuned, speech_commands, tmp_
     assert not [*tmp_path.glob("save/*")]
 
 
+@pytest.mark.slow
 def test_pretraining(run_recipe, speech_commands, tmp_path):
     short = [*SHORT.split(), "--number_of_epochs", 1, "--clones", 2]
     run = tmp_path / "run"

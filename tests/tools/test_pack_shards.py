@@ -71,6 +71,7 @@ def content(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+@pytest.mark.slow
 def test_parts_equal_the_whole(call, capsys):
     whole = call("whole")
     assert capsys.readouterr().out.startswith("48 ")

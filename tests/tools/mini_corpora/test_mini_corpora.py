@@ -67,6 +67,7 @@ def read_segments(path):
 # -- all corpora -------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_same_seed_gives_the_same_bytes_with_any_number_of_workers(corpora, tmp_path):
     make_mini_corpora(BANK, tmp_path, seed=3, sizes=TINY, workers=3)
     assert digests(tmp_path) == digests(corpora)

@@ -44,6 +44,7 @@ def test_results_page_is_short_with_every_table(write):
     assert "$" not in text
 
 
+@pytest.mark.slow
 def test_pages_are_the_same_on_every_machine(write, tmp_path, monkeypatch):
     before = write({})
     monkeypatch.setattr("paper_tables.jobs.HAS_BF16", False)

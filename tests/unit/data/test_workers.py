@@ -94,6 +94,7 @@ def test_persistent_workers_are_replaced_only_after_an_interruption(clips, monke
     assert not interrupted and not first & last
 
 
+@pytest.mark.slow
 def test_waiting_is_interrupted(clips, monkeypatch):
     monkeypatch.setattr(workers, "WAIT_SECONDS", 1)
     clips.read = partial(slow, clips.read, seconds=60)
@@ -107,6 +108,7 @@ def test_waiting_is_interrupted(clips, monkeypatch):
     assert time.monotonic() - start < 8
 
 
+@pytest.mark.slow
 def test_a_hang_names_the_clips(clips, monkeypatch):
     monkeypatch.setattr(workers, "WORKER_TIMEOUT", 1)
     clips.read = partial(slow, clips.read, seconds=60)

@@ -85,6 +85,7 @@ def test_linear_probe_equals_sklearn_and_ignores_the_test_labels(multi_label):
     torch.testing.assert_close(result.scores, other.scores)
 
 
+@pytest.mark.slow
 def test_strength_is_that_of_sklearn_cross_validation():
     x, y = linear_task(0, clips=200)
     rows = torch.randperm(200, generator=torch.Generator().manual_seed(3))

@@ -205,6 +205,7 @@ def test_teacher_reset_copies(model):
         assert torch.equal(own, theirs)
 
 
+@pytest.mark.slow
 def test_base_has_the_papers_size():
     from eat.model.decoder import CNNDecoder
     from eat.model.encoder import EATEncoder

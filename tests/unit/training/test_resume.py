@@ -86,6 +86,7 @@ WITHIN = 99  # an epoch, not at its end
 TRAIN, VALID = sb.Stage.TRAIN, sb.Stage.VALID
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("signal_at", "step"),
     [
@@ -122,6 +123,7 @@ def kept(folder):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
