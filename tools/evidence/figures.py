@@ -210,16 +210,16 @@ def _looks(names: Sequence[str], reference: str) -> dict[str, Look]:
     """Return a look for each row: distinct colors, ordered ones for many rows."""
     from matplotlib import colormaps
 
-    many = len(names) > len(COLORS)
+    others = [name for name in names if name != reference]
+    many = len(others) > len(COLORS)
     colors: Sequence[Any] = COLORS
     if many:  # without bands, which would cover each other
         colors = [
-            colormaps["viridis"](0.95 * i / len(names)) for i in range(len(names))
+            colormaps["viridis"](0.95 * i / len(others)) for i in range(len(others))
         ]
-    looks = {
+    looks = {reference: Look(BLACK, "o", width=2.6, band=not many)}
+    looks |= {
         name: Look(color, marker, band=not many)
-        for name, color, marker in zip(names, colors, cycle(MARKERS), strict=False)
+        for name, color, marker in zip(others, colors, cycle(MARKERS), strict=False)
     }
-    if reference in looks:
-        looks[reference] = Look(BLACK, "o", width=2.6, band=not many)
-    return looks
+    return {name: looks[name] for name in names}
