@@ -63,6 +63,7 @@ def test_multinomial_solution_equals_sklearn(strength):
     np.testing.assert_allclose(got, reference.predict_proba(x.numpy()), atol=5e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("multi_label", [True, False])
 def test_linear_probe_equals_sklearn_and_ignores_the_test_labels(multi_label):
     train = linear_task(0, clips=600, multi_label=multi_label)

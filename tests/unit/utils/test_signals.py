@@ -77,6 +77,7 @@ class Slow(torch.utils.data.Dataset):
         return os.getpid()
 
 
+@pytest.mark.slow
 def test_data_workers_outlive_the_signals_of_others():
     """As a launcher or batch system sends them, to all processes of a run."""
     options = {"num_workers": 1, "worker_init_fn": ignore_signals}
