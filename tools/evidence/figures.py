@@ -34,9 +34,9 @@ LOGGED = (
 )
 BOUNDED = ("prediction_std", "target_std", "between_clip_variance")
 SHOWN = {  # probes of all layers
-    "CLS tokens and means": "linear",
-    "Means of patches": "linear_mean",
-    "CLS tokens": "linear_cls",
+    "Linear, both": "linear",
+    "Linear, patches": "linear_mean",
+    "Linear, CLS": "linear_cls",
 }
 Series = Mapping[int, float]  # scores of one run by step or layer
 
